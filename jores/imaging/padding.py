@@ -1,0 +1,35 @@
+"""Padding to the size a network needs, and back to the exact size of the picture."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Pad the bottom and the right side until height and width divide by ``multiple``.
+
+    The picture is mirrored for as far as it reaches. Reflection padding allows at most ``size - 1`` pixels, so what
+    is missing beyond that repeats the last row or column; any picture from 1x1 pixels up can be padded.
+
+    Args:
+        x: (B, C, H, W), any floating-point dtype and any values.
+        multiple: positive number of pixels.
+
+    Returns:
+        (B, C, H', W') with H' and W' the next multiples; ``x`` itself where nothing is missing.
+    """
+    height, width = x.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    mirrored = min(bottom, height - 1), min(right, width - 1)
+    if any(mirrored):
+        x = F.pad(x, (0, mirrored[1], 0, mirrored[0]), mode="reflect")
+    repeated = bottom - mirrored[0], right - mirrored[1]
+    if any(repeated):
+        x = F.pad(x, (0, repeated[1], 0, repeated[0]), mode="replicate")
+    return x
+
+
+def crop_to(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut (B, C, H', W') back to its top left (B, C, H, W), where ``size`` is (H, W). Undoes `pad_to_multiple`."""
+    return x[..., : size[0], : size[1]]

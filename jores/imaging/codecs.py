@@ -1,0 +1,83 @@
+"""What Pillow cannot do: colour with 16 bits per channel, which it quietly cuts down to 8, and TIFFs that keep EXIF.
+
+Pixels are uint8 or uint16 arrays (H, W, C) with C = 1 (grey), 3 (RGB) or 4 (RGB and straight alpha).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from fractions import Fraction
+
+import numpy as np
+from PIL import ExifTags, Image
+
+
+def decode_16(data: bytes, codec: str, alpha: bool) -> np.ndarray:
+    """Decode a PNG or a stripped TIFF with FFmpeg to uint16 (H, W, 3), or (H, W, 4) with `alpha`.
+
+    Args:
+        data: the whole file. Truncation must have been ruled out before: FFmpeg returns what it has.
+        codec: "png" or "tiff".
+
+    Raises:
+        ValueError: a variant that FFmpeg does not know.
+    """
+    import av
+
+    decoder = av.CodecContext.create(codec, "r")
+    try:
+        frames = decoder.decode(av.Packet(data)) or decoder.decode(None)
+    except av.FFmpegError as error:
+        raise ValueError(f"16 bits per channel in a form that is not understood ({error}); save it as PNG") from error
+    return frames[0].to_ndarray(format="rgba64be" if alpha else "rgb48be")
+
+
+def encode_png_16(levels: np.ndarray, exif: bytes = b"", profile: bytes = b"") -> bytes:
+    """PNG file of uint16 levels, with an EXIF block and a colour profile where they are not empty."""
+    import av
+
+    height, width, channels = levels.shape
+    pixel_format = {1: "gray16be", 3: "rgb48be", 4: "rgba64be"}[channels]
+    frame = av.VideoFrame.from_ndarray(levels[..., 0] if channels == 1 else levels, format=pixel_format)
+    encoder = av.CodecContext.create("png", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, pixel_format
+    encoder.time_base = encoder.sample_aspect_ratio = Fraction(1, 1)
+    data = b"".join(bytes(packet) for packet in encoder.encode(frame) + encoder.encode(None))
+    extra = b""
+    if profile:
+        extra += _png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
+    if exif:
+        extra += _png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    return data[:33] + extra + data[33:]  # right behind the signature and IHDR
+
+
+def _png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def encode_tiff(levels: np.ndarray, exif: bytes = b"", profile: bytes = b"") -> bytes:
+    """TIFF file of uint8 or uint16 levels: one deflated strip behind the tags.
+
+    An EXIF block is a TIFF without a picture, so the pixels are simply added to it. (Pillow writes no compressed TIFF
+    that keeps the nested EXIF and GPS tables.)
+    """
+    height, width, channels = levels.shape
+    tags = Image.Exif()
+    if exif:
+        tags.load(exif)
+    order = ">" if tags.endian == ">" else "<"
+    differences = np.diff(levels, axis=1, prepend=np.zeros_like(levels[:, :1]))  # wraps around, as Predictor 2 wants
+    strip = zlib.compress(differences.astype(levels.dtype.newbyteorder(order)).tobytes())
+    baseline = {
+        "ImageWidth": width, "ImageLength": height, "BitsPerSample": (levels.itemsize * 8,) * channels,
+        "Compression": 8, "PhotometricInterpretation": 1 if channels == 1 else 2, "StripOffsets": 0,
+        "SamplesPerPixel": channels, "RowsPerStrip": height, "StripByteCounts": len(strip), "Predictor": 2,
+    }  # fmt: skip
+    for name, value in baseline.items():
+        tags[ExifTags.Base[name]] = value
+    if channels == 4:
+        tags[ExifTags.Base.ExtraSamples] = 2  # straight alpha
+    if profile:
+        tags[ExifTags.Base.InterColorProfile] = profile
+    return tags.tobytes().removeprefix(b"Exif\0\0") + strip

@@ -1,0 +1,140 @@
+"""Sizes of the nets as data. A config travels in the header of every checkpoint, so a file needs no side-car."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+SEMANTIC_CLASSES = 150
+FEATURE_LEVELS = 3  # ANet's F^k at 1/4, 1/8 and 1/16
+
+
+@dataclass(frozen=True)
+class DecompositionConfig:
+    """DNet: a small U-shape in the manner of KinD's decomposition, on a picture folded by space-to-depth 2."""
+
+    width: int = 24
+    blocks: int = 2
+
+
+@dataclass(frozen=True)
+class AdjustmentConfig:
+    """ANet: a U-shape of plain residual blocks. `widths` are the channels at 1/2, 1/4, 1/8 and 1/16."""
+
+    widths: tuple[int, ...] = (48, 96, 160, 256)
+    encoder: tuple[int, ...] = (2, 2, 2, 3)
+    decoder: tuple[int, ...] = (3, 2, 2)
+    exposure_width: int = 24
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """The diffusion UNet. `fold` is the space-to-depth factor in front; attention sits at every level below it.
+
+    `semantic_levels` names the levels (0 is the finest) that carry a semantic attention layer; Retinex attention is on
+    all. `feature_widths` are the channels of ANet's F^k. `picture_skip` adds R' * L' to a "v" prediction (see the net).
+    """
+
+    fold: int = 4
+    widths: tuple[int, ...] = (64, 112, 160)
+    blocks: tuple[int, ...] = (2, 2, 2)
+    heads: int = 4
+    embedding: int = 256
+    semantic_width: int = 32
+    semantic_levels: tuple[int, ...] = (1, 2)
+    feature_widths: tuple[int, ...] = (96, 160, 256)
+    picture_skip: bool = True
+
+
+@dataclass(frozen=True)
+class RefinementConfig:
+    """RNet = FRCM (features) + IRCM (image), on x0 folded by space-to-depth `fold`."""
+
+    fold: int = 4
+    widths: tuple[int, ...] = (64, 96)
+    blocks: int = 1
+    embedding: int = 128
+    feature_widths: tuple[int, ...] = (96, 160, 256)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Noise schedule. `zero_terminal_snr` rescales it so that the last step is pure noise (needs prediction "v")."""
+
+    timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 2e-2
+    prediction: str = "v"
+    zero_terminal_snr: bool = True
+
+    def __post_init__(self) -> None:
+        if self.prediction not in ("v", "eps"):
+            raise ValueError(f"prediction must be 'v' or 'eps', not {self.prediction!r}")
+        if self.zero_terminal_snr and self.prediction == "eps":
+            raise ValueError("zero_terminal_snr needs prediction 'v': eps says nothing about x0 at zero signal")
+
+
+@dataclass(frozen=True)
+class JoReSConfig:
+    name: str = "compact"
+    decomposition: DecompositionConfig = field(default_factory=DecompositionConfig)
+    adjustment: AdjustmentConfig = field(default_factory=AdjustmentConfig)
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    def __post_init__(self) -> None:
+        given = self.adjustment.widths[1:]
+        for part in (self.denoiser, self.refinement):
+            if len(given) != FEATURE_LEVELS or tuple(part.feature_widths) != tuple(given):
+                raise ValueError(f"feature_widths {part.feature_widths} must be ANet's {FEATURE_LEVELS} lower widths {given}")
+        if self.denoiser.picture_skip and self.schedule.prediction != "v":
+            raise ValueError("picture_skip is defined for prediction 'v' only")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> JoReSConfig:
+        """Inverse of `to_dict`, also after a trip through JSON. Raises ValueError for unknown or malformed entries."""
+        try:
+            parts = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+            for name, part_type in _PARTS.items():
+                if name in parts:
+                    parts[name] = part_type(**{k: tuple(v) if isinstance(v, list) else v for k, v in parts[name].items()})
+            return cls(**parts)
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"not a JoReS config: {error}") from error
+
+
+_PARTS = {
+    "decomposition": DecompositionConfig,
+    "adjustment": AdjustmentConfig,
+    "denoiser": DenoiserConfig,
+    "refinement": RefinementConfig,
+    "schedule": ScheduleConfig,
+}
+
+# "paper": as close to PyDiff, the paper's nearest ancestor, as the readable text allows: a wide eps-prediction UNet at
+# full resolution and the plain linear schedule 1e-6..1e-2 over 2000 steps. For owners of GPUs, who train it themselves.
+PRESETS: dict[str, JoReSConfig] = {
+    "compact": JoReSConfig(),
+    "paper": JoReSConfig(
+        name="paper",
+        decomposition=DecompositionConfig(width=32, blocks=3),
+        adjustment=AdjustmentConfig(widths=(64, 128, 256, 384), encoder=(2, 2, 4, 4), decoder=(4, 2, 2)),
+        denoiser=DenoiserConfig(
+            fold=1,
+            widths=(64, 128, 256, 512, 512),
+            blocks=(2, 2, 2, 2, 2),
+            semantic_levels=(1, 2, 3, 4),
+            semantic_width=64,
+            feature_widths=(128, 256, 384),
+            picture_skip=False,
+        ),
+        refinement=RefinementConfig(fold=2, widths=(64, 128), blocks=2, feature_widths=(128, 256, 384)),
+        schedule=ScheduleConfig(
+            timesteps=2000, beta_start=1e-6, beta_end=1e-2, prediction="eps", zero_terminal_snr=False
+        ),
+    ),
+}

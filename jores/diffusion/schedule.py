@@ -1,0 +1,51 @@
+"""Noise schedule: tables in float64, computed once (Eq. 2 and DDPM; zero terminal SNR after Lin et al., WACV 2024)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..config import ScheduleConfig
+
+
+class NoiseSchedule:
+    """alpha_bar_t for t = 0..T-1, and what follows from it.
+
+    `alphas_cumprod` is a float64 CPU tensor: accelerators without float64 get Python floats out of it.
+    """
+
+    def __init__(self, config: ScheduleConfig) -> None:
+        self.config = config
+        betas = torch.linspace(config.beta_start, config.beta_end, config.timesteps, dtype=torch.float64)
+        alphas_cumprod = torch.cumprod(1 - betas, 0)
+        self.alphas_cumprod = rescale_zero_terminal_snr(alphas_cumprod) if config.zero_terminal_snr else alphas_cumprod
+
+    def timesteps(self, steps: int) -> list[int]:
+        """`steps` time steps from T-1 down, evenly spaced: 4 of 1000 are 999, 749, 499, 249 (PyDiff's spacing)."""
+        total = self.config.timesteps
+        if not 1 <= steps <= total:
+            raise ValueError(f"steps must be between 1 and {total}, not {steps}")
+        return [total - 1 - i * total // steps for i in range(steps)]
+
+    def alpha_bar(self, t: int) -> float:
+        """alpha_bar_t; 1 for t < 0, the clean picture."""
+        return float(self.alphas_cumprod[t]) if t >= 0 else 1.0
+
+    def x0_and_eps(self, x_t: Tensor, output: Tensor, alpha_bar: float) -> tuple[Tensor, Tensor]:
+        """The approximated x0 (Eq. 13, not clamped) and eps that a network output stands for."""
+        a, s = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+        if self.config.prediction == "v":
+            return a * x_t - s * output, a * output + s * x_t
+        return (x_t - s * output) / a, output
+
+    def target(self, x0: Tensor, eps: Tensor, noise_level: Tensor) -> Tensor:
+        """What the network should predict; noise_level = sqrt(alpha_bar), broadcastable to x0."""
+        if self.config.prediction == "eps":
+            return eps
+        return noise_level * eps - (1 - noise_level.square()).clamp_min(0).sqrt() * x0
+
+
+def rescale_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
+    """Shifts and scales sqrt(alpha_bar) so that the last is 0 and the first stays."""
+    root = alphas_cumprod.sqrt()
+    return ((root - root[-1]) * root[0] / (root[0] - root[-1])).square()

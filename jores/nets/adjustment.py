@@ -1,0 +1,118 @@
+"""ANet: suppresses the noise in R, brightens L, and gives the multi-scale features F (Eq. 6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..conditions import RetinexCondition, RetinexMaps
+from ..config import AdjustmentConfig
+from ..imaging.exposure import mean_luma
+from ..imaging.padding import crop_to, pad_to_multiple
+from .blocks import ScalarEmbedding, Stack, Upsample, logit, zero_
+
+THUMBNAIL = (48, 64)
+MAX_GAIN = 100.0
+DARKEST = 1e-3  # mean luma below which a picture counts as black
+
+
+class ExposureHead(nn.Module):
+    """Proposes the mean luma of the result from a thumbnail of the whole picture (B, 3, 48, 64) -> (B,) in (0, 1).
+
+    Brightness is a choice that belongs to the whole picture, never to a crop or a tile.
+    """
+
+    def __init__(self, width: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        channels = [7, width, 2 * width, 3 * width, 4 * width]
+        self.convs = nn.ModuleList(
+            operations.Conv2d(a, b, 3, stride=2, padding=1, **factory)
+            for a, b in zip(channels, channels[1:], strict=False)
+        )
+        self.dropout = nn.Dropout(0.3)
+        self.out = zero_(operations.Linear(8 * width, 1, **factory), bias=logit(0.44))
+
+    def forward(self, thumbnail: Tensor) -> Tensor:
+        gained = thumbnail * exposure_gain(mean_luma(thumbnail), 0.4).view(-1, 1, 1, 1)
+        x = torch.cat([gained.clamp(0, 2), (thumbnail + 1 / 512).log() / 3 + 1], 1)
+        x = torch.cat([x, mean_luma(thumbnail).sqrt().view(-1, 1, 1, 1).expand_as(x[:, :1])], 1)
+        for conv in self.convs:
+            x = F.silu(conv(x))                                            # (B, c, 24, 32) ... (B, 4w, 3, 4)
+        pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)            # (B, 8w)
+        return self.out(self.dropout(pooled)).squeeze(1).float().sigmoid()
+
+
+class AdjustmentNet(nn.Module):
+    """RetinexMaps -> RetinexCondition. Computed once per picture: independent of the diffusion step.
+
+    R' = R + residual, L' = gain * L + residual, on a U-shape folded by space-to-depth 2. The trunk is told the exposure
+    to aim at and the gain that takes the picture there, so that brightness is a dial and not a guess of the trunk.
+    """
+
+    multiple_of = 16
+
+    def __init__(self, config: AdjustmentConfig, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        kw = {"operations": operations, **factory}
+        widths, emb = config.widths, 2 * config.widths[0]
+        self.exposure_head = ExposureHead(config.exposure_width, **kw)
+        self.embed = ScalarEmbedding(2, emb, **kw)
+        self.stem = operations.Conv2d(11 * 4, widths[0], 3, padding=1, **factory)
+        self.encoders = nn.ModuleList(Stack(w, n, emb, **kw) for w, n in zip(widths, config.encoder, strict=True))
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.downs = nn.ModuleList(operations.Conv2d(a, b, 2, stride=2, **factory) for a, b in pairs)
+        self.ups = nn.ModuleList(Upsample(b, a, **kw) for a, b in pairs)
+        self.decoders = nn.ModuleList(Stack(a, n, emb, **kw) for (a, _), n in zip(pairs, config.decoder, strict=True))
+        self.head = zero_(operations.Conv2d(widths[0], 4 * 4, 3, padding=1, **factory))
+
+    def propose_exposure(self, images: Tensor) -> Tensor:
+        """Mean luma (B,) that the result should have, from whole pictures (B, 3, H, W)."""
+        return self.exposure_head(F.interpolate(images, size=THUMBNAIL, mode="area"))
+
+    def forward(
+        self, maps: RetinexMaps, exposure: Tensor, input_mean: Tensor, *, clamp: bool = True
+    ) -> RetinexCondition:
+        """`exposure` and `input_mean` (B,): mean luma wanted, and that of the WHOLE dark picture, 0..1.
+
+        `clamp=False` leaves R' and L' unbounded, so that a loss still has a gradient outside [0, 1].
+        """
+        r = pad_to_multiple(maps.reflectance, self.multiple_of)            # (B, 3, H, W)
+        light = pad_to_multiple(maps.illumination, self.multiple_of)       # (B, 1, H, W)
+        gain = exposure_gain(input_mean, exposure).to(r.dtype)
+        lifted = (light * gain.view(-1, 1, 1, 1)).clamp(0, 1)
+        picture = r * light
+        bright = (picture * gain.view(-1, 1, 1, 1)).clamp(0, 1.5)
+        log = (picture + 1 / 512).log() / 3 + 1
+        x = F.pixel_unshuffle(torch.cat([r, light.sqrt(), lifted, bright, log], 1), 2)  # (B, 44, H/2, W/2)
+        scalars = torch.stack([exposure.float() * 8, gain.float().log() * 2], 1)
+        features, residual = self._trunk(x, self.embed(scalars, r.dtype))
+        residual = F.pixel_shuffle(residual, 2)                            # (B, 4, H, W)
+        reflectance = crop_to(r + residual[:, :3], maps.size)
+        illumination = crop_to(lifted + residual[:, 3:], maps.size)
+        if clamp:
+            reflectance, illumination = reflectance.clamp(0, 1), illumination.clamp(0, 1)
+        return RetinexCondition(reflectance, illumination, features, exposure)
+
+    def _trunk(self, x: Tensor, embedding: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        h = self.stem(x)                                                   # (B, w0, H/2, W/2)
+        skips = []
+        for encoder, down in zip(self.encoders, self.downs, strict=False):
+            h = encoder(h, embedding)
+            skips.append(h)
+            h = down(h)
+        h = self.encoders[-1](h, embedding)                                # (B, w3, H/16, W/16)
+        features = [h]
+        for decoder, up, skip in zip(
+            reversed(self.decoders), reversed(self.ups), reversed(skips), strict=True
+        ):
+            h = decoder(up(h) + skip, embedding)                           # 1/8, 1/4, 1/2
+            features.insert(0, h)
+        return tuple(features[1:]), self.head(h)                           # F^1..F^3 at 1/4, 1/8, 1/16
+
+
+def exposure_gain(input_mean: Tensor, exposure: Tensor | float) -> Tensor:
+    """Linear gain that takes a mean luma to the wanted one, at most MAX_GAIN; (B,) float32."""
+    return (exposure / input_mean.float().clamp_min(DARKEST)).clamp(0, MAX_GAIN)

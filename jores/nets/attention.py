@@ -1,0 +1,75 @@
+"""Retinex attention and semantic attention (Eqs. 9-11).
+
+Both are SKF's semantic-aware embedding (Wu et al., CVPR 2023, the same first author): queries come from the prior, keys
+and values from the image feature, and the attention matrix is channels x channels, so that its cost is linear in the
+number of pixels. That the paper's layers look like this is inferred; its readable text only names them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .blocks import LayerNorm2d, zero_
+
+
+class LearnedScale(nn.Module):
+    """A per-head factor as a leaf module, so that hosts which move weights layer by layer do not overlook it."""
+
+    def __init__(self, heads: int, value: float, *, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((heads, 1, 1), value, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale.to(x)
+
+
+class PriorAttention(nn.Module):
+    """h <- h + W_o softmax(tau Q K^T) V over channels, then h <- h + W_3 (GELU(W_1 h) * W_2 g).
+
+    `g` is the prior at the resolution of `h`. The gated feed-forward lets what the prior knows of a single pixel reach
+    that pixel (SKF's two-input variant); channel attention alone only mixes channels. Both branches start at zero.
+    """
+
+    def __init__(self, channels: int, prior: int, heads: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"{channels} channels cannot be split over {heads} attention heads")
+        kw, conv = {"operations": operations, **factory}, operations.Conv2d
+        self.heads = heads
+        self.norm_h = LayerNorm2d(channels, **kw)
+        self.embed = conv(prior, channels, 1, **factory)
+        self.norm_g = LayerNorm2d(channels, **kw)
+        self.query = conv(channels, channels, 1, **factory)
+        self.key_value = conv(channels, 2 * channels, 1, **factory)
+        self.temperature = LearnedScale(heads, 4.0, **factory)
+        self.out = zero_(conv(channels, channels, 1, **factory))
+        self.norm_ffn = LayerNorm2d(channels, **kw)
+        self.gate = conv(channels, channels, 3, padding=1, **factory)
+        self.value = conv(channels, channels, 1, **factory)
+        self.out_ffn = zero_(conv(channels, channels, 1, **factory))
+
+    def forward(self, h: Tensor, prior: Tensor) -> Tensor:
+        g = self.norm_g(self.embed(prior))                                             # (B, C, h, w)
+        q = self._heads(self.query(g))                                                 # (B, H, C/H, h*w)
+        k, v = (self._heads(t) for t in self.key_value(self.norm_h(h)).chunk(2, 1))
+        q, k = F.normalize(q.float(), dim=-1), F.normalize(k.float(), dim=-1)
+        scores = self.temperature(q @ k.transpose(-1, -2)).softmax(-1).to(v.dtype)     # (B, H, C/H, C/H)
+        attended = rearrange(scores @ v, "b n c p -> b (n c) p").reshape(h.shape)
+        h = h + self.out(attended)
+        return h + self.out_ffn(F.gelu(self.gate(self.norm_ffn(h))) * self.value(g))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b (n c) h w -> b n c (h w)", n=self.heads)
+
+
+class RetinexAttention(PriorAttention):
+    """Eq. 9 with g^k made from R', L' and the nearest F^k: colour and content of the Retinex prior."""
+
+
+class SemanticAttention(PriorAttention):
+    """Eq. 10 with g^k made from the class map c_seg."""

@@ -1,0 +1,67 @@
+"""DNet: splits a picture into reflectance R and illumination L (Eq. 4; frozen after its own pre-training)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..conditions import RetinexMaps
+from ..config import DecompositionConfig
+from ..imaging.padding import crop_to, pad_to_multiple
+from .blocks import Stack, Upsample, logit, zero_
+
+REACH = 31  # px: L lies between a pixel's own brightest channel and the brightest within this window
+FLOOR = 1 / 512  # L never reaches zero, so that R = I / L exists for a pure black pixel, in float16 too
+
+
+class DecompositionNet(nn.Module):
+    """I (B, 3, H, W) in [0, 1] -> RetinexMaps with R * L == I.
+
+    KinD and RetinexNet predict both maps and lose 6 dB of a dark picture's faint detail in R * L. Here the net predicts
+    only L, between the brightest channel of the pixel and that of its neighbourhood, and R follows as I / L: always in
+    [0, 1], nothing lost, the same for every scale of light. Inferred; the paper only says that a pre-trained DNet gives
+    initial maps.
+    """
+
+    multiple_of = 4
+
+    def __init__(self, config: DecompositionConfig, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        w, kw = config.width, {"operations": operations, **factory}
+        self.stem = operations.Conv2d(8 * 4, w, 3, padding=1, **factory)
+        self.encoder = Stack(w, config.blocks, **kw)
+        self.down = operations.Conv2d(w, 2 * w, 2, stride=2, **factory)
+        self.middle = Stack(2 * w, config.blocks, **kw)
+        self.up = Upsample(2 * w, w, **kw)
+        self.decoder = Stack(w, config.blocks, **kw)
+        self.head = zero_(operations.Conv2d(w, 4, 3, padding=1, **factory), bias=logit(0.5))
+
+    def forward(self, image: Tensor) -> RetinexMaps:
+        x = pad_to_multiple(image, self.multiple_of)
+        brightest = x.amax(1, keepdim=True)                                # (B, 1, H, W)
+        log = ((x + FLOOR).log() - (brightest + FLOOR).log()).clamp(-4, 0)  # chromaticity, blind to the light
+        features = F.pixel_unshuffle(torch.cat([x, brightest, brightest.sqrt(), log], 1), 2)
+        e = self.encoder(self.stem(features))                              # (B, w, H/2, W/2)
+        m = self.middle(self.down(e))                                      # (B, 2w, H/4, W/4)
+        gate = F.pixel_shuffle(self.head(self.decoder(e + self.up(m))), 2).sigmoid()
+        illumination = (brightest + (neighbourhood_max(brightest) - brightest).clamp_min(0) * gate.to(x.dtype)).clamp_min(FLOOR)
+        illumination = crop_to(illumination, image.shape[-2:])
+        return RetinexMaps(image / illumination, illumination)
+
+
+def neighbourhood_max(x: Tensor) -> Tensor:
+    """Smooth upper envelope of (B, 1, H, W): grey dilation by a REACH x REACH square, then a tent blur no wider than it.
+
+    Never below x: every pixel that the blur averages has x within its own dilation window.
+    """
+    half = REACH // 2
+    x = F.max_pool2d(x, (1, REACH), stride=1, padding=(0, half))
+    x = F.max_pool2d(x, (REACH, 1), stride=1, padding=(half, 0))
+    for _ in range(2):
+        for kernel in ((1, half), (half, 1)):
+            pad = (kernel[0] // 2, kernel[1] // 2)
+            x = F.avg_pool2d(x, kernel, stride=1, padding=pad, count_include_pad=False)
+    return x

@@ -1,0 +1,126 @@
+"""The one conditional diffusion UNet of the paper, with Retinex and semantic attention layers (Eq. 12)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..conditions import resize_map
+from ..config import FEATURE_LEVELS, SEMANTIC_CLASSES, DenoiserConfig
+from ..imaging.padding import crop_to, pad_to_multiple
+from .attention import RetinexAttention, SemanticAttention
+from .blocks import ScalarEmbedding, Stack, Upsample, zero_
+
+INPUT_CHANNELS = 3 + 3 + 3 + 1 + 3  # x_t, low-light picture, R', L', R' * L'
+
+
+class Level(nn.Module):
+    """Residual blocks, then Retinex attention, then (where the level has it) semantic attention."""
+
+    def __init__(self, config: DenoiserConfig, index: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        kw, width = {"operations": operations, **factory}, config.widths[index]
+        self.index = index
+        self.blocks = Stack(width, config.blocks[index], config.embedding, **kw)
+        self.retinex = RetinexAttention(width, 4 + feature_width(config, index), config.heads, **kw)
+        semantic = index in config.semantic_levels
+        self.semantic = SemanticAttention(width, config.semantic_width, config.heads, **kw) if semantic else None
+
+    def forward(self, h: Tensor, embedding: Tensor, retinex: list[Tensor], semantics: Tensor | None) -> Tensor:
+        h = self.retinex(self.blocks(h, embedding), retinex[self.index])
+        if self.semantic is not None and semantics is not None:
+            h = self.semantic(h, resize_map(semantics, h.shape[-2:]))
+        return h
+
+
+class DenoisingUNet(nn.Module):
+    """Predicts v (or eps) from x_t and the two priors; every argument is of the picture's own size, any size.
+
+    With `picture_skip` the net's own output F is put on top of the Retinex picture p = R' * L' (in [-1, 1]):
+    v = F - sigma p, that is x0 = alpha x_t + sigma^2 p - sigma F. At pure noise the net then starts from p instead of
+    from nothing; at no noise p has no say.
+    """
+
+    def __init__(self, config: DenoiserConfig, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        kw, conv = {"operations": operations, **factory}, operations.Conv2d
+        widths, fold = config.widths, config.fold
+        self.config = config
+        self.multiple_of = max(16, fold * 2 ** (len(widths) - 1))
+        self.embed = ScalarEmbedding(1, config.embedding, **kw)
+        self.stem = conv(INPUT_CHANNELS * fold * fold, widths[0], 3, padding=1, **factory)
+        self.semantic_embed = conv(SEMANTIC_CLASSES, config.semantic_width, 1, **factory)
+        indices = range(len(widths))
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.encoders = nn.ModuleList(Level(config, i, **kw) for i in indices)
+        self.downs = nn.ModuleList(conv(a, b, 2, stride=2, **factory) for a, b in pairs)
+        self.ups = nn.ModuleList(Upsample(b, a, **kw) for a, b in pairs)
+        self.decoders = nn.ModuleList(Level(config, i, **kw) for i in indices[:-1])
+        self.head = zero_(conv(widths[0], 3 * fold * fold, 3, padding=1, **factory))
+
+    def forward(
+        self,
+        x: Tensor,
+        noise_level: Tensor,
+        low: Tensor,
+        reflectance: Tensor,
+        illumination: Tensor,
+        features: tuple[Tensor, ...],
+        semantics: Tensor | None = None,
+    ) -> Tensor:
+        """x (B, 3, H, W) in about [-1, 1] * alpha + noise; noise_level (B,) = sqrt(alpha_bar); low, R', L' in [0, 1];
+        features as in RetinexCondition; semantics (B, 150, h, w) or None. Returns v or eps, (B, 3, H, W)."""
+        size = x.shape[-2:]
+        picture = reflectance * illumination * 2 - 1
+        maps = torch.cat([low * 2 - 1, reflectance * 2 - 1, illumination * 2 - 1, picture], 1)
+        inputs = pad_to_multiple(torch.cat([x, maps.to(x.dtype)], 1), self.multiple_of)  # (B, 13, H, W)
+        embedding = self.embed(noise_level.float().view(-1, 1) * 8, x.dtype)              # (B, E)
+        guides = self._guides(pad_to_multiple(torch.cat([reflectance, illumination], 1), self.multiple_of), features)
+        if semantics is not None:
+            semantics = self.semantic_embed(semantics.to(x.dtype))                       # (B, 32, h, w)
+        h = self._unet(self._fold(inputs), embedding, guides, semantics)
+        out = crop_to(self._unfold(self.head(h)), size)
+        if not self.config.picture_skip:
+            return out
+        sigma = (1 - noise_level.float().square()).clamp_min(0).sqrt().view(-1, 1, 1, 1)
+        return out - sigma.to(picture.dtype) * picture
+
+    def _unet(self, h: Tensor, embedding: Tensor, guides: list[Tensor], semantics: Tensor | None) -> Tensor:
+        h, skips = self.stem(h), []
+        for encoder, down in zip(self.encoders, self.downs, strict=False):
+            h = encoder(h, embedding, guides, semantics)
+            skips.append(h)
+            h = down(h)
+        h = self.encoders[-1](h, embedding, guides, semantics)
+        for decoder, up, skip in zip(reversed(self.decoders), reversed(self.ups), reversed(skips), strict=True):
+            h = decoder(up(h) + skip, embedding, guides, semantics)
+        return h
+
+    def _guides(self, maps: Tensor, features: tuple[Tensor, ...]) -> list[Tensor]:
+        """g^k: R' and L' reduced to the level's size, beside the F^k nearest to it."""
+        sides = [self.config.fold * 2**i for i in range(len(self.config.widths))]
+        guides = []
+        for i, side in enumerate(sides):
+            reduced = F.avg_pool2d(maps, side) if side > 1 else maps
+            feature = resize_map(features[nearest_feature(self.config, i)], reduced.shape[-2:])
+            guides.append(torch.cat([reduced.to(feature.dtype), feature], 1))
+        return guides
+
+    def _fold(self, x: Tensor) -> Tensor:
+        return F.pixel_unshuffle(x, self.config.fold) if self.config.fold > 1 else x
+
+    def _unfold(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(x, self.config.fold) if self.config.fold > 1 else x
+
+
+def nearest_feature(config: DenoiserConfig, level: int) -> int:
+    """Index of the F^k (at 1/4, 1/8, 1/16) whose resolution is nearest to the level's."""
+    octave = (config.fold * 2**level).bit_length() - 1  # log2 of the level's reduction
+    return min(max(octave - 2, 0), FEATURE_LEVELS - 1)
+
+
+def feature_width(config: DenoiserConfig, level: int) -> int:
+    return config.feature_widths[nearest_feature(config, level)]

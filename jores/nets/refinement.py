@@ -1,0 +1,108 @@
+"""RNet: refines the approximated x0 by Retinex conditions, first on features (FRCM), then on the image (IRCM)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..conditions import resize_map
+from ..config import RefinementConfig
+from ..imaging.padding import crop_to, pad_to_multiple
+from .blocks import LayerNorm2d, ScalarEmbedding, Stack, Upsample, zero_
+
+
+class FeatureModulation(nn.Module):
+    """f <- f + LN(f) * gamma(F) + beta(F): spatial feature transform by ANet's feature (Eq. 15), starting at zero."""
+
+    def __init__(self, channels: int, feature: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.norm = LayerNorm2d(channels, operations=operations, **factory)
+        self.embed = operations.Conv2d(feature, channels, 1, **factory)
+        self.modulation = zero_(operations.Conv2d(channels, 2 * channels, 1, **factory))
+
+    def forward(self, f: Tensor, feature: Tensor) -> Tensor:
+        gamma, beta = self.modulation(F.silu(self.embed(feature))).chunk(2, 1)
+        return f + self.norm(f) * gamma + beta
+
+
+class FRCM(nn.Module):
+    """Feature-level module: x0 -> F_x0, conditioned on ANet's F -> the optimised feature F'_x0 (Eqs. 14 and 15)."""
+
+    def __init__(self, config: RefinementConfig, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        kw, (w0, w1), emb = {"operations": operations, **factory}, config.widths, config.embedding
+        self.stem = operations.Conv2d(3 * config.fold**2, w0, 3, padding=1, **factory)
+        self.fine = Stack(w0, config.blocks, emb, **kw)
+        self.down = operations.Conv2d(w0, w1, 2, stride=2, **factory)
+        self.coarse = Stack(w1, config.blocks, emb, **kw)
+        self.modulate_coarse = FeatureModulation(w1, config.feature_widths[1], **kw)
+        self.up = Upsample(w1, w0, **kw)
+        self.modulate_fine = FeatureModulation(w0, config.feature_widths[0], **kw)
+        self.fuse = Stack(w0, config.blocks, emb, **kw)
+
+    def forward(self, folded: Tensor, features: tuple[Tensor, ...], embedding: Tensor) -> Tensor:
+        fine = self.fine(self.stem(folded), embedding)                                    # (B, w0, h, w)
+        coarse = self.coarse(self.down(fine), embedding)                                  # (B, w1, h/2, w/2)
+        coarse = self.modulate_coarse(coarse, resize_map(features[1], coarse.shape[-2:]))
+        fine = fine + self.up(coarse)
+        fine = self.modulate_fine(fine, resize_map(features[0], fine.shape[-2:]))
+        return self.fuse(fine, embedding)
+
+
+class IRCM(nn.Module):
+    """Image-level module: x0' = clamp(x0 + D(F'_x0, x0, R', L', R' * L')), the last layer starting at zero (Eq. 16)."""
+
+    def __init__(self, config: RefinementConfig, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        width, area = config.widths[0], config.fold**2
+        self.embed = operations.Conv2d(10 * area, width, 3, padding=1, **factory)
+        self.decoder = Stack(width, config.blocks, config.embedding, operations=operations, **factory)
+        self.head = zero_(operations.Conv2d(width, 3 * area, 3, padding=1, **factory))
+
+    def forward(self, feature: Tensor, folded: Tensor, embedding: Tensor) -> Tensor:
+        return self.head(self.decoder(feature + self.embed(folded), embedding))
+
+
+class RefinementNet(nn.Module):
+    """RNet. x0 (B, 3, H, W) in [-1, 1] -> x0' of the same size and range; called inside the loop, at every step.
+
+    `frcm=False` or `ircm=False` switches a module's condition off (for ablations): FRCM then gets no features, IRCM no
+    Retinex maps.
+    """
+
+    multiple_of = 16
+
+    def __init__(self, config: RefinementConfig, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        kw = {"operations": operations, **factory}
+        self.fold = config.fold
+        self.embed = ScalarEmbedding(1, config.embedding, **kw)
+        self.frcm = FRCM(config, **kw)
+        self.ircm = IRCM(config, **kw)
+
+    def forward(
+        self,
+        x0: Tensor,
+        noise_level: Tensor,
+        reflectance: Tensor,
+        illumination: Tensor,
+        features: tuple[Tensor, ...],
+        *,
+        frcm: bool = True,
+        ircm: bool = True,
+    ) -> Tensor:
+        """noise_level (B,) = sqrt(alpha_bar) of the step; R', L' (B, 3 | 1, H, W) in [0, 1]; features as in ANet."""
+        maps = torch.cat([reflectance, illumination, (reflectance * illumination)], 1) * 2 - 1
+        if not ircm:
+            maps = torch.zeros_like(maps)
+        if not frcm:
+            features = tuple(torch.zeros_like(f) for f in features)
+        padded = pad_to_multiple(torch.cat([x0, maps.to(x0.dtype)], 1), self.multiple_of)  # (B, 10, H, W)
+        folded = F.pixel_unshuffle(padded, self.fold)
+        embedding = self.embed(noise_level.float().view(-1, 1) * 8, x0.dtype)
+        feature = self.frcm(folded[:, : 3 * self.fold**2], features, embedding)            # F'_x0
+        residual = F.pixel_shuffle(self.ircm(feature, folded, embedding), self.fold)
+        return (x0 + crop_to(residual, x0.shape[-2:])).clamp(-1, 1)

@@ -1,0 +1,99 @@
+"""Stage "adjust": ANet on top of a frozen DNet (Eq. 7), and its exposure head on whole pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..checkpoint import JoReSNets, save_bundle
+from ..imaging.exposure import mean_luma
+from ..metrics import gt_mean, psnr, ssim
+from ..pipeline import adjust, decompose
+from .data import Pair, Sampler, to_tensor
+from .losses import picture_loss
+from .records import append_record, mean
+
+
+class AdjustmentObjective(nn.Module):
+    """The trunk is told the true mean brightness, the exposure head learns to propose it: so L' follows the dial, and
+    the head sees whole pictures while the trunk trains on crops."""
+
+    def __init__(self, dnet: nn.Module, anet: nn.Module, options: dict[str, float]) -> None:
+        super().__init__()
+        self.net, self.options = anet, options
+        self.frozen = [dnet.requires_grad_(False)]  # a list hides it from the optimiser
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        low, high, exposure = retouch(batch["low"], batch["high"], batch["exposure"], self.options["retouch"])
+        dnet = self.frozen[0]
+        with torch.no_grad(), torch.autocast(low.device.type, enabled=False):
+            dark, light = dnet(low), dnet(high)
+        out = self.net(dark, exposure, batch["input_mean"], clamp=False)
+        r, illumination = out.reflectance.float(), out.illumination.float()
+        product = picture_loss(r * illumination, high, self.options["structure"], self.options["edges"])
+        maps = F.l1_loss(r, light.reflectance) + F.l1_loss(illumination, light.illumination)
+        proposed = self.net.exposure_head(batch["thumbnail"])
+        brightness = (proposed.log() - batch["exposure"].log()).abs().mean()
+        o = self.options
+        loss = o["product"] * product + o["maps"] * maps + o["exposure"] * brightness
+        return {"loss": loss, "product": product, "maps": maps, "exposure": brightness}
+
+
+def retouch(low: Tensor, high: Tensor, exposure: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Rescales the target of a share of the samples by 0.6..1.2, and the exposure with it: the dial must be obeyed for
+    brightnesses that no photographer chose."""
+    chosen = torch.rand(len(low), device=low.device) < share
+    factor = torch.where(chosen, torch.empty_like(exposure).uniform_(0.6, 1.2), torch.ones_like(exposure))
+    return low, (high * factor.view(-1, 1, 1, 1)).clamp(0, 1), exposure * factor
+
+
+class Adjust:
+    name, best_score = "adjust", "gt_mean_psnr"
+
+    def __init__(self, nets: JoReSNets, sampler: Sampler, val: list[Pair], options: dict[str, float]) -> None:
+        self.nets, self.batch, self.val = nets, sampler, val
+        self.objective = AdjustmentObjective(nets.decomposition, nets.adjustment.requires_grad_(True), options)
+
+    def validate(self, objective: AdjustmentObjective) -> tuple[dict[str, float], list[Tensor]]:
+        """Figures of R' * L' at the proposed exposure, and at the true one ("told")."""
+        nets = JoReSNets(self.nets.config, self.nets.decomposition, objective.net)
+        scores, rows = Scores(), []
+        for i, pair in enumerate(self.val):
+            low, high = to_tensor(pair.low)[None], to_tensor(pair.high)[None]
+            maps = decompose(nets, low)
+            auto, told = adjust(nets, maps), adjust(nets, maps, exposure=mean_luma(high))
+            scores.add(auto.picture, high)
+            scores.add(told.picture, high, prefix="told_")
+            scores.note("exposure_error", (auto.exposure / mean_luma(high)).log().abs())
+            if i % 7 == 0:
+                shown = [auto.picture, told.picture, high, auto.reflectance, auto.illumination.expand(-1, 3, -1, -1)]
+                rows.append(torch.cat([s[0] for s in shown], 2)[:, ::2, ::2])
+        return scores.means(), rows
+
+    def export(self, objective: AdjustmentObjective, path: Path, record: dict[str, Any]) -> None:
+        nets = JoReSNets(self.nets.config, self.nets.decomposition, objective.net)
+        save_bundle(path, nets, append_record(self.nets, record))
+
+
+class Scores:
+    """Collects the field's figures, raw and GT-mean side by side."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[Tensor]] = {}
+
+    def add(self, image: Tensor, high: Tensor, prefix: str = "") -> None:
+        matched = gt_mean(image, high)
+        self.note(f"{prefix}raw_psnr", psnr(image, high))
+        self.note(f"{prefix}gt_mean_psnr", psnr(matched, high))
+        self.note(f"{prefix}raw_ssim", ssim(image, high))
+        self.note(f"{prefix}gt_mean_ssim", ssim(matched, high))
+
+    def note(self, key: str, value: Tensor) -> None:
+        self.values.setdefault(key, []).append(value)
+
+    def means(self) -> dict[str, float]:
+        return {key: round(mean(values), 4) for key, values in self.values.items()}

@@ -1,0 +1,181 @@
+"""Training pictures: read once into memory as uint8, cut and augmented per step from an explicit generator.
+
+Two sources. Pairs: LOL v1 (`pairs.tsv` with its scene split). Photographs: any folder of well-lit pictures, darkened
+here the way a sensor does it (linearise, shorten the exposure, Poisson-Gaussian noise, quantise), some left as they are,
+so that the nets also learn to leave a good picture alone.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..imaging.exposure import mean_luma
+from ..nets.adjustment import THUMBNAIL
+
+
+@dataclass
+class Pair:
+    """One scene, (H, W, 3) uint8 each; `low` is None for a photograph that is darkened on the fly."""
+
+    name: str
+    high: np.ndarray
+    low: np.ndarray | None = None
+    semantics: np.ndarray | None = None  # (150, h, w) uint8 class map of the whole picture, for the diffusion stage
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def load_pairs(root: Path, split: str | None, max_shift: float = 2.0) -> list[Pair]:
+    """LOL pairs of one split ("train", "val"; None for all), without training pairs misaligned by over `max_shift` px."""
+    table = Path(root) / "pairs.tsv"
+    if not table.is_file():
+        raise ValueError(f"{table} not found: --data must name a folder with pairs.tsv, low/ and high/")
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if split in (None, row["split"])]
+    if split != "val":
+        rows = [r for r in rows if max(abs(float(r["shift_dx"] or 0)), abs(float(r["shift_dy"] or 0))) <= max_shift]
+    return [Pair(row["id"], read_rgb(table.parent / row["high"]), read_rgb(table.parent / row["low"])) for row in rows]
+
+
+def load_photos(folder: Path) -> list[Pair]:
+    paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
+    return [Pair(path.stem, read_rgb(path)) for path in paths]
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float().div_(255)
+
+
+def thumbnail(pixels: np.ndarray) -> Tensor:
+    """Area-averaged thumbnail (3, 48, 64) float32, the exposure head's view of the whole picture."""
+    image = Image.fromarray(pixels).resize(THUMBNAIL[::-1], Image.Resampling.BOX)
+    return to_tensor(np.asarray(image))
+
+
+@dataclass(frozen=True)
+class Darkening:
+    """A short exposure of a well-lit picture: linear gain, noise of a small sensor, tone curve, 8 bits."""
+
+    gain: float
+    read_noise: float
+    shot_noise: float
+    cast: tuple[float, float, float]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Darkening:
+        if rng.random() < 0.2:  # well lit already: must come back as it went in
+            return cls(1.0, 0.0, 0.0, (1.0, 1.0, 1.0))
+        gain = float(np.exp(rng.uniform(np.log(1 / 40), np.log(1 / 2))))
+        cast = tuple(float(v) for v in rng.uniform(0.85, 1.15, 3))
+        return cls(gain, float(rng.uniform(0, 0.002)), float(rng.uniform(0, 0.006)), cast)
+
+    def __call__(self, picture: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(3, H, W) in [0, 1] -> the same, dark; noiseless without a generator (thumbnails)."""
+        if self.gain == 1.0:
+            return picture
+        linear = picture.pow(2.2) * (self.gain * torch.tensor(self.cast).view(3, 1, 1))
+        if generator is not None:
+            noise = torch.randn(linear.shape, generator=generator)
+            linear = linear + noise * (self.read_noise**2 + self.shot_noise**2 * linear * 10).sqrt()
+        dark = linear.clamp(0, 1).pow(1 / 2.2)
+        return (dark * 255).round().div(255) if generator is not None else dark
+
+
+class Sampler:
+    """Draws batches. `photos` are mixed in with probability `photo_share`."""
+
+    def __init__(
+        self, pairs: list[Pair], photos: list[Pair] | None = None, *, crop: int, batch: int, photo_share: float = 0.0
+    ) -> None:
+        if not pairs:
+            raise ValueError("no training pairs: is the split empty?")
+        self.pairs, self.photos, self.crop, self.batch = pairs, photos or [], crop, batch
+        self.photo_share = photo_share if self.photos else 0.0
+
+    def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """low, high (B, 3, c, c); thumbnail (B, 3, 48, 64) of the whole dark picture; input_mean, exposure (B,);
+        semantics (B, 150, c/8, c/8) where the pairs carry them."""
+        samples = [self._sample(rng) for _ in range(self.batch)]
+        return {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
+
+    def _sample(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        photo = rng.random() < self.photo_share
+        source = self.photos if photo else self.pairs
+        pair = source[rng.integers(len(source))]
+        crop, view = self._cut(pair, rng), _random_view(pair.high.shape, rng)
+        high, thumb_high = to_tensor(_flip(pair.high[crop.slices], crop)), thumbnail(pair.high[view])
+        if photo:
+            darken = Darkening.draw(rng)
+            low = darken(high, torch.Generator().manual_seed(int(rng.integers(2**31))))
+            thumb_low = darken(thumb_high)
+        else:
+            low, thumb_low = to_tensor(_flip(pair.low[crop.slices], crop)), thumbnail(pair.low[view])
+            gain = _exposure_jitter(rng)
+            low, thumb_low = (low * gain).clamp(0, 1), (thumb_low * gain).clamp(0, 1)
+        sample = {
+            "low": low, "high": high, "thumbnail": thumb_low,
+            "input_mean": mean_luma(thumb_low[None])[0], "exposure": mean_luma(thumb_high[None])[0],
+        }  # fmt: skip
+        if pair.semantics is not None:
+            sample["semantics"] = _cut_semantics(pair, crop)
+        return sample
+
+    def _cut(self, pair: Pair, rng: np.random.Generator) -> Crop:
+        height, width = pair.high.shape[:2]
+        size = min(self.crop, height, width)
+        top = 8 * int(rng.integers((height - size) // 8 + 1))
+        left = 8 * int(rng.integers((width - size) // 8 + 1))
+        return Crop(top, left, size, *(bool(v) for v in rng.integers(0, 2, 3)))
+
+
+@dataclass(frozen=True)
+class Crop:
+    top: int
+    left: int
+    size: int
+    mirror: bool
+    upside_down: bool
+    transpose: bool
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.top, self.top + self.size), slice(self.left, self.left + self.size)
+
+
+def _flip(pixels: np.ndarray, crop: Crop) -> np.ndarray:
+    pixels = pixels[:, ::-1] if crop.mirror else pixels
+    pixels = pixels[::-1] if crop.upside_down else pixels
+    return pixels.swapaxes(0, 1) if crop.transpose else pixels
+
+
+def _cut_semantics(pair: Pair, crop: Crop) -> Tensor:
+    _, rows, columns = pair.semantics.shape
+    height, width = pair.high.shape[:2]
+    side = max(1, crop.size // 8)
+    y = ((crop.top + (np.arange(side) + 0.5) * 8) * rows / height).astype(int).clip(0, rows - 1)
+    x = ((crop.left + (np.arange(side) + 0.5) * 8) * columns / width).astype(int).clip(0, columns - 1)
+    cut = _flip(pair.semantics[:, y][:, :, x].transpose(1, 2, 0), crop)
+    return to_tensor(cut)
+
+
+def _random_view(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice, slice]:
+    """A large part of the picture: brightness is judged from many framings of the few scenes there are."""
+    share = rng.uniform(0.7, 1.0, 2) if rng.random() < 0.5 else (1.0, 1.0)
+    height, width = (max(8, int(n * s)) for n, s in zip(shape[:2], share, strict=True))
+    top, left = int(rng.integers(shape[0] - height + 1)), int(rng.integers(shape[1] - width + 1))
+    return slice(top, top + height), slice(left, left + width)
+
+
+def _exposure_jitter(rng: np.random.Generator) -> float:
+    return float(np.exp(rng.uniform(-0.5, 0.5))) if rng.random() < 0.3 else 1.0

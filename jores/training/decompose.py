@@ -1,0 +1,59 @@
+"""Stage "decompose": pre-trains DNet on pairs of one scene in two lights (Eq. 5, after RetinexNet and KinD)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..checkpoint import JoReSNets, save_bundle
+from ..metrics import psnr
+from .data import Pair, Sampler, to_tensor
+from .losses import smoothness_loss
+from .records import append_record, mean
+
+
+class DecompositionObjective(nn.Module):
+    """R * L = I holds by construction; what is learned is an L that is smooth and an R that does not change with it."""
+
+    def __init__(self, net: nn.Module, reflectance: float, cross: float, smooth: float) -> None:
+        super().__init__()
+        self.net, self.weights = net, (reflectance, cross, smooth)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        low, high = batch["low"], batch["high"]
+        dark, light = self.net(low), self.net(high)
+        r_low, r_high = dark.reflectance.float(), light.reflectance.float()
+        same = F.l1_loss(r_low, r_high)
+        cross = F.l1_loss(r_high.detach() * dark.illumination, low) + F.l1_loss(r_low * light.illumination, high)
+        smooth = smoothness_loss(dark.illumination, r_low.detach()) + smoothness_loss(light.illumination, r_high.detach())
+        a, b, c = self.weights
+        return {"loss": a * same + b * cross + c * smooth, "same": same, "cross": cross, "smooth": smooth}
+
+
+class Decompose:
+    name, best_score = "decompose", "reflectance_psnr"
+
+    def __init__(self, nets: JoReSNets, sampler: Sampler, val: list[Pair], options: dict[str, float]) -> None:
+        self.nets, self.batch, self.val = nets, sampler, val
+        self.objective = DecompositionObjective(nets.decomposition.requires_grad_(True), **options)
+
+    def validate(self, objective: DecompositionObjective) -> tuple[dict[str, float], list[Tensor]]:
+        """How alike R of the dark and the light picture are, and their product with the light's illumination."""
+        same, oracle, rows = [], [], []
+        for i, pair in enumerate(self.val):
+            low, high = to_tensor(pair.low)[None], to_tensor(pair.high)[None]
+            dark, light = objective.net(low), objective.net(high)
+            same.append(psnr(dark.reflectance, light.reflectance))
+            oracle.append(psnr(dark.reflectance * light.illumination, high))
+            if i % 8 == 0:
+                maps = [dark.reflectance, dark.illumination * 4, light.reflectance, light.illumination, high]
+                rows.append(torch.cat([m.expand(-1, 3, -1, -1)[0] for m in maps], 2)[:, ::2, ::2])
+        scores = {"reflectance_psnr": mean(same), "oracle_illumination_psnr": mean(oracle)}
+        return scores, rows
+
+    def export(self, objective: DecompositionObjective, path: Path, record: dict[str, Any]) -> None:
+        save_bundle(path, JoReSNets(self.nets.config, decomposition=objective.net), append_record(self.nets, record))

@@ -1,0 +1,126 @@
+"""Stage "diffuse": the UNet and RNet together on frozen DNet, ANet and segmenter (Eq. 17)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..checkpoint import SHIPPED_SEGMENTER, JoReSNets, save_bundle
+from ..conditions import RetinexCondition, SemanticPrior
+from ..diffusion.schedule import NoiseSchedule
+from ..nets.segmentation import Segmenter, load_segmenter
+from ..pipeline import adjust, decompose, sample
+from .adjust import Scores, retouch
+from .data import Pair, Sampler, to_tensor
+from .losses import picture_loss
+from .records import append_record
+
+VALIDATION_STEPS = 4
+
+
+class DiffusionObjective(nn.Module):
+    """L1(v or eps) + L1(x0', x0) with x0_hat detached, so that RNet sends no gradient into the UNet.
+
+    As in PyDiff the noise level is drawn between the steps, not on them. `prior_dropout` leaves c_seg out of a share of
+    the batches, so that the pipeline also works without a segmenter.
+    """
+
+    def __init__(self, nets: JoReSNets, options: dict[str, float]) -> None:
+        super().__init__()
+        self.unet, self.rnet, self.options = nets.denoiser, nets.refinement, options
+        self.schedule = NoiseSchedule(nets.config.schedule)
+        self.frozen = [nets.decomposition.requires_grad_(False), nets.adjustment.requires_grad_(False).eval()]
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        low, high, exposure = retouch(batch["low"], batch["high"], batch["exposure"], self.options["retouch"])
+        condition = self._condition(low, exposure, batch["input_mean"])
+        r, light, features = condition.reflectance, condition.illumination, condition.features
+        semantics = batch.get("semantics")
+        if torch.rand(()) < self.options["prior_dropout"]:
+            semantics = None if semantics is None else semantics * 0
+        x0, eps, level = high * 2 - 1, torch.randn_like(high), self._noise_level(len(high), high.device)
+        a, s = level.view(-1, 1, 1, 1), (1 - level.square()).clamp_min(0).sqrt().view(-1, 1, 1, 1)
+        x_t = a * x0 + s * eps
+        output = self.unet(x_t, level, low, r, light, features, semantics).float()
+        x0_hat = self._x0(x_t, output, a, s).detach().clamp(-1, 1)
+        refined = self.rnet(x0_hat, level, r, light, features)
+        diffusion = self._diffusion_loss(output, x_t, x0, eps, a, s)
+        refinement = picture_loss((refined + 1) / 2, high, self.options["structure"], 0)
+        loss = diffusion + self.options["refine"] * refinement
+        return {"loss": loss, "diffusion": diffusion, "refinement": refinement, "x0": F.l1_loss(x0_hat, x0)}
+
+    def _condition(self, low: Tensor, exposure: Tensor, input_mean: Tensor) -> RetinexCondition:
+        dnet, anet = self.frozen
+        with torch.no_grad():
+            with torch.autocast(low.device.type, enabled=False):
+                maps = dnet(low)
+            return anet(maps, exposure, input_mean)
+
+    def _noise_level(self, count: int, device: torch.device) -> Tensor:
+        """sqrt(alpha_bar) between two neighbouring steps; a share is drawn at pure noise, where sampling starts."""
+        table = self.schedule.alphas_cumprod.sqrt()
+        t = torch.rand(count, dtype=torch.float64) * (len(table) - 1)
+        low = t.long()
+        level = torch.lerp(table[low], table[low + 1], t - low)
+        level = torch.where(torch.rand(count) < self.options["start_share"], table[-1], level)
+        return level.float().to(device)
+
+    def _x0(self, x_t: Tensor, output: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        if self.schedule.config.prediction == "v":
+            return a * x_t - s * output
+        return (x_t - s * output) / a
+
+    def _diffusion_loss(self, output: Tensor, x_t: Tensor, x0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        loss = F.l1_loss(output, self.schedule.target(x0, eps, a))
+        structure = self.options["unet_structure"]
+        if structure and self.schedule.config.prediction == "v":
+            loss = loss + picture_loss((self._x0(x_t, output, a, s) + 1) / 2, (x0 + 1) / 2, structure, 0)
+        return loss
+
+
+class Diffuse:
+    name, best_score = "diffuse", "gt_mean_psnr"
+
+    def __init__(
+        self, nets: JoReSNets, sampler: Sampler, val: list[Pair], options: dict[str, float], segmenter: str | None
+    ) -> None:
+        self.nets, self.batch, self.val = nets, sampler, val
+        net = load_segmenter(segmenter or SHIPPED_SEGMENTER)
+        for pair in (*sampler.pairs, *sampler.photos):
+            pair.semantics = class_map(net, pair)
+        self.priors = [net(to_tensor(pair.low)[None]) for pair in val]
+        nets.denoiser.requires_grad_(True)
+        nets.refinement.requires_grad_(True)
+        self.objective = DiffusionObjective(nets, options)
+
+    def validate(self, objective: DiffusionObjective) -> tuple[dict[str, float], list[Tensor]]:
+        """Figures of the whole pipeline at 4 steps, at the proposed exposure, and of R' * L' beside it."""
+        nets = JoReSNets(self.nets.config, *objective.frozen, objective.unet, objective.rnet)
+        scores, rows = Scores(), []
+        for i, (pair, prior) in enumerate(zip(self.val, self.priors, strict=True)):
+            low, high = to_tensor(pair.low)[None], to_tensor(pair.high)[None]
+            condition = adjust(nets, decompose(nets, low))
+            image = (sample(nets, condition, prior, low=low, steps=VALIDATION_STEPS) + 1) / 2
+            scores.add(image, high)
+            scores.add(condition.picture, high, prefix="retinex_")
+            if i % 7 == 0:
+                shown = [(low * 4).clamp(0, 1), condition.picture, image, high]
+                rows.append(torch.cat([s[0] for s in shown], 2)[:, ::2, ::2])
+        return scores.means(), rows
+
+    def export(self, objective: DiffusionObjective, path: Path, record: dict[str, Any]) -> None:
+        nets = JoReSNets(self.nets.config, *self.objective.frozen, objective.unet, objective.rnet)
+        save_bundle(path, nets, append_record(self.nets, record))
+
+
+@torch.inference_mode()
+def class_map(net: Segmenter, pair: Pair) -> np.ndarray:
+    """(150, h, w) uint8 soft class map of the whole dark picture; a photograph's is made at half its brightness."""
+    picture = to_tensor(pair.low if pair.low is not None else pair.high // 2)
+    prior: SemanticPrior = net(picture[None])
+    return prior.probabilities[0].float().mul(255).round().byte().cpu().numpy()

@@ -1,0 +1,210 @@
+"""The training loop every stage shares: accelerate for devices and precision, EMA, warm-up + cosine, exact resume.
+
+Batches are a pure function of (seed, step, process) and the generators' states are saved with the weights, so a run
+that was killed goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """`minutes` stops a run early (0: never) and shortens the cosine to fit; `validate_minutes` spaces the validations."""
+
+    steps: int = 10000
+    warmup: int = 200
+    learning_rate: float = 4e-4
+    final_rate: float = 0.02
+    weight_decay: float = 1e-3
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    minutes: float = 0.0
+    validate_minutes: float = 10.0
+
+
+class Stage(Protocol):
+    """One trainable part of the pipeline."""
+
+    name: str
+    objective: nn.Module  # forward(batch) -> {"loss": scalar, and whatever else is worth a log line}
+    best_score: str  # the key of `validate`'s scores that picks the weights to export; higher is better
+
+    def batch(self, rng: np.random.Generator) -> dict[str, Tensor]: ...
+    def validate(self, objective: nn.Module) -> tuple[dict[str, float], list[Tensor]]: ...
+    def export(self, objective: nn.Module, path: Path, record: dict[str, Any]) -> None: ...
+
+
+def train(stage: Stage, config: LoopConfig, out: Path, *, mixed_precision: str = "bf16", cpu: bool = False) -> Path:
+    """Trains until the steps or minutes are spent; returns the path of the best exported weights in `out`.
+
+    An existing run in `out` is resumed at its last checkpoint.
+    """
+    return _Run(stage, config, Path(out), mixed_precision, cpu).run()
+
+
+class _Run:
+    def __init__(self, stage: Stage, config: LoopConfig, out: Path, mixed_precision: str, cpu: bool) -> None:
+        self.stage, self.config, self.out = stage, config, out
+        self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu)
+        set_seed(config.seed, device_specific=True)
+        out.mkdir(parents=True, exist_ok=True)
+        objective = stage.objective.to(memory_format=torch.channels_last)
+        parameters = [p for p in objective.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        self.progress = _Progress()
+        self.ema = AveragedModel(objective, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=False)
+        self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        self.ema.to(self.accelerator.device)
+        self.accelerator.register_for_checkpointing(self.ema, self.progress, self.schedule)
+        self.writer = SummaryWriter(str(out / "tensorboard")) if self.accelerator.is_main_process else None
+
+    def _rate(self, step: int) -> float:
+        c = self.config
+        if step < c.warmup:
+            return (step + 1) / c.warmup
+        done = (step - c.warmup) / max(1, c.steps - c.warmup)
+        if c.minutes:
+            done = max(done, getattr(self, "progress", _Progress()).seconds / (60 * c.minutes))
+        return c.final_rate + (1 - c.final_rate) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    def run(self) -> Path:
+        self._resume()
+        c, p = self.config, self.progress
+        bar = tqdm(total=c.steps, initial=p.step, disable=not self.accelerator.is_main_process, mininterval=10)
+        last_validation = time.monotonic()
+        while p.step < c.steps and not (c.minutes and p.seconds >= 60 * c.minutes):
+            logs = self._step()
+            bar.update()
+            if p.step % 50 == 0 and self.accelerator.is_main_process:
+                self._write("train.csv", {"step": p.step, "minutes": round(p.seconds / 60, 2), **logs})
+                bar.set_postfix({k: f"{v:.4g}" for k, v in logs.items()})
+            if time.monotonic() - last_validation > 60 * c.validate_minutes:
+                self._validate_and_save()
+                last_validation = time.monotonic()
+        bar.close()
+        self._validate_and_save()
+        return self.out / f"{self.stage.name}.safetensors"
+
+    def _step(self) -> dict[str, float]:
+        start, p = time.monotonic(), self.progress
+        seed = (self.config.seed, p.step, self.accelerator.process_index)
+        batch = self.stage.batch(np.random.default_rng(seed))
+        batch = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
+        data_seconds = time.monotonic() - start
+        self.objective.train()
+        terms = self.objective(batch)
+        self.accelerator.backward(terms["loss"])
+        norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), self.config.clip)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update_parameters(self.accelerator.unwrap_model(self.objective))
+        seconds = time.monotonic() - start
+        p.step, p.seconds = p.step + 1, p.seconds + seconds
+        self.schedule.step()
+        if p.step % 50:
+            return {}
+        rate = self.schedule.get_last_lr()[0]
+        logs = {k: float(v.detach()) for k, v in terms.items()}
+        return {**logs, "grad_norm": float(norm), "rate": rate, "seconds": seconds, "data_share": data_seconds / seconds}
+
+    def _validate_and_save(self) -> None:
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            self._validate()
+        self.accelerator.wait_for_everyone()
+        self._save()
+
+    def _validate(self) -> None:
+        p, averaged = self.progress, self.ema.module
+        averaged.eval()
+        with torch.inference_mode():
+            scores, pictures = self.stage.validate(averaged)
+        self._write("validation.csv", {"step": p.step, "minutes": round(p.seconds / 60, 2), **scores})
+        for key, value in scores.items():
+            self.writer.add_scalar(f"val/{key}", value, p.step)
+        self.writer.flush()
+        if pictures:
+            contact_sheet(pictures, self.out / "contact_sheet.png")
+        record = {"stage": self.stage.name, "step": p.step, "minutes": round(p.seconds / 60, 1), "val": scores}
+        if scores[self.stage.best_score] > p.best:
+            p.best = scores[self.stage.best_score]
+            self.stage.export(averaged, self.out / f"{self.stage.name}.safetensors", record)
+        log.info("validation %s", json.dumps(record))
+
+    def _write(self, name: str, row: dict[str, Any]) -> None:
+        path = self.out / name
+        new = not path.exists()
+        with path.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def _save(self) -> None:
+        """Writes beside the last checkpoint, then swaps: a kill in between loses nothing."""
+        new, current, old = (self.out / f"checkpoint{suffix}" for suffix in (".new", "", ".old"))
+        self.accelerator.save_state(str(new), safe_serialization=True)
+        if not self.accelerator.is_main_process:
+            return
+        shutil.rmtree(old, ignore_errors=True)
+        if current.exists():
+            os.replace(current, old)
+        os.replace(new, current)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _resume(self) -> None:
+        for name in ("checkpoint", "checkpoint.old"):
+            if (self.out / name).exists():
+                self.accelerator.load_state(str(self.out / name))
+                log.info("resumed %s at step %d", self.out, self.progress.step)
+                return
+
+
+class _Progress:
+    """What a run has behind it, in the form accelerate saves."""
+
+    def __init__(self) -> None:
+        self.step, self.seconds, self.best = 0, 0.0, -math.inf
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+
+def contact_sheet(pictures: list[Tensor], path: Path) -> None:
+    """Rows of equally high (3, H, W) pictures, one under the other, as a PNG."""
+    from PIL import Image
+
+    sheet = torch.cat(pictures, 1).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+    temporary = path.with_suffix(".tmp.png")
+    Image.fromarray(sheet).save(temporary)
+    os.replace(temporary, path)
+
+

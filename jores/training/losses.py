@@ -1,0 +1,36 @@
+"""Losses shared by the stages. All take float (B, C, H, W) tensors and return scalars."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..metrics import ssim
+
+
+def gradients(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x[..., :, 1:] - x[..., :, :-1], x[..., 1:, :] - x[..., :-1, :]
+
+
+def edge_loss(a: Tensor, b: Tensor) -> Tensor:
+    """L1 between the gradients of two pictures."""
+    return sum(F.l1_loss(da, db) for da, db in zip(gradients(a), gradients(b), strict=True))
+
+
+def smoothness_loss(illumination: Tensor, reflectance: Tensor) -> Tensor:
+    """|grad L| / mean(L) * exp(-10 |grad R|): RetinexNet's structure-aware smoothness (Eq. 5), relative to the picture's
+    own level, or a dark picture's L could be as rough as it likes."""
+    illumination = illumination / illumination.detach().mean((1, 2, 3), keepdim=True)
+    grey = reflectance.mean(1, keepdim=True)
+    pairs = zip(gradients(illumination), gradients(grey), strict=True)
+    return sum((dl.abs() * torch.exp(-10 * dr.abs())).mean() for dl, dr in pairs)
+
+
+def picture_loss(prediction: Tensor, target: Tensor, structure: float, edges: float) -> Tensor:
+    """L1 + structure * (1 - SSIM) + edges * gradient L1, in float32."""
+    prediction, target = prediction.float(), target.float()
+    loss = F.l1_loss(prediction, target)
+    if structure:
+        loss = loss + structure * (1 - ssim(prediction, target).mean())
+    return loss + edges * edge_loss(prediction, target) if edges else loss

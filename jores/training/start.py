@@ -1,0 +1,83 @@
+"""From command-line arguments and a recipe to a running stage."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..checkpoint import JoReSNets, build_part, held_parts, load_bundle
+from ..config import PRESETS, JoReSConfig
+from .data import Sampler, load_pairs, load_photos
+from .loop import LoopConfig, Stage, train
+
+NEEDS = {"decompose": (), "adjust": ("decomposition",), "diffuse": ("decomposition", "adjustment")}
+TRAINS = {"decompose": ("decomposition",), "adjust": ("adjustment",), "diffuse": ("denoiser", "refinement")}
+
+
+def run(args: argparse.Namespace) -> Path:
+    recipe = read_recipe(args.config, args.stage)
+    overrides = {k: v for k in ("steps", "minutes") if (v := getattr(args, k)) is not None}
+    loop = replace(LoopConfig(**recipe["loop"]), **overrides)
+    stage = build_segmenter(args, recipe) if args.stage == "segmenter" else build_stage(args, recipe)
+    return train(stage, loop, args.out, mixed_precision=args.mixed_precision, cpu=args.cpu)
+
+
+def read_recipe(path: Path, stage: str) -> dict[str, Any]:
+    """The stage's part of a recipe file, with `preset`. Raises ValueError that names the file."""
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return {"preset": recipe["preset"], **recipe[stage]}
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: not a recipe with a part {stage!r}: {error}") from error
+
+
+def build_stage(args: argparse.Namespace, recipe: dict[str, Any]) -> Stage:
+    nets = _starting_nets(args, recipe)
+    train_pairs = load_pairs(args.data, None if args.split == "all" else args.split)
+    val_pairs = load_pairs(args.data, "val")
+    photos = load_photos(args.photos) if args.photos and recipe["data"].get("photo_share") else None
+    sampler = Sampler(train_pairs, photos, **recipe["data"])
+    if args.stage == "decompose":
+        from .decompose import Decompose
+
+        return Decompose(nets, sampler, val_pairs, recipe["options"])
+    if args.stage == "adjust":
+        from .adjust import Adjust
+
+        return Adjust(nets, sampler, val_pairs, recipe["options"])
+    from .diffuse import Diffuse
+
+    return Diffuse(nets, sampler, val_pairs, recipe["options"], recipe.get("segmenter"))
+
+
+def build_segmenter(args: argparse.Namespace, recipe: dict[str, Any]) -> Stage:
+    from .segmenter import DistillSegmenter
+
+    return DistillSegmenter(args, recipe)
+
+
+def _starting_nets(args: argparse.Namespace, recipe: dict[str, Any]) -> JoReSNets:
+    """Parts of --init where it has them; the stage's own parts are fresh otherwise."""
+    needs, trains = NEEDS[args.stage], TRAINS[args.stage]
+    if not args.init and needs:
+        raise ValueError(f"--stage {args.stage} needs --init: a bundle that holds {', '.join(needs)}")
+    held = held_parts(args.init) if args.init else ()
+    missing = [n for n in needs if n not in held]
+    if missing:
+        raise ValueError(f"{args.init} holds no {', '.join(missing)}: train that stage first")
+    wanted = tuple(n for n in held if n in needs or n in trains)
+    nets = load_bundle(args.init, parts=wanted) if args.init else JoReSNets(preset(recipe["preset"]))
+    for name in trains:
+        if getattr(nets, name) is None:
+            setattr(nets, name, build_part(nets.config, name))
+    return nets
+
+
+def preset(name: str) -> JoReSConfig:
+    if name not in PRESETS:
+        raise ValueError(f"preset {name!r} is not one of {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -36,9 +36,10 @@ class ExposureHead(nn.Module):
         self.out = zero_(operations.Linear(8 * width, 1, **factory), bias=logit(0.44))
 
     def forward(self, thumbnail: Tensor) -> Tensor:
-        gained = thumbnail * exposure_gain(mean_luma(thumbnail), 0.4).view(-1, 1, 1, 1)
-        x = torch.cat([gained.clamp(0, 2), (thumbnail + 1 / 512).log() / 3 + 1], 1)
-        x = torch.cat([x, mean_luma(thumbnail).sqrt().view(-1, 1, 1, 1).expand_as(x[:, :1])], 1)
+        mean = mean_luma(thumbnail).view(-1, 1, 1, 1)                      # (B, 1, 1, 1) float32
+        gained = (thumbnail * exposure_gain(mean, 0.4)).clamp(0, 2)
+        level = mean.sqrt().expand_as(thumbnail[:, :1])
+        x = torch.cat([gained, (thumbnail + 1 / 512).log() / 3 + 1, level], 1).to(thumbnail.dtype)  # (B, 7, 48, 64)
         for conv in self.convs:
             x = F.silu(conv(x))                                            # (B, c, 24, 32) ... (B, 4w, 3, 4)
         pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)            # (B, 8w)
@@ -114,5 +115,5 @@ class AdjustmentNet(nn.Module):
 
 
 def exposure_gain(input_mean: Tensor, exposure: Tensor | float) -> Tensor:
-    """Linear gain that takes a mean luma to the wanted one, at most MAX_GAIN; (B,) float32."""
+    """Linear gain that takes a mean luma to the wanted one, at most MAX_GAIN; float32, of the shape of `input_mean`."""
     return (exposure / input_mean.float().clamp_min(DARKEST)).clamp(0, MAX_GAIN)

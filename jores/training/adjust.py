@@ -30,7 +30,7 @@ class AdjustmentObjective(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         low, high, exposure = retouch(batch["low"], batch["high"], batch["exposure"], self.options["retouch"])
         dnet = self.frozen[0]
-        with torch.no_grad(), torch.autocast(low.device.type, enabled=False):
+        with torch.no_grad():
             dark, light = dnet(low), dnet(high)
         out = self.net(dark, exposure, batch["input_mean"], clamp=False)
         r, illumination = out.reflectance.float(), out.illumination.float()

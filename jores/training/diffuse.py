@@ -57,9 +57,7 @@ class DiffusionObjective(nn.Module):
     def _condition(self, low: Tensor, exposure: Tensor, input_mean: Tensor) -> RetinexCondition:
         dnet, anet = self.frozen
         with torch.no_grad():
-            with torch.autocast(low.device.type, enabled=False):
-                maps = dnet(low)
-            return anet(maps, exposure, input_mean)
+            return anet(dnet(low), exposure, input_mean)
 
     def _noise_level(self, count: int, device: torch.device) -> Tensor:
         """sqrt(alpha_bar) between two neighbouring steps; a share is drawn at pure noise, where sampling starts."""

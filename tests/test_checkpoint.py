@@ -1,0 +1,99 @@
+"""Bundles: round trip, and a clear word that names the file for everything that is not one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from jores import pipeline
+from jores.checkpoint import CheckpointError, build, load_bundle, read_header, save_bundle
+from tests.test_nets import TINY, shaken
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_bundle(path, shaken(TINY), {"license": "MIT"}, dtype=None)
+    return path
+
+
+def test_round_trip_gives_the_same_picture(bundle):
+    images = torch.rand(1, 3, 20, 30) * 0.1
+    loaded = load_bundle(bundle)
+    assert loaded.config == TINY and loaded.metadata["license"] == "MIT"
+    assert torch.equal(pipeline.enhance(images, loaded), pipeline.enhance(images, shaken(TINY)))
+    assert not any(p.requires_grad for p in loaded.denoiser.parameters())
+    assert [p.name for p in bundle.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere.safetensors: no such file"):
+        load_bundle(tmp_path / "nowhere.safetensors")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 400, -10])
+def test_a_truncated_file_is_named(bundle, keep):
+    bundle.write_bytes(bundle.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match="model.safetensors"):
+        load_bundle(bundle)
+
+
+def test_noise_and_foreign_models_are_refused(tmp_path):
+    noise, foreign = tmp_path / "noise.safetensors", tmp_path / "sdxl.safetensors"
+    noise.write_bytes(bytes(range(256)) * 8)
+    save_file({"weight": torch.zeros(3)}, foreign, metadata={"format": "pt"})
+    for path in (noise, foreign):
+        with pytest.raises(CheckpointError, match=path.name):
+            load_bundle(path)
+
+
+@pytest.mark.parametrize("harm", ["drop", "add", "reshape"])
+def test_weights_that_do_not_fit_are_counted_and_named(bundle, harm):
+    tensors, header = load_file(bundle), {"format": "jores-diff", "config": json.dumps(TINY.to_dict())}
+    key = "denoiser.stem.weight"
+    if harm == "drop":
+        del tensors[key]
+    elif harm == "add":
+        tensors["denoiser.surplus"] = torch.zeros(1)
+    else:
+        tensors[key] = tensors[key][:1].contiguous()
+    save_file(tensors, bundle, metadata=header)
+    with pytest.raises(CheckpointError, match=r"model.safetensors: its denoiser weights do not fit its config: 1 "):
+        load_bundle(bundle)
+
+
+def test_a_config_nobody_knows_is_refused(bundle):
+    config = TINY.to_dict()
+    config["denoiser"]["colour"] = "red"
+    save_file(load_file(bundle), bundle, metadata={"format": "jores-diff", "config": json.dumps(config)})
+    with pytest.raises(CheckpointError, match="colour"):
+        read_header(bundle)
+
+
+def test_an_interrupted_write_leaves_the_old_file(bundle, monkeypatch):
+    before = bundle.read_bytes()
+    monkeypatch.setattr("jores.checkpoint.save_file", _full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_bundle(bundle, build(TINY))
+    assert bundle.read_bytes() == before
+    assert [p.name for p in bundle.parent.iterdir()] == ["model.safetensors"]
+
+
+def _full_disk(tensors, path, metadata):
+    Path(path).write_bytes(b"half")
+    raise OSError("No space left on device")
+
+
+def test_the_library_runs_where_the_host_is_absent():
+    code = (
+        "import sys; sys.modules['comfy'] = None; sys.modules['comfy_api'] = None; sys.modules['folder_paths'] = None\n"
+        "import torch; from jores import pipeline; from jores.checkpoint import build; from tests.test_nets import TINY\n"
+        "assert pipeline.enhance(torch.zeros(1, 3, 5, 5), build(TINY), steps=1).shape == (1, 3, 5, 5)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

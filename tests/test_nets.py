@@ -1,0 +1,133 @@
+"""The nets: sizes, dtypes, the contracts between the stages."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from jores import pipeline
+from jores.checkpoint import build
+from jores.config import PRESETS, AdjustmentConfig, DecompositionConfig, DenoiserConfig, JoReSConfig, RefinementConfig
+from jores.nets.decomposition import FLOOR, neighbourhood_max
+
+F_WIDTHS = (16, 16, 24)
+TINY = JoReSConfig(
+    "tiny",
+    DecompositionConfig(8, 1),
+    AdjustmentConfig((8, *F_WIDTHS), (1, 1, 1, 1), (1, 1, 1), 4),
+    DenoiserConfig(4, (16, 16, 16), (1, 1, 1), 2, 32, 8, feature_widths=F_WIDTHS),
+    RefinementConfig(4, (16, 16), 1, 16, feature_widths=F_WIDTHS),
+)
+
+
+def shaken(config, dtype=torch.float32):
+    """Nets whose zero-initialised layers have been moved, so that every path has a say."""
+    torch.manual_seed(0)
+    nets = build(config)
+    for part in nets.parts().values():
+        for p in part.parameters():
+            torch.nn.init.normal_(p, std=0.1) if not p.any() else None
+        part.to(dtype)
+    return nets
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 37), (16, 16), (45, 33)])
+def test_any_size_comes_back_exactly(size):
+    images = torch.rand(2, 3, *size) * 0.1
+    out = pipeline.enhance(images, shaken(TINY), steps=2)
+    assert out.shape == images.shape and bool(torch.isfinite(out).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_stays_near_float32(dtype):
+    images = torch.rand(1, 3, 24, 40) * 0.1
+    exact = pipeline.enhance(images, shaken(TINY), steps=2)
+    rough = pipeline.enhance(images, shaken(TINY, dtype), steps=2)
+    assert (exact - rough).abs().mean() < 0.02
+
+
+def test_reflectance_times_illumination_is_the_picture_and_both_are_in_range():
+    images = torch.rand(1, 3, 40, 24) ** 3
+    images[..., :8] = 0
+    maps = shaken(TINY).decomposition(images)
+    assert (maps.picture - images).abs().max() < 1e-6
+    assert maps.reflectance.min() >= 0 and maps.reflectance.max() <= 1 + 1e-6
+    assert maps.illumination.min() >= FLOOR and maps.illumination.max() <= 1 + 1e-6
+
+
+def test_the_upper_envelope_is_smooth_and_never_below_the_picture():
+    x = torch.rand(1, 1, 64, 50)
+    envelope = neighbourhood_max(x)
+    assert (envelope - x).min() > -1e-6
+    assert envelope.diff(dim=-1).abs().max() < 0.1 * x.diff(dim=-1).abs().max()
+
+
+def test_the_pipeline_obeys_seed_exposure_strength_and_mask():
+    nets, images = shaken(TINY), torch.rand(1, 4, 32, 32) * 0.2
+    out = pipeline.enhance(images, nets, seed=1)
+    assert torch.equal(out, pipeline.enhance(images, nets, seed=1))
+    assert not torch.equal(out, pipeline.enhance(images, nets, seed=2))
+    assert not torch.equal(out, pipeline.enhance(images, nets, seed=1, exposure=0.8))
+    assert torch.equal(out[:, 3], images[:, 3])
+    assert torch.equal(pipeline.enhance(images, nets, strength=0.0), images)
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., :16] = 1
+    half = pipeline.enhance(images, nets, seed=1, mask=mask)
+    assert torch.equal(half[..., 16:], images[..., 16:])
+    assert torch.allclose(half[..., :16], out[..., :16], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(0, 3, 8, 8), "hold no pixels"),
+        (torch.zeros(1, 2, 8, 8), r"must be \(B, 3 or 4, H, W\)"),
+        (torch.full((1, 3, 8, 8), float("nan")), "NaN"),
+    ],
+)
+def test_pictures_that_cannot_be_worked_on_are_refused(images, message):
+    with pytest.raises(ValueError, match=message):
+        pipeline.enhance(images, shaken(TINY))
+
+
+def test_the_paper_preset_builds_samples_and_takes_a_training_step_at_a_tiny_size():
+    from jores.training.diffuse import DiffusionObjective
+
+    paper = PRESETS["paper"]
+    small = dataclasses.replace(
+        paper,
+        decomposition=TINY.decomposition,
+        adjustment=TINY.adjustment,
+        denoiser=dataclasses.replace(
+            paper.denoiser, widths=(8, 8, 16, 16, 16), blocks=(1,) * 5, embedding=16, feature_widths=F_WIDTHS
+        ),
+        refinement=dataclasses.replace(paper.refinement, widths=(8, 8), embedding=16, feature_widths=F_WIDTHS),
+    )
+    nets = shaken(small)
+    assert pipeline.enhance(torch.rand(1, 3, 18, 21) * 0.1, nets).shape == (1, 3, 18, 21)
+    options = {"refine": 1, "structure": 0.3, "unet_structure": 0.3, "prior_dropout": 0, "start_share": 0.1, "retouch": 0.2}
+    objective = DiffusionObjective(nets, options)
+    terms = objective(batch())
+    terms["loss"].backward()
+    assert all(p.grad is not None for n, p in nets.denoiser.named_parameters() if "semantic" not in n)
+
+
+def test_rnet_gets_no_gradient_into_the_unet():
+    from jores.training.diffuse import DiffusionObjective
+
+    nets = shaken(TINY)
+    options = {"refine": 1, "structure": 0, "unet_structure": 0, "prior_dropout": 0, "start_share": 0.2, "retouch": 0}
+    terms = DiffusionObjective(nets, options)(batch())
+    terms["refinement"].backward()
+    assert all(p.grad is None for p in nets.denoiser.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in nets.refinement.parameters())
+
+
+def batch():
+    low = torch.rand(2, 3, 32, 32) * 0.1
+    return {
+        "low": low, "high": torch.rand(2, 3, 32, 32), "exposure": torch.tensor([0.4, 0.5]),
+        "input_mean": torch.tensor([0.05, 0.05]), "semantics": torch.rand(2, 150, 4, 4) / 150,
+    }  # fmt: skip

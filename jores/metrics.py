@@ -1,4 +1,4 @@
-"""PSNR and SSIM as low-light papers report them, and the GT-mean rescaling that must never be mixed with raw numbers."""
+"""PSNR and SSIM as low-light papers report them, and GT-mean, whose numbers must never be mixed with raw ones."""
 
 from __future__ import annotations
 

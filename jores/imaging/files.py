@@ -76,7 +76,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
             continue
         inside = sorted(p for p in path.iterdir() if p.suffix.lower() in FORMATS and p.is_file())
         if not inside:
-            raise ImageFileError(f"{path}: no picture in this folder (looked for {', '.join(FORMATS)}, not in subfolders)")
+            raise ImageFileError(f"{path}: no picture right inside this folder ({', '.join(FORMATS)})")
         found.update(dict.fromkeys(inside))
     if not found:
         raise ImageFileError("no picture was given")
@@ -114,17 +114,21 @@ def write_image(path: str | os.PathLike[str], picture: Picture) -> None:
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise ImageFileError(f"{path}: unknown suffix; choose one of {', '.join(FORMATS)}")
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        data = _encode(picture, FORMATS[path.suffix.lower()])
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, _encode(picture, FORMATS[path.suffix.lower()]))
     except (ValueError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageFileError(f"{path}: cannot be written: {reason}") from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file of any kind under a temporary name next to `path`, then give it its name. Raises OSError."""
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _decode(image: Image.Image, data: bytes) -> Picture:

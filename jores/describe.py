@@ -1,0 +1,48 @@
+"""What a configuration costs: parameters and FLOPs of each net, counted without a single weight in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from .checkpoint import build
+from .config import SEMANTIC_CLASSES, JoReSConfig
+from .pipeline import adjust, decompose
+
+
+def cost(config: JoReSConfig, size: tuple[int, int] = (256, 256)) -> dict[str, tuple[int, int]]:
+    """(parameters, FLOPs) of each net for one picture of `size` (H, W); denoiser and refinement: of one step.
+
+    FLOPs as `torch.utils.flop_counter` has them: convolutions and matrix products, a multiply-add counts as two.
+    """
+    nets = build(config, device="meta")
+    images, level = torch.empty(1, 3, *size, device="meta"), torch.empty(1, device="meta")
+    semantics = torch.empty(1, SEMANTIC_CLASSES, size[0] // 4, size[1] // 4, device="meta")
+    maps, decomposition = _count(decompose, nets, images)
+    condition, adjustment = _count(adjust, nets, maps, exposure=0.4)
+    light = condition.reflectance, condition.illumination, condition.features
+    _, denoiser = _count(nets.denoiser, images, level, images, *light, semantics)
+    _, refinement = _count(nets.refinement, images, level, *light)
+    flops = {
+        "decomposition": decomposition, "adjustment": adjustment, "denoiser": denoiser, "refinement": refinement,
+    }  # fmt: skip
+    return {name: (sum(p.numel() for p in net.parameters()), flops[name]) for name, net in nets.parts().items()}
+
+
+def table(config: JoReSConfig) -> str:
+    """`cost` at 256x256 as lines of text."""
+    lines = [f"preset {config.name} at 256x256 (a multiply-add is 2 FLOPs)"]
+    for name, (parameters, flops) in cost(config).items():
+        each = " per step" if name in ("denoiser", "refinement") else ""
+        lines.append(f"  {name:<14}{parameters / 1e6:>8.2f} M parameters {flops / 1e9:>9.2f} GFLOPs{each}")
+    return "\n".join(lines) + "\n"
+
+
+@torch.no_grad()
+def _count(function: Callable, *args: Any, **options: Any) -> tuple[Any, int]:
+    with FlopCounterMode(display=False) as counter:
+        result = function(*args, **options)
+    return result, counter.get_total_flops()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import Any
 
 STAGES = ("segmenter", "decompose", "adjust", "diffuse")
 RECIPES = Path(__file__).parent / "recipes"
@@ -22,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="train", help="split of pairs.tsv to train on; 'all' for every pair")
     parser.add_argument("--steps", type=int, help="overrides the recipe")
     parser.add_argument("--minutes", type=float, help="stop after this many minutes; the rate's cosine is fitted to it")
+    parser.add_argument("--stop-after", type=int, help="leave at this step with a checkpoint; the same command goes on")
     parser.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"), default="bf16")
     parser.add_argument("--cpu", action="store_true", help="train on the processor even where there is an accelerator")
 
@@ -31,10 +31,9 @@ def main(args: argparse.Namespace) -> int:
     try:
         from . import start
     except ImportError as error:
-        raise ValueError(f"training needs extra packages ({error.name} is missing): pip install accelerate tensorboard tqdm pyyaml") from error
+        wanted = "accelerate tensorboard tqdm pyyaml"
+        raise ValueError(f"training needs more packages ({error.name} is missing): pip install {wanted}") from error
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     start.run(args)
     return 0
 
-
-__all__: list[Any] = ["STAGES", "add_arguments", "main"]

@@ -57,12 +57,14 @@ class Stage(Protocol):
     def export(self, objective: nn.Module, path: Path, record: dict[str, Any]) -> None: ...
 
 
-def train(stage: Stage, config: LoopConfig, out: Path, *, mixed_precision: str = "bf16", cpu: bool = False) -> Path:
+def train(
+    stage: Stage, config: LoopConfig, out: Path, *, stop_after: int, mixed_precision: str = "bf16", cpu: bool = False
+) -> Path:
     """Trains until the steps or minutes are spent; returns the path of the best exported weights in `out`.
 
-    An existing run in `out` is resumed at its last checkpoint.
+    An existing run in `out` is resumed at its last checkpoint. `stop_after` ends this call, not the run, at that step.
     """
-    return _Run(stage, config, Path(out), mixed_precision, cpu).run()
+    return _Run(stage, config, Path(out), mixed_precision, cpu).run(stop_after)
 
 
 class _Run:
@@ -91,12 +93,12 @@ class _Run:
             done = max(done, getattr(self, "progress", _Progress()).seconds / (60 * c.minutes))
         return c.final_rate + (1 - c.final_rate) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
-    def run(self) -> Path:
+    def run(self, stop_after: int) -> Path:
         self._resume()
         c, p = self.config, self.progress
         bar = tqdm(total=c.steps, initial=p.step, disable=not self.accelerator.is_main_process, mininterval=10)
         last_validation = time.monotonic()
-        while p.step < c.steps and not (c.minutes and p.seconds >= 60 * c.minutes):
+        while p.step < min(c.steps, stop_after) and not (c.minutes and p.seconds >= 60 * c.minutes):
             logs = self._step()
             bar.update()
             if p.step % 50 == 0 and self.accelerator.is_main_process:

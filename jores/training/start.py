@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from accelerate.utils import set_seed
 
 from ..checkpoint import JoReSNets, build_part, held_parts, load_bundle
 from ..config import PRESETS, JoReSConfig
@@ -22,8 +23,11 @@ def run(args: argparse.Namespace) -> Path:
     recipe = read_recipe(args.config, args.stage)
     overrides = {k: v for k in ("steps", "minutes") if (v := getattr(args, k)) is not None}
     loop = replace(LoopConfig(**recipe["loop"]), **overrides)
+    set_seed(loop.seed)  # the first weights; the loop seeds each process apart
     stage = build_segmenter(args, recipe) if args.stage == "segmenter" else build_stage(args, recipe)
-    return train(stage, loop, args.out, mixed_precision=args.mixed_precision, cpu=args.cpu)
+    return train(
+        stage, loop, args.out, mixed_precision=args.mixed_precision, cpu=args.cpu, stop_after=args.stop_after or loop.steps
+    )
 
 
 def read_recipe(path: Path, stage: str) -> dict[str, Any]:

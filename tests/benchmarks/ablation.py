@@ -1,0 +1,106 @@
+"""What each part of the method is worth on held-out pairs: the tables of the model card.
+
+    python -m tests.benchmarks.ablation --pairs-tsv DATA/pairs.tsv [--split val] [--steps 1,2,4,8] [--limit N]
+
+Parts are switched off at inference in the released weights; nothing is trained again. A part without which the figures
+hardly move is one that these weights hardly use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from jores import pipeline
+from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
+from jores.evaluation import SCORES, mean_of, pairs_of_table, score
+from jores.imaging.exposure import mean_luma
+from jores.imaging.files import read_image
+from jores.nets.attention import RetinexAttention
+from jores.nets.segmentation import load_segmenter
+
+
+@contextmanager
+def without(net: nn.Module, kind: type[nn.Module]) -> Iterator[None]:
+    """Every layer of this kind hands its first input on unchanged."""
+    hooks = [m.register_forward_hook(lambda _, inputs, __: inputs[0]) for m in net.modules() if isinstance(m, kind)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def blinded(rnet: nn.Module, **switches: bool) -> Iterator[None]:
+    """RNet without one module's condition."""
+    forward = rnet.forward
+    rnet.forward = lambda *args: forward(*args, **switches)
+    try:
+        yield
+    finally:
+        del rnet.forward
+
+
+def variants(nets: JoReSNets, segmenter: nn.Module, steps: list[int], low: Tensor, high: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """(name, picture) of every row of the tables, on conditions that are computed once."""
+    maps, prior = pipeline.decompose(nets, low), pipeline.segment(segmenter, low)
+    condition = pipeline.adjust(nets, maps)
+
+    def run(count: int = 4, c: pipeline.RetinexCondition = condition, p: pipeline.SemanticPrior | None = prior, **kw) -> Tensor:
+        return pipeline.finish(pipeline.sample(nets, c, p, low=low, steps=count, **kw), low)
+
+    for count in steps:
+        yield f"{count} steps", run(count)
+    yield "R' x L' alone", condition.picture
+    yield "without RNet", run(refine=False)
+    with blinded(nets.refinement, frcm=False):
+        yield "FRCM blind to F", run()
+    with blinded(nets.refinement, ircm=False):
+        yield "IRCM blind to R', L'", run()
+    yield "RNet once, after the loop", _refined_after(nets, condition, run(refine=False))
+    yield "without semantic attention", run(p=None)
+    with without(nets.denoiser, RetinexAttention):
+        yield "without Retinex attention", run()
+    yield "eta 1", run(eta=1.0)
+    yield "exposure told", run(c=pipeline.adjust(nets, maps, exposure=mean_luma(high)))
+
+
+@torch.inference_mode()
+def _refined_after(nets: JoReSNets, c: pipeline.RetinexCondition, picture: Tensor) -> Tensor:
+    refined = nets.refinement(picture * 2 - 1, torch.ones(1), c.reflectance, c.illumination, c.features)
+    return (refined + 1) / 2
+
+
+def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.stdout.write) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs-tsv", type=Path, required=True)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
+    parser.add_argument("--segmenter", type=Path, default=SHIPPED_SEGMENTER)
+    parser.add_argument("--steps", default="1,2,4,8")
+    parser.add_argument("--limit", type=int)
+    args = parser.parse_args(argv)
+    nets, segmenter = load_bundle(args.weights), load_segmenter(args.segmenter)
+    steps = [int(s) for s in args.steps.split(",")]
+    rows: dict[str, list[dict]] = {}
+    for pair in pairs_of_table(args.pairs_tsv, args.split)[: args.limit]:
+        low, high = (read_image(p).pixels[None, :3] for p in (pair.low, pair.high))
+        for name, picture in variants(nets, segmenter, steps, low, high):
+            rows.setdefault(name, []).append({"picture": pair.name, **score(picture, high)})
+    write("| variant | PSNR raw | PSNR GT-mean | SSIM raw | SSIM GT-mean |\n|---|---|---|---|---|\n")
+    for name, scores in rows.items():
+        mean = mean_of(scores)
+        order = (SCORES[0], SCORES[2], SCORES[1], SCORES[3])
+        figures = [f"{mean[k]:.2f}" if k.startswith("psnr") else f"{mean[k]:.3f}" for k in order]
+        write(f"| {name} | {' | '.join(figures)} |\n")
+
+
+if __name__ == "__main__":
+    main()

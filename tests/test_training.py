@@ -1,0 +1,129 @@
+"""Training: a run that is killed goes on exactly, two processes share one run, the data cost little."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from jores.checkpoint import held_parts, load_bundle, read_header
+from jores.training.data import Darkening, Sampler, load_pairs
+from tests.test_nets import TINY
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Eight tiny pairs in the layout of LOL v1: smooth colours, and a noisy tenth of them."""
+    root, rng = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0)
+    (root / "low").mkdir()
+    (root / "high").mkdir()
+    rows = ["id\tscene\tsplit\tlow\thigh\tshift_dx\tshift_dy\tmean_low\tmean_high"]
+    for i in range(8):
+        small = Image.fromarray(rng.integers(40, 250, (5, 7, 3), dtype=np.uint8))
+        high = np.asarray(small.resize((72, 56), Image.Resampling.BICUBIC))
+        low = (high * 0.1 + rng.normal(0, 2, high.shape)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(high).save(root / f"high/{i}.png")
+        Image.fromarray(low).save(root / f"low/{i}.png")
+        rows.append(f"{i}\t{i}\t{'val' if i > 5 else 'train'}\tlow/{i}.png\thigh/{i}.png\t0\t0\t12\t120")
+    (root / "pairs.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """The released recipe at a toy size; the preset is registered in the child process by `run`."""
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    recipe = yaml.safe_load((ROOT / "jores/training/recipes/compact.yaml").read_text(encoding="utf-8"))
+    recipe["preset"] = "tiny"
+    for stage in ("decompose", "adjust", "diffuse"):
+        recipe[stage]["loop"] = {"steps": 6, "warmup": 2, "learning_rate": 1e-3, "ema": 0.9}
+        recipe[stage]["data"] = {"crop": 32, "batch": 2}
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return path
+
+
+LAUNCH = """
+import sys
+from jores import config
+from tests.test_nets import TINY
+config.PRESETS["tiny"] = TINY
+from jores.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def run(data, recipe, out, stage, *extra, launcher=(), check=True):
+    script = out.parent / "launch.py"
+    script.write_text(LAUNCH, encoding="utf-8")
+    command = [sys.executable, *launcher, str(script), "train", "--stage", stage, "--data", str(data)]
+    command += ["--config", str(recipe), "--out", str(out), "--cpu", *map(str, extra)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    if check and done.returncode:
+        pytest.fail(done.stderr[-3000:])
+    return done
+
+
+def test_a_run_cut_in_two_equals_one_that_was_not(data, recipe, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run(data, recipe, whole, "decompose", "--mixed-precision", "no")
+    run(data, recipe, cut, "decompose", "--mixed-precision", "no", "--steps", 6, "--stop-after", 3)
+    assert not _state(cut, "step") == 6
+    run(data, recipe, cut, "decompose", "--mixed-precision", "no")
+    a, b = (load_bundle(p / "decompose.safetensors", parts=("decomposition",)).decomposition for p in (whole, cut))
+    for x, y in zip(a.parameters(), b.parameters(), strict=True):
+        assert torch.equal(x, y)
+
+
+def _state(out, key):
+    return torch.load(out / "checkpoint/custom_checkpoint_1.pkl", weights_only=False)[key]
+
+
+def test_every_stage_trains_on_two_processes_and_hands_on_what_the_next_one_needs(data, recipe, tmp_path):
+    two = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--mixed_precision", "no")
+    run(data, recipe, tmp_path / "d", "decompose", launcher=two)
+    bundle = tmp_path / "d/decompose.safetensors"
+    assert held_parts(bundle) == ("decomposition",)
+    run(data, recipe, tmp_path / "a", "adjust", "--init", bundle)
+    assert held_parts(tmp_path / "a/adjust.safetensors") == ("decomposition", "adjustment")
+    run(data, recipe, tmp_path / "f", "diffuse", "--init", tmp_path / "a/adjust.safetensors")
+    final = tmp_path / "f/diffuse.safetensors"
+    config, metadata = read_header(final)
+    assert config == TINY and [r["stage"] for r in json.loads(metadata["training"])] == ["decompose", "adjust", "diffuse"]
+    load_bundle(final)
+    for name in ("train.csv", "validation.csv", "contact_sheet.png", "tensorboard"):
+        assert (tmp_path / "f" / name).exists() or name == "train.csv"
+
+
+def test_a_stage_without_what_it_needs_says_so(data, recipe, tmp_path):
+    done = run(data, recipe, tmp_path / "a", "adjust", check=False)
+    assert done.returncode != 0 and "--stage adjust needs --init" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_batches_depend_on_nothing_but_their_generator(data):
+    sampler = Sampler(load_pairs(data, "train"), crop=32, batch=3)
+    first, again, other = (sampler(np.random.default_rng(seed)) for seed in ((0, 5), (0, 5), (0, 6)))
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert not torch.equal(first["low"], other["low"])
+    assert first["high"].shape == (3, 3, 32, 32)
+
+
+def test_darkening_is_dark_noisy_and_leaves_some_pictures_alone():
+    picture = torch.full((3, 64, 64), 0.7)
+    drawn = [Darkening.draw(np.random.default_rng(i)) for i in range(40)]
+    alone = [d for d in drawn if d.gain == 1.0]
+    assert 2 <= len(alone) <= 16 and torch.equal(alone[0](picture, torch.Generator().manual_seed(0)), picture)
+    for d in (d for d in drawn if d.gain < 1):
+        dark = d(picture, torch.Generator().manual_seed(0))
+        assert dark.mean() < 0.6 and abs(float(dark.mean() - d(picture).mean())) < 0.02

@@ -55,7 +55,7 @@ def _add_enhance(commands: Any) -> None:
     parser.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="pictures, or folders of pictures")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
-    parser.add_argument("--strength", type=_between(0, 1), default=1.0, metavar="0..1", help="0: the input (default: 1)")
+    parser.add_argument("--strength", type=_between(0, 1), default=1.0, metavar="0..1", help="1: all of it (default)")
     _add_model_options(parser)
     parser.set_defaults(run=run_enhance)
 

@@ -11,11 +11,10 @@ from torch.nn import functional as F
 
 from ..checkpoint import JoReSNets, save_bundle
 from ..imaging.exposure import mean_luma
-from ..metrics import gt_mean, psnr, ssim
 from ..pipeline import adjust, decompose
 from .data import Pair, Sampler, to_tensor
 from .losses import picture_loss
-from .records import append_record, mean
+from .records import Scores, append_record
 
 
 class AdjustmentObjective(nn.Module):
@@ -52,7 +51,7 @@ def retouch(low: Tensor, high: Tensor, exposure: Tensor, share: float) -> tuple[
 
 
 class Adjust:
-    name, best_score = "adjust", "gt_mean_psnr"
+    name, best_score = "adjust", "psnr_gt_mean"
 
     def __init__(self, nets: JoReSNets, sampler: Sampler, val: list[Pair], options: dict[str, float]) -> None:
         self.nets, self.batch, self.val = nets, sampler, val
@@ -77,23 +76,3 @@ class Adjust:
     def export(self, objective: AdjustmentObjective, path: Path, record: dict[str, Any]) -> None:
         nets = JoReSNets(self.nets.config, self.nets.decomposition, objective.net)
         save_bundle(path, nets, append_record(self.nets, record))
-
-
-class Scores:
-    """Collects the field's figures, raw and GT-mean side by side."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[Tensor]] = {}
-
-    def add(self, image: Tensor, high: Tensor, prefix: str = "") -> None:
-        matched = gt_mean(image, high)
-        self.note(f"{prefix}raw_psnr", psnr(image, high))
-        self.note(f"{prefix}gt_mean_psnr", psnr(matched, high))
-        self.note(f"{prefix}raw_ssim", ssim(image, high))
-        self.note(f"{prefix}gt_mean_ssim", ssim(matched, high))
-
-    def note(self, key: str, value: Tensor) -> None:
-        self.values.setdefault(key, []).append(value)
-
-    def means(self) -> dict[str, float]:
-        return {key: round(mean(values), 4) for key, values in self.values.items()}

@@ -13,7 +13,7 @@ from ..checkpoint import JoReSNets, save_bundle
 from ..metrics import psnr
 from .data import Pair, Sampler, to_tensor
 from .losses import smoothness_loss
-from .records import append_record, mean
+from .records import Scores, append_record
 
 
 class DecompositionObjective(nn.Module):
@@ -43,17 +43,16 @@ class Decompose:
 
     def validate(self, objective: DecompositionObjective) -> tuple[dict[str, float], list[Tensor]]:
         """How alike R of the dark and the light picture are, and their product with the light's illumination."""
-        same, oracle, rows = [], [], []
+        scores, rows = Scores(), []
         for i, pair in enumerate(self.val):
             low, high = to_tensor(pair.low)[None], to_tensor(pair.high)[None]
             dark, light = objective.net(low), objective.net(high)
-            same.append(psnr(dark.reflectance, light.reflectance))
-            oracle.append(psnr(dark.reflectance * light.illumination, high))
+            scores.note("reflectance_psnr", psnr(dark.reflectance, light.reflectance))
+            scores.note("oracle_illumination_psnr", psnr(dark.reflectance * light.illumination, high))
             if i % 8 == 0:
                 maps = [dark.reflectance, dark.illumination * 4, light.reflectance, light.illumination, high]
                 rows.append(torch.cat([m.expand(-1, 3, -1, -1)[0] for m in maps], 2)[:, ::2, ::2])
-        scores = {"reflectance_psnr": mean(same), "oracle_illumination_psnr": mean(oracle)}
-        return scores, rows
+        return scores.means(), rows
 
     def export(self, objective: DecompositionObjective, path: Path, record: dict[str, Any]) -> None:
         save_bundle(path, JoReSNets(self.nets.config, decomposition=objective.net), append_record(self.nets, record))

@@ -15,10 +15,10 @@ from ..conditions import RetinexCondition, SemanticPrior
 from ..diffusion.schedule import NoiseSchedule
 from ..nets.segmentation import Segmenter, load_segmenter
 from ..pipeline import adjust, decompose, sample
-from .adjust import Scores, retouch
+from .adjust import retouch
 from .data import Pair, Sampler, to_tensor
 from .losses import picture_loss
-from .records import append_record
+from .records import Scores, append_record
 
 VALIDATION_STEPS = 4
 
@@ -82,7 +82,7 @@ class DiffusionObjective(nn.Module):
 
 
 class Diffuse:
-    name, best_score = "diffuse", "gt_mean_psnr"
+    name, best_score = "diffuse", "psnr_gt_mean"
 
     def __init__(
         self, nets: JoReSNets, sampler: Sampler, val: list[Pair], options: dict[str, float], segmenter: str | None

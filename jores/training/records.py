@@ -1,4 +1,4 @@
-"""The training record in a bundle's header, and means over validation pictures."""
+"""The training record in a bundle's header, and the figures of a validation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..checkpoint import JoReSNets
+from ..evaluation import score
 
 
 def append_record(nets: JoReSNets, record: dict[str, Any]) -> dict[str, str]:
@@ -16,6 +17,19 @@ def append_record(nets: JoReSNets, record: dict[str, Any]) -> dict[str, str]:
     return {"training": json.dumps([*history, record])}
 
 
-def mean(values: list[Tensor]) -> float:
-    """Mean of one-element tensors."""
-    return sum(float(v) for v in values) / max(1, len(values))
+class Scores:
+    """Collects figures picture by picture: the field's own, raw and GT-mean side by side, and any other number."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+
+    def add(self, image: Tensor, high: Tensor, prefix: str = "") -> None:
+        """Scores one (1, 3, H, W) picture against its ground truth."""
+        for key, value in score(image, high).items():
+            self.note(prefix + key, value)
+
+    def note(self, key: str, value: float | Tensor) -> None:
+        self.values.setdefault(key, []).append(float(value))
+
+    def means(self) -> dict[str, float]:
+        return {key: round(sum(values) / len(values), 4) for key, values in self.values.items()}

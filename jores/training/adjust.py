@@ -68,7 +68,7 @@ class Adjust:
             scores.add(auto.picture, high)
             scores.add(told.picture, high, prefix="told_")
             scores.note("exposure_error", (auto.exposure / mean_luma(high)).log().abs())
-            if i % 7 == 0:
+            if i % 3 == 0:
                 shown = [auto.picture, told.picture, high, auto.reflectance, auto.illumination.expand(-1, 3, -1, -1)]
                 rows.append(torch.cat([s[0] for s in shown], 2)[:, ::2, ::2])
         return scores.means(), rows

@@ -106,7 +106,7 @@ class Diffuse:
             image = (sample(nets, condition, prior, low=low, steps=VALIDATION_STEPS) + 1) / 2
             scores.add(image, high)
             scores.add(condition.picture, high, prefix="retinex_")
-            if i % 7 == 0:
+            if i % 3 == 0:
                 shown = [(low * 4).clamp(0, 1), condition.picture, image, high]
                 rows.append(torch.cat([s[0] for s in shown], 2)[:, ::2, ::2])
         return scores.means(), rows

@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -78,7 +79,7 @@ class _Run:
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         self.progress = _Progress()
-        self.ema = AveragedModel(objective, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=False)
+        self.ema = AveragedModel(objective, multi_avg_fn=_warming_ema(config.ema))
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.ema.to(self.accelerator.device)
         self.accelerator.register_for_checkpointing(self.ema, self.progress, self.schedule)
@@ -198,6 +199,15 @@ class _Progress:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+
+
+def _warming_ema(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """Exponential moving average whose memory grows with the run, so that the first weights are soon forgotten."""
+
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
+
+    return update
 
 
 def contact_sheet(pictures: list[Tensor], path: Path) -> None:

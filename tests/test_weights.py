@@ -1,0 +1,89 @@
+"""The shipped weights: every prior is really used, and the result is a good picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from jores import pipeline
+from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle, read_header
+from jores.evaluation import mean_of, pairs_of_table, score
+from jores.imaging.exposure import mean_luma
+from jores.imaging.files import read_image
+from jores.nets.attention import RetinexAttention
+from jores.nets.segmentation import load_segmenter
+from tests.benchmarks.ablation import without
+
+
+@pytest.fixture(scope="module")
+def nets():
+    return load_bundle(SHIPPED_WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return load_segmenter(SHIPPED_SEGMENTER)
+
+
+@pytest.fixture(scope="module")
+def scene(nets, segmenter):
+    """A dark scene of plain shapes under sensor noise, its condition, its prior and its result."""
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.linspace(0, 1, 96), torch.linspace(0, 1, 128), indexing="ij")
+    picture = torch.stack([0.2 + 0.6 * x, 0.3 + 0.4 * y, 0.8 - 0.5 * x])
+    picture[:, 20:60, 30:80] = torch.tensor([0.9, 0.5, 0.2]).view(3, 1, 1)
+    low = ((picture * 0.08 + torch.randn(picture.shape, generator=generator) * 0.01).clamp(0, 1) * 255).round() / 255
+    low = low[None]
+    condition = pipeline.adjust(nets, pipeline.decompose(nets, low))
+    prior = pipeline.segment(segmenter, low)
+    return low, condition, prior, pipeline.sample(nets, condition, prior, low=low)
+
+
+def test_the_header_tells_licence_data_and_training():
+    config, metadata = read_header(SHIPPED_WEIGHTS)
+    assert config.name == "compact" and {"licence", "data", "training"} <= metadata.keys()
+    assert [r["stage"] for r in json.loads(metadata["training"])][-1] == "diffuse"
+    assert SHIPPED_WEIGHTS.stat().st_size < 40e6
+    assert sum(p.numel() for part in load_bundle(SHIPPED_WEIGHTS).parts().values() for p in part.parameters()) <= 15e6
+
+
+def test_every_condition_changes_the_result(nets, scene):
+    low, condition, prior, x0 = scene
+
+    def moved(c=condition, p=prior, **kw):
+        return float((pipeline.sample(nets, c, p, low=low, **kw) - x0).abs().mean())
+
+    other = dataclasses.replace(prior, probabilities=prior.probabilities.roll(7, 1))
+    dimmed = dataclasses.replace(condition, illumination=condition.illumination * 0.7)
+    grey = dataclasses.replace(condition, reflectance=condition.reflectance.mean(1, keepdim=True).expand(-1, 3, -1, -1))
+    featureless = dataclasses.replace(condition, features=tuple(f * 0 for f in condition.features))
+    assert moved(p=other) > 1e-4 and moved(p=None) > 1e-4
+    assert moved(c=dimmed) > 0.05 and moved(c=grey) > 0.02 and moved(c=featureless) > 1e-3
+    assert moved(refine=False) > 1e-3
+    with without(nets.denoiser, RetinexAttention):
+        assert moved() > 1e-3
+
+
+def test_the_exposure_dial_is_obeyed(nets, segmenter, scene):
+    low = scene[0]
+    means = [float(mean_luma(pipeline.enhance(low, nets, segmenter, exposure=e))) for e in (0.3, 0.45, 0.6)]
+    assert means == pytest.approx([0.3, 0.45, 0.6], abs=0.1) and means == sorted(means)
+
+
+def test_noise_is_gone(scene):
+    low, _, _, x0 = scene
+    flat = ((x0 + 1) / 2)[..., 28:52, 40:70]  # inside the plain rectangle
+    noisy = low[..., 28:52, 40:70]
+    assert (flat.std(dim=(2, 3)) / flat.mean((2, 3))).mean() < 0.3 * (noisy.std(dim=(2, 3)) / noisy.mean((2, 3))).mean()
+
+
+def test_real_photographs_held_out_from_training(shared_data, nets, segmenter):
+    rows = []
+    for pair in pairs_of_table(shared_data / "lol_v1/pairs.tsv", "val")[::13]:
+        low, high = (read_image(p).pixels[None] for p in (pair.low, pair.high))
+        rows.append({"picture": pair.name, **score(pipeline.enhance(low, nets, segmenter), high)})
+    mean = mean_of(rows)
+    assert mean["psnr_gt_mean"] > 22 and mean["ssim_gt_mean"] > 0.7, mean

@@ -1,0 +1,203 @@
+"""Stage "segmenter": a small SegFormer learns from a teacher that sees the same scene in normal light.
+
+The teacher labels every well-lit picture once; the student gets the dark one, prepared exactly as at run time, and
+learns the teacher's soft map. So the maps stay put when the light goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from ..imaging.exposure import brighten
+from ..nets.segmentation import Segmenter, prepare
+from .data import Darkening, Pair, load_pairs, load_photos, to_tensor
+from .teacher import Agreement, Teacher
+
+PALETTE_SEED = 7
+
+
+@dataclass
+class Scene:
+    """A dark picture and what the teacher saw in the light: a uint8 map (151, h, w) of probabilities."""
+
+    pair: Pair
+    target: Tensor
+
+
+class DistillationObjective(nn.Module):
+    """Cross-entropy with the teacher's soft map, over ADE20K's 150 classes and "others"."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        logits = self.net(pixel_values=batch["picture"]).logits.float()  # (B, 151, h, w)
+        target = batch["target"]
+        loss = -(target * logits.log_softmax(1)).sum(1).mean()
+        agreement = (logits.argmax(1) == target.argmax(1)).float().mean()
+        return {"loss": loss, "agreement": agreement}
+
+
+class DistillSegmenter:
+    """The recipe's `student` holds fields of SegformerConfig; `data` height and width of the student's pictures, batch,
+    photo_share, teacher_side (the long side that the teacher sees) and val_photos (how many photographs to score)."""
+
+    name, best_score = "segmenter", "agreement"
+
+    def __init__(self, args: argparse.Namespace, recipe: dict[str, Any]) -> None:
+        if not args.teacher:
+            raise ValueError("--stage segmenter needs --teacher: the folder with ade20k_teacher.py")
+        self.data = recipe["data"]
+        self.teacher = Teacher(args.teacher, args.data, args.out, self.data["teacher_side"])
+        self.objective = DistillationObjective(build_student(self.teacher.labels(), recipe["student"]))
+        split = None if args.split == "all" else args.split
+        self.pairs = self._scenes("pairs", load_pairs(args.data, split))
+        self.photos = self._scenes("photos", load_photos(args.photos)) if args.photos else []
+        val = {"lol": load_pairs(args.data, "val")}
+        if args.photos:
+            val["photos"] = darkened(load_photos(_validation_folder(args.photos))[: self.data["val_photos"]])
+        self.val = {key: self._scenes(f"val-{key}", pairs) for key, pairs in val.items()}
+        self.reference: dict[str, float] = {}
+        for key, scenes in self.val.items():
+            self.reference.update(self._teacher_in_the_dark(key, scenes))
+
+    def _scenes(self, key: str, pairs: list[Pair]) -> list[Scene]:
+        """One teacher pass per distinct well-lit picture: many pairs share theirs."""
+        first: dict[bytes, str] = {}
+        names = [first.setdefault(pair.high.tobytes(), pair.name) for pair in pairs]
+        distinct = {pair.name: pair.high for pair, name in zip(pairs, names, strict=True) if pair.name == name}
+        maps = self.teacher.remember(key, distinct)
+        return [Scene(pair, maps[name]) for pair, name in zip(pairs, names, strict=True)]
+
+    def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """picture (B, 3, H, W), prepared; target (B, 151, H/4, W/4), probabilities."""
+        samples = [self._sample(rng) for _ in range(self.data["batch"])]
+        return {key: torch.cat([s[key] for s in samples]) for key in samples[0]}
+
+    def _sample(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        share = self.data["photo_share"] if self.photos else 0.0
+        source = self.photos if rng.random() < share else self.pairs
+        scene = source[rng.integers(len(source))]
+        height, width = self.data["height"], self.data["width"]
+        top, left, rows, columns = _box(scene.pair.high.shape, height / width, rng)
+        window = slice(top, top + rows), slice(left, left + columns)
+        if scene.pair.low is not None and rng.random() < 0.7:
+            picture = to_tensor(scene.pair.low[window])
+        else:
+            seed = torch.Generator().manual_seed(int(rng.integers(2**31)))
+            picture = Darkening.draw(rng)(to_tensor(scene.pair.high[window]), seed)
+        picture = prepare(picture[None], (height, width))
+        target = _cut(scene.target, (top, left, rows, columns), scene.pair.high.shape, (height // 4, width // 4))
+        if rng.random() < 0.5:
+            picture, target = picture.flip(3), target.flip(3)
+        return {"picture": picture, "target": target}
+
+    def validate(self, objective: DistillationObjective) -> tuple[dict[str, float], list[Tensor]]:
+        """Agreement with the teacher-in-the-light of the student and, for comparison, of the teacher in the dark."""
+        segmenter, scores, rows = Segmenter(objective.net), {}, []
+        for key, scenes in self.val.items():
+            tally = Agreement()
+            for i, scene in enumerate(scenes):
+                low = to_tensor(scene.pair.low)[None]
+                found = segmenter(low).probabilities
+                tally.add(found, scene.target)
+                if i % 9 == 0:
+                    rows.append(_row(low, found[0], scene.target[1:]))
+            scores.update(tally.scores(f"{key}_student"))
+        scores["agreement"] = float(np.mean([scores[f"{key}_student_agreement"] for key in self.val]))
+        return {**scores, **self.reference}, rows
+
+    def _teacher_in_the_dark(self, key: str, scenes: list[Scene]) -> dict[str, float]:
+        """The teacher's own agreement on the dark pictures, as they are and brightened; once per run folder."""
+        path = self.teacher.cache / f"teacher-{key}-{self.teacher.side}-dark.json"
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+        raw, bright = Agreement(), Agreement()
+        for scene in tqdm(scenes, f"teacher in the dark: {key}", mininterval=10):
+            low = to_tensor(scene.pair.low)
+            raw.add(self.teacher(low)[None, 1:], scene.target)
+            bright.add(self.teacher(brighten(low[None])[0])[None, 1:], scene.target)
+        scores = {**raw.scores(f"{key}_teacher_dark"), **bright.scores(f"{key}_teacher_brightened")}
+        path.write_text(json.dumps(scores), encoding="utf-8")
+        return scores
+
+    def export(self, objective: DistillationObjective, path: Path, record: dict[str, Any]) -> None:
+        """Writes a Hugging Face folder in half precision; an older one is replaced only once this is complete."""
+        net = copy.deepcopy(objective.net).half().to(memory_format=torch.contiguous_format)
+        net.config.training = json.dumps(record)
+        folder = path.with_suffix("")
+        new, old = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("new", "old"))
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        net.save_pretrained(new, safe_serialization=True)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def build_student(labels: list[str], options: dict[str, Any]) -> nn.Module:
+    """A SegFormer with fresh weights and the teacher's classes."""
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    names = dict(enumerate(labels))
+    config = SegformerConfig(id2label=names, label2id={v: k for k, v in names.items()}, **options)
+    return SegformerForSemanticSegmentation(config)
+
+
+def darkened(photos: list[Pair]) -> list[Pair]:
+    """Photographs with a dark twin each, the same in every run."""
+    for i, photo in enumerate(photos):
+        rng, noise = np.random.default_rng(i), torch.Generator().manual_seed(i)
+        dark = Darkening.draw(rng)(to_tensor(photo.high), noise)
+        photo.low = (dark * 255).round().byte().permute(1, 2, 0).numpy()
+    return photos
+
+
+def _validation_folder(photos: Path) -> Path:
+    """coco_val128 for coco_train128: a "train" folder has a "val" folder beside it."""
+    folder = photos.with_name(photos.name.replace("train", "val"))
+    if folder == photos or not folder.is_dir():
+        raise ValueError(f"--photos {photos}: expected a folder with 'train' in its name and one with 'val' beside it")
+    return folder
+
+
+def _box(shape: tuple[int, ...], aspect: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """(top, left, rows, columns) of a random part with rows / columns near `aspect`, a third of the area or more."""
+    height, width = shape[:2]
+    columns = min(width, height / aspect) * rng.uniform(0.6, 1.0)
+    rows = min(height, columns * aspect * rng.uniform(0.9, 1.1))
+    rows, columns = max(8, int(rows)), max(8, int(columns))
+    return int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1)), rows, columns
+
+
+def _cut(target: Tensor, box: tuple[int, int, int, int], shape: tuple[int, ...], size: tuple[int, int]) -> Tensor:
+    """The part of a uint8 map (151, h, w) under a box of the picture, resampled to (1, 151, *size), sum 1."""
+    top, left, rows, columns = box
+    height, width = shape[:2]
+    x, y = (2 * left + columns) / width - 1, (2 * top + rows) / height - 1  # the box's centre, in -1..1
+    transform = torch.tensor([[columns / width, 0, x], [0, rows / height, y]])
+    grid = F.affine_grid(transform[None], [1, 1, *size], align_corners=False)
+    cut = F.grid_sample(target[None].float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return cut / cut.sum(1, keepdim=True).clamp_min(1)
+
+
+def _row(low: Tensor, found: Tensor, target: Tensor) -> Tensor:
+    """Brightened input, student's map, teacher's map, side by side at 96 x 128."""
+    colours = torch.rand(150, 3, generator=torch.Generator().manual_seed(PALETTE_SEED))
+    shown = [brighten(low)[0]] + [colours[m.argmax(0)].permute(2, 0, 1) for m in (found, target)]
+    return torch.cat([F.interpolate(s[None], (96, 128), mode="nearest")[0] for s in shown], 2)

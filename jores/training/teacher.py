@@ -1,0 +1,87 @@
+"""The ADE20K teacher of the segmenter's training, and how well a map agrees with the teacher's."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from ..conditions import resize_map
+from .data import to_tensor
+
+WEIGHTS, LABELS = "ade20k_teacher_fp16.safetensors", "ade20k_labels.txt"
+
+
+class Teacher:
+    """ADE20K teacher (151 classes, "others" first) whose soft maps are kept in `cache`, one file per picture."""
+
+    def __init__(self, folder: Path, data: Path, cache: Path, side: int) -> None:
+        code = folder / "ade20k_teacher.py"
+        self.home = next((p for p in (data.parent / "segmentation", folder) if (p / WEIGHTS).is_file()), None)
+        if not code.is_file() or self.home is None:
+            raise ValueError(f"--teacher {folder}: needs ade20k_teacher.py, and {WEIGHTS} there or beside the data")
+        spec = importlib.util.spec_from_file_location("ade20k_teacher", code)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        self.net = module.load_teacher(self.home / WEIGHTS).to(memory_format=torch.channels_last)
+        self.cache, self.side = cache, side
+
+    def labels(self) -> list[str]:
+        lines = (self.home / LABELS).read_text(encoding="utf-8").splitlines()
+        return [line.split(None, 1)[1].strip() for line in lines if line.strip()]
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        """(3, H, W) in [0, 1] -> uint8 probabilities (151, h, w), a quarter of the teacher's working size."""
+        scale = self.side / max(picture.shape[1:])
+        rows, columns = (8 * max(1, round(n * scale / 8)) for n in picture.shape[1:])
+        x = F.interpolate(picture[None], (rows + 1, columns + 1), mode="bilinear", antialias=True)
+        with torch.inference_mode():
+            x = x.clamp(0, 1).contiguous(memory_format=torch.channels_last)
+            logits = self.net.cls(self.net.features(x))  # (1, 151, rows/4+1, columns/4+1)
+            logits = F.interpolate(logits, (rows // 4, columns // 4), mode="bilinear", align_corners=False)
+        return (logits[0].softmax(0) * 255).round().to(torch.uint8).clone()
+
+    def remember(self, key: str, pictures: dict[str, np.ndarray]) -> dict[str, Tensor]:
+        """Maps of named pictures, from `cache`/key.safetensors when it holds them all."""
+        path = self.cache / f"teacher-{key}-{self.side}.safetensors"
+        if path.is_file():
+            maps = load_file(path)
+            if set(maps) == set(pictures):
+                return maps
+        todo = tqdm(pictures.items(), f"teacher: {key}", mininterval=10)
+        maps = {name: self(to_tensor(pixels)) for name, pixels in todo}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        save_file(maps, temporary)
+        os.replace(temporary, path)
+        return maps
+
+
+class Agreement:
+    """Pixel agreement and mean IoU with a reference map, over ADE20K's 150 classes."""
+
+    def __init__(self) -> None:
+        self.confusion = torch.zeros(150, 150, dtype=torch.long)
+
+    def add(self, probabilities: Tensor, target: Tensor) -> None:
+        """probabilities (1, 150, h, w); target uint8 (151, H, W), whose "others" pixels do not count."""
+        found = resize_map(probabilities.float(), target.shape[1:])[0].argmax(0)
+        truth = target.argmax(0) - 1
+        known = truth >= 0
+        pairs = truth[known] * 150 + found[known]
+        self.confusion += torch.bincount(pairs, minlength=150 * 150).view(150, 150)
+
+    def scores(self, prefix: str) -> dict[str, float]:
+        hits, truth = self.confusion.diagonal().double(), self.confusion.sum(1).double()
+        union = truth + self.confusion.sum(0) - hits
+        present = truth > 0
+        iou = (hits[present] / union[present]).mean()
+        agreement = hits.sum() / truth.sum()
+        return {f"{prefix}_agreement": round(float(agreement), 4), f"{prefix}_miou": round(float(iou), 4)}

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from skimage import data
+from torch.nn import functional as F
+from transformers import SegformerConfig, SegformerForImageClassification, SegformerForSemanticSegmentation
+
+from jores.checkpoint import SHIPPED_SEGMENTER
+from jores.imaging.exposure import brighten
+from jores.nets.segmentation import IMAGENET_MEAN, IMAGENET_STD, SegmenterError, load_segmenter, prepare
+
+NAMES = ("wall", "building", "sky", *(f"class {i}" for i in range(3, 150)))
+SMALL = {
+    "depths": [1] * 4, "hidden_sizes": [8, 8, 16, 16], "num_attention_heads": [1, 1, 2, 2], "decoder_hidden_size": 16,
+}  # fmt: skip
+TO_BREAK = [
+    (lambda f: (f / "model.safetensors").unlink(), "model.safetensors"),
+    (lambda f: (f / "model.safetensors").write_bytes(b"not a model at all"), "cannot be loaded"),
+    (lambda f: (f / "config.json").write_text("{"), "cannot be loaded"),
+    (lambda f: (f / "config.json").unlink(), "no config.json"),
+    (lambda f: (f / "preprocessor_config.json").write_text("]"), "not valid JSON"),
+]
+
+
+def write_model(folder: Path, names: tuple[str, ...], kind: type = SegformerForSemanticSegmentation) -> Path:
+    torch.manual_seed(0)
+    labels = dict(enumerate(names))
+    config = SegformerConfig(id2label=labels, label2id={v: k for k, v in labels.items()}, **SMALL)
+    kind(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    if not (SHIPPED_SEGMENTER / "model.safetensors").is_file():
+        pytest.skip("the shipped segmenter is not there yet")
+    return load_segmenter(SHIPPED_SEGMENTER)
+
+
+@pytest.mark.parametrize("names", [NAMES, ("others", *NAMES)], ids=["150", "151"])
+def test_models_with_and_without_others_give_the_same_kind_of_map(tmp_path, names):
+    segmenter = load_segmenter(write_model(tmp_path, names))
+    picture = torch.rand(2, 3, 60, 90, generator=torch.Generator().manual_seed(1)) * 0.2
+    prior = segmenter(picture)
+    logits = segmenter.model(prepare(picture, (224, 320))).logits
+    assert prior.labels == NAMES and prior.size == (60, 90)
+    assert prior.probabilities.shape == (2, 150, 56, 80)
+    torch.testing.assert_close(prior.probabilities, logits.softmax(1)[:, -150:])
+
+
+def test_the_folder_tells_how_its_input_is_normalised(tmp_path):
+    write_model(tmp_path, NAMES)
+    assert load_segmenter(tmp_path).mean == IMAGENET_MEAN
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [1, 1, 1]}')
+    segmenter = load_segmenter(tmp_path)
+    assert segmenter.mean == (0.5, 0.5, 0.5) and segmenter.std == (1, 1, 1)
+
+
+def test_the_model_sees_a_brightened_picture():
+    dark = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 0.1
+    expected = brighten(dark) - torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+    seen = prepare(dark, (64, 64)) * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    torch.testing.assert_close(seen, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("damage, reason", TO_BREAK)
+def test_a_damaged_folder_is_named(tmp_path, damage, reason):
+    damage(write_model(tmp_path / "my model", NAMES))
+    with pytest.raises(SegmenterError, match="my model.*" + reason):
+        load_segmenter(tmp_path / "my model")
+
+
+@pytest.mark.parametrize(
+    "names, kind, reason",
+    [
+        (("road", "sidewalk", "building"), SegformerForSemanticSegmentation, "3 classes .road, sidewalk"),
+        (tuple(f"LABEL_{i}" for i in range(150)), SegformerForSemanticSegmentation, "not ADE20K's"),
+        (NAMES, SegformerForImageClassification, "not a complete segmentation model"),
+    ],
+)
+def test_other_kinds_of_models_are_refused(tmp_path, names, kind, reason):
+    write_model(tmp_path / "other", names, kind)
+    with pytest.raises(SegmenterError, match="other.*" + reason):
+        load_segmenter(tmp_path / "other")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [(1, 1), (1, 1000), (700, 33)])
+def test_every_size_and_precision_gives_probabilities(tmp_path, size, dtype):
+    segmenter = load_segmenter(write_model(tmp_path, ("others", *NAMES)), dtype=dtype)
+    prior = segmenter(torch.rand(1, 3, *size).to(dtype))
+    total = prior.probabilities.sum(1)
+    assert prior.size == size and prior.probabilities.dtype == torch.float32
+    assert total.max() <= 1 + 1e-4 and total.min() > 0
+
+
+def photograph() -> torch.Tensor:
+    return torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None].float() / 255
+
+
+def test_shipped_map_stays_when_the_light_goes(shipped):
+    """A short exposure, once stored in 8 bits as a camera would: the map is nearly the same, and no uniform guess."""
+    photo = photograph()
+    dark = shipped((photo * 0.2 * 255).round() / 255).probabilities
+    darker = shipped((photo * 0.05 * 255).round() / 255).probabilities
+    assert (dark - darker).abs().sum(1).mean() < 0.25  # of at most 2
+    assert (dark.argmax(1) == darker.argmax(1)).float().mean() > 0.85
+    entropy = -(dark * dark.clamp_min(1e-9).log()).sum(1).mean()
+    assert entropy < 0.8 * math.log(150)
+
+
+def test_shipped_map_is_deterministic_and_says_what_is_where(shipped):
+    photo = photograph() * 0.2
+    first, second = shipped(photo), shipped(photo)
+    assert torch.equal(first.probabilities, second.probabilities)
+    assert first.probabilities.sum(1).max() <= 1 + 1e-5
+    assert first.labels[:3] == ("wall", "building", "sky") and "person" in first.labels
+    mirrored = shipped(photo.flip(3)).probabilities.flip(3)
+    same = F.cosine_similarity(first.probabilities, mirrored).mean()
+    elsewhere = F.cosine_similarity(first.probabilities, first.probabilities.flip(2)).mean()
+    assert same > elsewhere  # the map follows the picture, not the place in the frame

@@ -156,7 +156,18 @@ def build_student(labels: list[str], options: dict[str, Any]) -> nn.Module:
 
     names = dict(enumerate(labels))
     config = SegformerConfig(id2label=names, label2id={v: k for k, v in names.items()}, **options)
-    return SegformerForSemanticSegmentation(config)
+    net = SegformerForSemanticSegmentation(config)
+    net.apply(_scale_weights)
+    return net
+
+
+def _scale_weights(module: nn.Module) -> None:
+    """Variance-preserving weights: transformers' 0.02 everywhere suits pretrained models and starts slowly here."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        module.weight.data.mul_(module.groups**0.5)  # fan_out counts all the groups' outputs
+    elif isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
 
 
 def darkened(photos: list[Pair]) -> list[Pair]:

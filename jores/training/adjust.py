@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoint import JoReSNets, save_bundle
+from ..conditions import RetinexCondition
 from ..imaging.exposure import mean_luma
 from ..pipeline import adjust, decompose
 from .data import Pair, Sampler, to_tensor
@@ -27,27 +28,31 @@ class AdjustmentObjective(nn.Module):
         self.frozen = [dnet.requires_grad_(False)]  # a list hides it from the optimiser
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        low, high, exposure = retouch(batch["low"], batch["high"], batch["exposure"], self.options["retouch"])
-        dnet = self.frozen[0]
+        return self.adjusted(retouch(batch, self.options["retouch"]))[1]
+
+    def adjusted(self, batch: dict[str, Tensor]) -> tuple[RetinexCondition, dict[str, Tensor]]:
+        """The (unclamped) condition and L_A, Eq. 7."""
+        low, high, o = batch["low"], batch["high"], self.options
         with torch.no_grad():
-            dark, light = dnet(low), dnet(high)
-        out = self.net(dark, exposure, batch["input_mean"], clamp=False)
+            dark, light = self.frozen[0](low), self.frozen[0](high)
+        out = self.net(dark, batch["exposure"], batch["input_mean"], clamp=False)
         r, illumination = out.reflectance.float(), out.illumination.float()
-        product = picture_loss(r * illumination, high, self.options["structure"], self.options["edges"])
+        product = picture_loss(r * illumination, high, o["structure"], o["edges"])
         maps = F.l1_loss(r, light.reflectance) + F.l1_loss(illumination, light.illumination)
         proposed = self.net.exposure_head(batch["thumbnail"])
-        brightness = (proposed.log() - batch["exposure"].log()).abs().mean()
-        o = self.options
+        brightness = (proposed.log() - batch["proposal"].log()).abs().mean()
         loss = o["product"] * product + o["maps"] * maps + o["exposure"] * brightness
-        return {"loss": loss, "product": product, "maps": maps, "exposure": brightness}
+        return out, {"loss": loss, "product": product, "maps": maps, "exposure": brightness}
 
 
-def retouch(low: Tensor, high: Tensor, exposure: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
+def retouch(batch: dict[str, Tensor], share: float) -> dict[str, Tensor]:
     """Rescales the target of a share of the samples by 0.6..1.2, and the exposure with it: the dial must be obeyed for
-    brightnesses that no photographer chose."""
-    chosen = torch.rand(len(low), device=low.device) < share
+    brightnesses that no photographer chose. `proposal` keeps the photographer's, for the exposure head."""
+    exposure = batch["exposure"]
+    chosen = torch.rand(exposure.shape, device=exposure.device) < share
     factor = torch.where(chosen, torch.empty_like(exposure).uniform_(0.6, 1.2), torch.ones_like(exposure))
-    return low, (high * factor.view(-1, 1, 1, 1)).clamp(0, 1), exposure * factor
+    high = (batch["high"] * factor.view(-1, 1, 1, 1)).clamp(0, 1)
+    return {**batch, "high": high, "exposure": exposure * factor, "proposal": exposure}
 
 
 class Adjust:

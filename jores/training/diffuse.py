@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from ..checkpoint import SHIPPED_SEGMENTER, JoReSNets, save_bundle
 from ..conditions import RetinexCondition, SemanticPrior
+from ..config import JoReSConfig
 from ..diffusion.schedule import NoiseSchedule
 from ..nets.segmentation import Segmenter, load_segmenter
 from ..pipeline import adjust, decompose, sample
-from .adjust import retouch
+from .adjust import AdjustmentObjective, retouch
 from .data import Pair, Sampler, to_tensor
 from .losses import picture_loss
 from .records import Scores, append_record
@@ -27,22 +28,30 @@ class DiffusionObjective(nn.Module):
     """L1(v or eps) + L1(x0', x0) with x0_hat detached, so that RNet sends no gradient into the UNet.
 
     As in PyDiff the noise level is drawn between the steps, not on them. `prior_dropout` leaves c_seg out of a share of
-    the batches, so that the pipeline also works without a segmenter.
+    the batches, so that the pipeline also works without a segmenter. With `joint` (the options of stage "adjust") ANet
+    goes on learning from its own loss beside them; no gradient of the diffusion reaches it either.
     """
 
-    def __init__(self, nets: JoReSNets, options: dict[str, float]) -> None:
+    def __init__(self, nets: JoReSNets, options: dict[str, Any]) -> None:
         super().__init__()
         self.unet, self.rnet, self.options = nets.denoiser, nets.refinement, options
         self.schedule = NoiseSchedule(nets.config.schedule)
-        self.frozen = [nets.decomposition.requires_grad_(False), nets.adjustment.requires_grad_(False).eval()]
+        dnet, anet = nets.decomposition.requires_grad_(False), nets.adjustment
+        joint = options.get("joint")
+        self.adjusting = AdjustmentObjective(dnet, anet.requires_grad_(True), joint) if joint else None
+        self.frozen = [dnet, None if joint else anet.requires_grad_(False).eval()]  # a list hides them from the optimiser
+
+    @property
+    def anet(self) -> nn.Module:
+        return self.adjusting.net if self.adjusting else self.frozen[1]
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        low, high, exposure = retouch(batch["low"], batch["high"], batch["exposure"], self.options["retouch"])
-        condition = self._condition(low, exposure, batch["input_mean"])
+        batch = retouch(batch, self.options["retouch"])
+        condition, terms = self._condition(batch)
+        low, high, semantics = batch["low"], batch["high"], batch.get("semantics")
         r, light, features = condition.reflectance, condition.illumination, condition.features
-        semantics = batch.get("semantics")
-        if torch.rand(()) < self.options["prior_dropout"]:
-            semantics = None if semantics is None else semantics * 0
+        if semantics is not None and torch.rand(()) < self.options["prior_dropout"]:
+            semantics = None
         x0, eps, level = high * 2 - 1, torch.randn_like(high), self._noise_level(len(high), high.device)
         a, s = level.view(-1, 1, 1, 1), (1 - level.square()).clamp_min(0).sqrt().view(-1, 1, 1, 1)
         x_t = a * x0 + s * eps
@@ -50,14 +59,23 @@ class DiffusionObjective(nn.Module):
         x0_hat = self._x0(x_t, output, a, s).detach().clamp(-1, 1)
         refined = self.rnet(x0_hat, level, r, light, features)
         diffusion = self._diffusion_loss(output, x_t, x0, eps, a, s)
-        refinement = picture_loss((refined + 1) / 2, high, self.options["structure"], 0)
-        loss = diffusion + self.options["refine"] * refinement
-        return {"loss": loss, "diffusion": diffusion, "refinement": refinement, "x0": F.l1_loss(x0_hat, x0)}
+        refinement = picture_loss((refined.float() + 1) / 2, high, self.options["structure"], 0)
+        loss = diffusion + self.options["refine"] * refinement + terms.get("loss", 0)
+        return {**terms, "loss": loss, "diffusion": diffusion, "refinement": refinement, "x0": F.l1_loss(x0_hat, x0)}
 
-    def _condition(self, low: Tensor, exposure: Tensor, input_mean: Tensor) -> RetinexCondition:
-        dnet, anet = self.frozen
-        with torch.no_grad():
-            return anet(dnet(low), exposure, input_mean)
+    def _condition(self, batch: dict[str, Tensor]) -> tuple[RetinexCondition, dict[str, Tensor]]:
+        """ANet's condition, without gradient, and in joint training its own loss."""
+        if self.adjusting is None:
+            with torch.no_grad():
+                return self.anet(self.frozen[0](batch["low"]), batch["exposure"], batch["input_mean"]), {}
+        out, terms = self.adjusting.adjusted(batch)
+        condition = RetinexCondition(
+            out.reflectance.detach().clamp(0, 1),
+            out.illumination.detach().clamp(0, 1),
+            tuple(f.detach() for f in out.features),
+            out.exposure,
+        )
+        return condition, terms
 
     def _noise_level(self, count: int, device: torch.device) -> Tensor:
         """sqrt(alpha_bar) between two neighbouring steps; a share is drawn at pure noise, where sampling starts."""
@@ -98,7 +116,7 @@ class Diffuse:
 
     def validate(self, objective: DiffusionObjective) -> tuple[dict[str, float], list[Tensor]]:
         """Figures of the whole pipeline at 4 steps, at the proposed exposure, and of R' * L' beside it."""
-        nets = JoReSNets(self.nets.config, *objective.frozen, objective.unet, objective.rnet)
+        nets = _nets(self.nets.config, objective)
         scores, rows = Scores(), []
         for i, (pair, prior) in enumerate(zip(self.val, self.priors, strict=True)):
             low, high = to_tensor(pair.low)[None], to_tensor(pair.high)[None]
@@ -112,8 +130,12 @@ class Diffuse:
         return scores.means(), rows
 
     def export(self, objective: DiffusionObjective, path: Path, record: dict[str, Any]) -> None:
-        nets = JoReSNets(self.nets.config, *self.objective.frozen, objective.unet, objective.rnet)
+        nets = _nets(self.nets.config, objective)
         save_bundle(path, nets, append_record(self.nets, record))
+
+
+def _nets(config: JoReSConfig, objective: DiffusionObjective) -> JoReSNets:
+    return JoReSNets(config, objective.frozen[0], objective.anet, objective.unet, objective.rnet)
 
 
 @torch.inference_mode()

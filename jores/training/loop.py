@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
@@ -71,7 +71,8 @@ def train(
 class _Run:
     def __init__(self, stage: Stage, config: LoopConfig, out: Path, mixed_precision: str, cpu: bool) -> None:
         self.stage, self.config, self.out = stage, config, out
-        self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu)
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a step may leave the prior out
+        self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[unused])
         set_seed(config.seed, device_specific=True)
         out.mkdir(parents=True, exist_ok=True)
         objective = stage.objective.to(memory_format=torch.channels_last)

@@ -12,9 +12,9 @@ from ..evaluation import score
 
 
 def append_record(nets: JoReSNets, record: dict[str, Any]) -> dict[str, str]:
-    """Header entry with the record of every stage so far; a stage that is trained again adds to its line."""
+    """The header that `nets` came with (licence, data), its training record longer by this stage's."""
     history = json.loads(nets.metadata.get("training", "[]"))
-    return {"training": json.dumps([*history, record])}
+    return {**nets.metadata, "training": json.dumps([*history, record])}
 
 
 class Scores:

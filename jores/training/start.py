@@ -31,10 +31,10 @@ def run(args: argparse.Namespace) -> Path:
 
 
 def read_recipe(path: Path, stage: str) -> dict[str, Any]:
-    """The stage's part of a recipe file, with `preset`. Raises ValueError that names the file."""
+    """The stage's part of a recipe file, with what holds for all: `preset`, `header`. Raises ValueError that names the file."""
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return {"preset": recipe["preset"], **recipe[stage]}
+        return {"preset": recipe["preset"], "header": recipe.get("header", {}), **recipe[stage]}
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: not a recipe with a part {stage!r}: {error}") from error
 
@@ -78,6 +78,7 @@ def _starting_nets(args: argparse.Namespace, recipe: dict[str, Any]) -> JoReSNet
     for name in trains:
         if getattr(nets, name) is None:
             setattr(nets, name, build_part(nets.config, name))
+    nets.metadata.update(recipe["header"])
     return nets
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,16 +11,23 @@ from torch import Tensor
 
 
 class _Wire:
-    """Moves every tensor field at once, so that a host can park a condition on another device."""
+    """Acts on every tensor field at once, so that a host can park a condition elsewhere or go picture by picture."""
 
     def to(self, *args: Any, **kwargs: Any):
-        moved = {}
+        return self._each(lambda tensor: tensor.to(*args, **kwargs))
+
+    def frame(self, index: int):
+        """The same for one picture of the batch (which stays a batch, of one)."""
+        return self._each(lambda tensor: tensor[index : index + 1])
+
+    def _each(self, function: Callable[[Tensor], Tensor]):
+        changed = {}
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
-                moved[name] = value.to(*args, **kwargs)
+                changed[name] = function(value)
             elif isinstance(value, tuple) and value and isinstance(value[0], Tensor):
-                moved[name] = tuple(v.to(*args, **kwargs) for v in value)
-        return replace(self, **moved)
+                changed[name] = tuple(function(v) for v in value)
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,17 @@ class SemanticPrior(_Wire):
     probabilities: Tensor
     labels: tuple[str, ...]
     size: tuple[int, int]
+
+
+def join_frames(frames: Sequence[_Wire]) -> Any:
+    """The inverse of `frame`: one wire object of all pictures, which must be of one size."""
+    joined = {}
+    for name, value in vars(frames[0]).items():
+        if isinstance(value, Tensor):
+            joined[name] = torch.cat([getattr(f, name) for f in frames])
+        elif isinstance(value, tuple) and value and isinstance(value[0], Tensor):
+            joined[name] = tuple(map(torch.cat, zip(*(getattr(f, name) for f in frames), strict=True)))
+    return replace(frames[0], **joined)
 
 
 def resize_map(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -32,7 +32,8 @@ def ddim_sample(
         eta: 0 is deterministic after the start noise (our default), 1 draws fresh noise at every step (PyDiff).
         refine: (x0, alpha_bar) -> x0', RNet. As in PyDiff and Diff-Retinex the next x_t is made of the refined x0' and
             the UNet's own eps; that the paper refines at every step, the last included, is inferred from its captions.
-        generator: a CPU generator for eta > 0, so that one seed means one picture on every device.
+        generator: a CPU generator for eta > 0, so that one seed means one picture on every device. All pictures of a
+            batch share what it draws: a clip then does not flicker, and a picture does not depend on its neighbours.
         callback: called after every step as (steps done, steps, x0'); an exception it raises ends the sampling.
     """
     taus = schedule.timesteps(steps)
@@ -49,7 +50,7 @@ def ddim_sample(
         sigma = ddim_sigma(alpha_bar, alpha_prev, eta)
         x_t = alpha_prev**0.5 * x0 + max(0.0, 1 - alpha_prev - sigma**2) ** 0.5 * eps
         if sigma > 0:
-            fresh = torch.randn(noise.shape, generator=generator, dtype=torch.float32)
+            fresh = torch.randn((1, *noise.shape[1:]), generator=generator, dtype=torch.float32)
             x_t = x_t + sigma * fresh.to(noise)
     return x_t
 

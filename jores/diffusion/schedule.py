@@ -38,6 +38,11 @@ class NoiseSchedule:
             return a * x_t - s * output, a * output + s * x_t
         return (x_t - s * output) / a, output
 
+    def output(self, x_t: Tensor, x0: Tensor, alpha_bar: float) -> Tensor:
+        """The inverse of `x0_and_eps`: the network output that stands for this x0. Needs alpha_bar < 1."""
+        a, s = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+        return (a * x_t - x0) / s if self.config.prediction == "v" else (x_t - a * x0) / s
+
     def target(self, x0: Tensor, eps: Tensor, noise_level: Tensor) -> Tensor:
         """What the network should predict; noise_level = sqrt(alpha_bar), broadcastable to x0."""
         if self.config.prediction == "eps":

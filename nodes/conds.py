@@ -1,0 +1,49 @@
+"""Conditions that are coarser than the picture: the host crops and repeats them along with it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import comfy.conds
+import comfy.utils
+from torch import Tensor
+
+
+class CoarseMaps(comfy.conds.CONDList):
+    """Maps coarser than the picture. Where the conditioning has an area, the part that lies under it is cut out."""
+
+    def __init__(self, cond: list[Tensor], size: tuple[int, int]) -> None:
+        super().__init__(cond)
+        self.of_size = size
+
+    def _copy_with(self, cond: list[Tensor]) -> CoarseMaps:
+        return self.__class__(cond, self.of_size)
+
+    def process_cond(self, batch_size: int, area: Any = None, **_kwargs: Any) -> CoarseMaps:
+        return self._copy_with([_part(m, self.of_size, area, batch_size) for m in self.cond])
+
+
+class CoarseMap(comfy.conds.CONDRegular):
+    """One such map."""
+
+    def __init__(self, cond: Tensor, size: tuple[int, int]) -> None:
+        super().__init__(cond)
+        self.of_size = size
+
+    def _copy_with(self, cond: Tensor) -> CoarseMap:
+        return self.__class__(cond, self.of_size)
+
+    def process_cond(self, batch_size: int, area: Any = None, **_kwargs: Any) -> CoarseMap:
+        return self._copy_with(_part(self.cond, self.of_size, area, batch_size))
+
+
+def _part(coarse: Tensor, size: tuple[int, int], area: Any, batch_size: int) -> Tensor:
+    """The part of (B, C, h, w) under area = (height, width, top, left) of a picture of `size`."""
+    if area is not None:
+        for dim in (0, 1):
+            scale = coarse.shape[dim + 2] / size[dim]
+            start = math.floor(area[dim + 2] * scale)
+            stop = max(start + 1, math.ceil((area[dim + 2] + area[dim]) * scale))
+            coarse = coarse.narrow(dim + 2, start, min(stop, coarse.shape[dim + 2]) - start)
+    return comfy.utils.repeat_to_batch_size(coarse, batch_size)

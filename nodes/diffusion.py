@@ -1,0 +1,203 @@
+"""Condition JoReS Diffusion, Apply RNet Refinement, Sample JoReS Diffusion: the refinement stage on a native MODEL."""
+
+from __future__ import annotations
+
+import comfy.sample
+import comfy.samplers
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..jores.conditions import SemanticPrior
+from ..jores.diffusion.sampling import start_noise
+from .fewstep import few_step_sampler, refinement
+from .native import CONDITION_KEY, SEMANTIC_KEY, JoReSDiffusion, check_same_model
+from .patchers import Adjusted, NetPatchers, StepProgress, memory_advice
+from .pictures import shown_size
+from .sampling import sampling_sigmas
+from .schema import ADVANCED, LOW_LIGHT, Condition, Nets, Semantic, node_schema, seed_input, steps_input
+
+
+class JoReSCondition(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="JoReSCondition",
+            display_name="Condition JoReS Diffusion",
+            description="Turns the Retinex condition and the semantic prior into the sampler's conditioning and "
+            "latent.",
+            search_aliases=["conditioning", *LOW_LIGHT],
+            inputs=[
+                Condition.Input("condition", tooltip="From 'Adjust Retinex Condition'."),
+                Semantic.Input(
+                    "semantic", optional=True,
+                    tooltip="From 'Segment Semantic Prior', of the same picture. Without it the semantic attention "
+                    "is skipped.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    "out_positive", display_name="positive", tooltip="Picture, Retinex condition and semantic prior."
+                ),
+                io.Conditioning.Output(
+                    "out_negative", display_name="negative",
+                    tooltip="The same without the semantic prior, for stock samplers. The model is made for cfg 1, "
+                    "where it "
+                    "is not used; a cfg above 1 exaggerates what the semantics say.",
+                ),
+                io.Latent.Output(
+                    "out_latent", display_name="latent",
+                    tooltip="An empty latent of the picture's own size.",
+                ),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, condition: Adjusted, semantic: SemanticPrior | None = None) -> io.NodeOutput:
+        negative = {CONDITION_KEY: condition}
+        positive = dict(negative)
+        if semantic is not None:
+            check_same_picture(condition, semantic)
+            positive[SEMANTIC_KEY] = semantic
+        # A tensor where a text encoder's output would be: stock conditioning nodes then work on it, too.
+        placeholder = torch.zeros(1, 1, 1)
+        latent = {"samples": torch.zeros_like(condition.low)}
+        return io.NodeOutput([[placeholder, positive]], [[placeholder, negative]], latent)
+
+
+class JoReSApplyRefinement(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="JoReSApplyRefinement",
+            display_name="Apply RNet Refinement",
+            description="Lets RNet refine the picture inside the sampling loop, at every step of any sampler.",
+            search_aliases=["refiner", "RNet", *LOW_LIGHT],
+            inputs=[
+                io.Model.Input("model", tooltip="From 'Load JoReS Model', with or without LoRAs and other patches."),
+                Nets.Input("nets", tooltip="From the same 'Load JoReS Model'."),
+                Condition.Input("condition", tooltip="From 'Adjust Retinex Condition': the same that is sampled."),
+                io.Float.Input(
+                    "start_percent", default=0.0, min=0.0, max=1.0, step=0.001,
+                    tooltip="Where in the sampling the refinement begins: 0 = at the first step.", **ADVANCED,
+                ),
+                io.Float.Input(
+                    "end_percent", default=1.0, min=0.0, max=1.0, step=0.001,
+                    tooltip="Where in the sampling the refinement ends: 1 = after the last step.", **ADVANCED,
+                ),
+            ],
+            outputs=[io.Model.Output("out_model", display_name="model", tooltip="The model with RNet in its loop.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model: ModelPatcher, nets: NetPatchers, condition: Adjusted, start_percent: float, end_percent: float
+    ) -> io.NodeOutput:
+        base = jores_model(model, "Apply RNet Refinement")
+        check_same_model(nets.config.refinement.feature_widths, condition, "Apply RNet Refinement: nets")
+        sampling, rnet = model.get_model_object("model_sampling"), nets.parts["refinement"]
+        between = [
+            float(base.noise_level(torch.tensor([sampling.percent_to_sigma(percent)])))
+            for percent in (start_percent, end_percent)
+        ]
+        refined = model.clone()
+        refined.set_model_sampler_post_cfg_function(refinement(rnet, condition, *between))
+        refined.set_additional_models("jores_refinement", [rnet])
+        return io.NodeOutput(refined)
+
+
+class JoReSSample(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="JoReSSample",
+            display_name="Sample JoReS Diffusion",
+            description="The method's own few-step sampler. The frames of a batch share their noise and go one by one.",
+            search_aliases=["sampler", "KSampler", *LOW_LIGHT],
+            inputs=[
+                io.Model.Input("model", tooltip="From 'Load JoReS Model', best with 'Apply RNet Refinement' after it."),
+                io.Conditioning.Input("positive", tooltip="From 'Condition JoReS Diffusion'."),
+                io.Latent.Input(
+                    "latent",
+                    tooltip="From 'Condition JoReS Diffusion'. Masks belong to 'Finish Enhancement'.",
+                ),
+                steps_input(),
+                seed_input(),
+                io.Float.Input(
+                    "eta", default=0.0, min=0.0, max=1.0, step=0.01,
+                    tooltip="Fresh noise at every step: 0 = none (DDIM), 1 = as much as DDPM. More grain, other "
+                    "details.",
+                    **ADVANCED,
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    "out_latent", display_name="latent",
+                    tooltip="The enhanced picture, for 'Finish Enhancement'.",
+                )
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model: ModelPatcher, positive: list, latent: dict, steps: int, seed: int, eta: float
+    ) -> io.NodeOutput:
+        node, samples = "Sample JoReS Diffusion", latent["samples"]
+        base = jores_model(model, node)
+        check_inputs(node, samples, positive)
+        if not 1 <= steps <= base.schedule.config.timesteps:
+            raise ValueError(f"{node}: steps must be 1 to {base.schedule.config.timesteps} for this model, not {steps}")
+        sigmas = sampling_sigmas(base.model_sampling, base.schedule.timesteps(steps))
+        noise = start_noise((1, *samples.shape[1:]), seed, samples)
+        progress, result = StepProgress(len(samples) * steps), torch.empty_like(samples)
+        with memory_advice(node, shown_size(samples)):
+            for i in range(len(samples)):
+                sampler = comfy.samplers.KSAMPLER(few_step_sampler(base.schedule, steps, eta, seed, frame=i))
+                one = frame_of(positive, i)
+                result[i : i + 1] = comfy.sample.sample_custom(
+                    model, noise, 1.0, sampler, sigmas, one, one, samples[i : i + 1], seed=seed,
+                    callback=lambda _step, x0, _x, _total: progress(x0=x0), disable_pbar=True,
+                )  # fmt: skip
+        return io.NodeOutput({**latent, "samples": result})
+
+
+def jores_model(model: ModelPatcher, node: str) -> JoReSDiffusion:
+    if not isinstance(model.model, JoReSDiffusion):
+        name = type(model.model).__name__
+        raise ValueError(f"{node}: model is a {name}, not a JoReS model: connect the model of 'Load JoReS Model'")
+    return model.model
+
+
+def check_inputs(node: str, samples: Tensor, positive: list) -> None:
+    if samples.ndim != 4 or samples.shape[1] != 3 or samples.numel() == 0:
+        raise ValueError(
+            f"{node}: latent is {tuple(samples.shape)}, but this model works on pixels, (batch, 3, height, width): "
+            "connect the latent of 'Condition JoReS Diffusion'"
+        )
+    if not positive or CONDITION_KEY not in positive[0][1]:
+        raise ValueError(f"{node}: positive carries no picture (a text prompt?): connect 'Condition JoReS Diffusion'")
+
+
+def check_same_picture(condition: Adjusted, semantic: SemanticPrior) -> None:
+    given, wanted = (len(semantic.probabilities), *semantic.size), (len(condition.low), *condition.condition.size)
+    if given[1:] != wanted[1:] or given[0] not in (1, wanted[0]):
+        raise ValueError(
+            "Condition JoReS Diffusion: semantic was made from {} picture(s) of {}x{} (height x width), condition "
+            "from {} of "
+            "{}x{}: use the same picture for both".format(*given, *wanted)
+        )
+
+
+def frame_of(conditioning: list, index: int) -> list:
+    """The conditioning of one picture of a batch; what was made from a single picture serves all."""
+    frames = []
+    for embedding, options in conditioning:
+        options = dict(options)
+        if (adjusted := options.get(CONDITION_KEY)) is not None:
+            i = index % len(adjusted.low)
+            options[CONDITION_KEY] = Adjusted(adjusted.condition.frame(i), adjusted.low[i : i + 1])
+        if (semantic := options.get(SEMANTIC_KEY)) is not None:
+            options[SEMANTIC_KEY] = semantic.frame(index % len(semantic.probabilities))
+        frames.append([embedding, options])
+    return frames

@@ -1,0 +1,149 @@
+"""Finish Enhancement, and Enhance Low Light: the whole pipeline as one block."""
+
+from __future__ import annotations
+
+import comfy.model_management as mm
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..jores import pipeline
+from ..jores.checkpoint import PARTS
+from ..jores.nets.segmentation import load_segmenter
+from .budget import enhance_bytes
+from .files import SHIPPED_BUNDLE_NAME, SHIPPED_SEGMENTER_NAME, bundle_names, bundle_path, file_stamp, segmenter_path
+from .patchers import StepProgress, load_patchers, manage, memory_advice
+from .pictures import from_image, from_mask, shown_size, to_image
+from .retinex import on_device
+from .schema import (
+    ADVANCED,
+    LOW_LIGHT,
+    exposure_input,
+    mask_input,
+    node_schema,
+    seed_input,
+    steps_input,
+    strength_input,
+)
+
+
+class JoReSFinish(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="JoReSFinish",
+            display_name="Finish Enhancement",
+            description="Decodes in full precision, puts the alpha channel back, mixes with the original, keeps what "
+            "the mask "
+            "leaves out untouched.",
+            search_aliases=["decode", "blend", "mask", *LOW_LIGHT],
+            inputs=[
+                io.Latent.Input(
+                    "latent",
+                    tooltip="From 'Sample JoReS Diffusion' or a stock sampler on the JoReS model.",
+                ),
+                io.Image.Input("image", tooltip="The original picture, with its alpha channel if it has one."),
+                strength_input(),
+                mask_input(),
+            ],
+            outputs=[io.Image.Output("out_image", display_name="image", tooltip="The enhanced picture, at its own size.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, latent: dict, image: Tensor, strength: float, mask: Tensor | None = None) -> io.NodeOutput:
+        node, x0 = "Finish Enhancement", latent["samples"]
+        original = from_image(image, node)
+        if x0.ndim != 4 or x0.shape[1] != 3:
+            raise ValueError(
+                f"{node}: latent is {tuple(x0.shape)}, expected (batch, 3, height, width) from 'Sample JoReS Diffusion'"
+            )
+        if x0.shape[-2:] != original.shape[-2:] or len(original) not in (1, len(x0)):
+            raise ValueError(
+                f"{node}: latent holds {len(x0)} picture(s) of {shown_size(x0)}, image {len(original)} of "
+                f"{shown_size(original)}: connect the picture that was enhanced"
+            )
+        original = original.expand(len(x0), -1, -1, -1)
+        weight = from_mask(mask, len(x0), tuple(x0.shape[-2:]), node)
+        return io.NodeOutput(to_image(pipeline.finish(x0, original, strength=strength, mask=weight)))
+
+
+class JoReSEnhance(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="JoReSEnhance",
+            display_name="Enhance Low Light",
+            description="Turns dark pictures or the frames of a dark video into well-lit, clean ones: Retinex "
+            "decomposition, "
+            "semantic prior, diffusion and refinement (JoReS-Diff) in one block. Needs no download.",
+            search_aliases=LOW_LIGHT,
+            inputs=[
+                io.Image.Input(
+                    "image", tooltip="Dark pictures of any size; a batch (video) is worked on frame by frame. Alpha "
+                    "is kept."
+                ),
+                exposure_input(),
+                strength_input(),
+                steps_input(),
+                seed_input(),
+                io.Boolean.Input(
+                    "semantic", default=True,
+                    tooltip="Use the shipped segmenter, which tells the diffusion what is where. Off: a little faster.",
+                    **ADVANCED,
+                ),
+                io.Combo.Input(
+                    "model_name", options=bundle_names(), default=SHIPPED_BUNDLE_NAME,
+                    tooltip="The shipped model, or a bundle (.safetensors) that you put into models/jores.", **ADVANCED,
+                ),
+                mask_input(),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "out_image", display_name="image",
+                    tooltip="The enhanced pictures, sizes and alpha as before.",
+                )
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls,
+        image: Tensor,
+        exposure: float,
+        strength: float,
+        steps: int,
+        seed: int,
+        semantic: bool,
+        model_name: str,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        node = "Enhance Low Light"
+        pixels = from_image(image, node)
+        weight = from_mask(mask, len(pixels), tuple(pixels.shape[-2:]), node)
+        nets = load_patchers(bundle_path(model_name), *PARTS)
+        segmenter = manage(load_segmenter(segmenter_path(SHIPPED_SEGMENTER_NAME))) if semantic else None
+        progress = StepProgress(len(pixels) * steps)
+        channels = pixels.shape[1]
+        result = torch.empty((len(pixels), *pixels.shape[-2:], channels), device=mm.intermediate_device())
+        with memory_advice(node, shown_size(pixels)):
+            loaded = nets.load(
+                enhance_bytes(nets.config, pixels[0, 0].numel()), *PARTS, beside=(segmenter,) if segmenter else ()
+            )
+            for i in range(len(pixels)):
+                enhanced = pipeline.enhance(
+                    on_device(pixels[i : i + 1]),
+                    loaded,
+                    segmenter.model if segmenter else None,
+                    steps=steps,
+                    seed=seed,
+                    exposure=exposure or None,
+                    strength=strength,
+                    mask=None if weight is None else weight[i : i + 1],
+                    callback=progress,
+                )
+                result[i : i + 1] = to_image(enhanced)
+        return io.NodeOutput(result)
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str, **_kwargs) -> str:
+        return file_stamp(bundle_path(model_name))

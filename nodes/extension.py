@@ -1,0 +1,31 @@
+"""The list of nodes, in the order of the pipeline."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .diffusion import JoReSApplyRefinement, JoReSCondition, JoReSSample
+from .enhance import JoReSEnhance, JoReSFinish
+from .files import register_folders
+from .loaders import JoReSLoadModel, JoReSLoadSegmenter
+from .retinex import JoReSAdjust, JoReSDecompose
+from .semantics import JoReSSegment
+
+NODES: list[type[io.ComfyNode]] = [
+    JoReSEnhance,
+    JoReSLoadModel,
+    JoReSDecompose,
+    JoReSAdjust,
+    JoReSLoadSegmenter,
+    JoReSSegment,
+    JoReSCondition,
+    JoReSApplyRefinement,
+    JoReSSample,
+    JoReSFinish,
+]
+
+
+class JoReSExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        register_folders()
+        return NODES

@@ -1,0 +1,69 @@
+"""Which model files and segmenter folders the menus offer, and where they lie."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import folder_paths
+
+from ..jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS
+from ..jores.nets.segmentation import ade20k_labels
+
+BUNDLES, SEGMENTERS = "jores", "jores_segmenters"
+SHIPPED_BUNDLE_NAME = f"{SHIPPED_WEIGHTS.name} (shipped)"
+SHIPPED_SEGMENTER_NAME = f"{SHIPPED_SEGMENTER.name} (shipped)"
+
+
+def register_folders() -> None:
+    """Makes models/jores and models/jores_segmenters known, beside what extra_model_paths.yaml may have said."""
+    for category in (BUNDLES, SEGMENTERS):
+        folder_paths.add_model_folder_path(category, str(Path(folder_paths.models_dir) / category))
+    # A category starts without extensions, which would list every file in the folder.
+    folder_paths.folder_names_and_paths[BUNDLES] = (folder_paths.get_folder_paths(BUNDLES), {".safetensors"})
+
+
+def bundle_names() -> list[str]:
+    return [SHIPPED_BUNDLE_NAME, *folder_paths.get_filename_list(BUNDLES)]
+
+
+def bundle_path(name: str) -> Path:
+    if name == SHIPPED_BUNDLE_NAME:
+        return SHIPPED_WEIGHTS
+    return Path(folder_paths.get_full_path_or_raise(BUNDLES, name))
+
+
+def segmenter_names() -> list[str]:
+    return [SHIPPED_SEGMENTER_NAME, *sorted(_segmenter_folders())]
+
+
+def segmenter_path(name: str) -> Path:
+    if name == SHIPPED_SEGMENTER_NAME:
+        return SHIPPED_SEGMENTER
+    folders = _segmenter_folders()
+    if name not in folders:  # names come from outside: only what the menu lists is opened
+        raise ValueError(f"Load Segmenter: there is no folder '{name}' with a config.json under models/{SEGMENTERS}")
+    return folders[name]
+
+
+@functools.lru_cache(maxsize=1)
+def class_names() -> tuple[str, ...]:
+    """ADE20K's 150 class names, as the shipped segmenter spells them."""
+    id2label = json.loads((SHIPPED_SEGMENTER / "config.json").read_text("utf-8"))["id2label"]
+    return ade20k_labels({int(index): name for index, name in id2label.items()})[0]
+
+
+def file_stamp(path: Path) -> str:
+    """Changes when a file or a model folder's weights are replaced, so that the host loads them again."""
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    return "|".join(f"{f}:{f.stat().st_mtime_ns}:{f.stat().st_size}" for f in files if f.exists())
+
+
+def _segmenter_folders() -> dict[str, Path]:
+    """Folders that hold a config.json, at most two levels down, as Hugging Face repositories are kept."""
+    found = {}
+    for root in map(Path, folder_paths.get_folder_paths(SEGMENTERS)):
+        for pattern in ("*/config.json", "*/*/config.json"):
+            found |= {path.parent.relative_to(root).as_posix(): path.parent for path in root.glob(pattern)}
+    return found

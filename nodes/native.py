@@ -1,0 +1,149 @@
+"""The diffusion UNet as a native MODEL: stock samplers, previews, LoRA and offloading work on it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import comfy.conds
+import comfy.model_base
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.ops
+import comfy.supported_models_base
+import torch
+from torch import Tensor
+
+from ..jores.checkpoint import load_bundle
+from ..jores.config import DenoiserConfig, JoReSConfig
+from ..jores.diffusion.schedule import NoiseSchedule
+from ..jores.nets.denoiser import DenoisingUNet
+from .budget import denoiser_bytes, refinement_bytes
+from .conds import CoarseMap, CoarseMaps
+from .latents import PixelSpace
+from .patchers import Adjusted
+from .pictures import shown_size
+from .sampling import model_sampling
+
+CONDITION_KEY, SEMANTIC_KEY = "jores_condition", "jores_semantic"  # in the conditioning's dictionary
+LoadedPatcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+
+
+class JoReSModelConfig(comfy.supported_models_base.BASE):
+    unet_config: dict[str, Any] = {}
+    unet_extra_config: dict[str, Any] = {}
+    latent_format = PixelSpace
+    # A dark picture at 5 % brightness loses a quarter of an 8-bit level to bfloat16, and is then brightened; the UNet
+    # is small enough for float32. ComfyUI's --fp16-unet and --bf16-unet still override this.
+    supported_inference_dtypes = [torch.float32]
+
+    def inpaint_model(self) -> bool:
+        return False
+
+
+class NativeUNet(DenoisingUNet):
+    """`DenoisingUNet` behind the host's calling convention."""
+
+    def __init__(self, config: DenoiserConfig, *, dtype: torch.dtype, device: Any, operations: Any) -> None:
+        super().__init__(config, operations=operations, device=device, dtype=dtype)
+        self.dtype = dtype
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        *,
+        jores_features: list[Tensor],
+        jores_semantics: Tensor | None = None,
+        **_unused: Any,
+    ) -> Tensor:
+        """x (B, 10, H, W): x_t, then low, R' and L' from c_concat; timesteps (B,): sqrt(alpha_bar) by now."""
+        x_t, low, reflectance, illumination = x.split((3, 3, 3, 1), 1)
+        features = tuple(jores_features)
+        return super().forward(x_t, timesteps, low, reflectance, illumination, features, jores_semantics)
+
+
+class JoReSDiffusion(comfy.model_base.BaseModel):
+    def __init__(self, model_config: JoReSModelConfig, jores: JoReSConfig, device: Any = None) -> None:
+        kind = (
+            comfy.model_base.ModelType.V_PREDICTION
+            if jores.schedule.prediction == "v"
+            else comfy.model_base.ModelType.EPS
+        )
+        super().__init__(model_config, kind, device=device, unet_model=NativeUNet)
+        self.jores, self.schedule = jores, NoiseSchedule(jores.schedule)
+        self.model_sampling = model_sampling(jores.schedule)
+        self.noise_levels = self.schedule.alphas_cumprod.sqrt().float()
+
+    def process_timestep(self, timestep: Tensor, **_kwargs: Any) -> Tensor:
+        """The host's index 0..T-1 -> noise level sqrt(alpha_bar), the library's own to the last bit."""
+        index = timestep.round().long().clamp(0, len(self.noise_levels) - 1)
+        return self.noise_levels.to(timestep.device)[index]
+
+    def noise_level(self, sigma: Tensor) -> Tensor:
+        return self.process_timestep(self.model_sampling.timestep(sigma).float())
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
+        adjusted, noise = kwargs.get(CONDITION_KEY), kwargs["noise"]
+        if adjusted is None:
+            raise ValueError(
+                "The JoReS model was given a conditioning that carries no picture (a text prompt?). "
+                "Connect positive and negative of 'Condition JoReS Diffusion'."
+            )
+        self._check(adjusted, noise)
+        condition, (height, width) = adjusted.condition, adjusted.condition.size
+        maps = torch.cat([adjusted.low, condition.reflectance, condition.illumination], 1)  # (B, 7, H, W)
+        padded = (math.ceil(height / 16) * 16, math.ceil(width / 16) * 16)
+        conds = {
+            "c_concat": comfy.conds.CONDNoiseShape(maps.to(kwargs["device"])),
+            "jores_features": CoarseMaps([f.to(kwargs["device"]) for f in condition.features], padded),
+        }
+        prior = kwargs.get(SEMANTIC_KEY)
+        if prior is not None:
+            conds["jores_semantics"] = CoarseMap(prior.probabilities.to(kwargs["device"]), (height, width))
+        return conds
+
+    def memory_required(self, input_shape: list[int], cond_shapes: Any = None) -> float:
+        """Bytes of the UNet, or of RNet if that needs more: stock samplers run it in between (see fewstep.py)."""
+        pixels = input_shape[0] * math.prod(input_shape[2:])
+        return max(denoiser_bytes(self.jores.denoiser, pixels), refinement_bytes(self.jores.refinement, pixels))
+
+    def _check(self, adjusted: Adjusted, noise: Tensor) -> None:
+        condition = adjusted.condition
+        if tuple(noise.shape[-2:]) != condition.size or noise.shape[1] != 3:
+            raise ValueError(
+                f"The JoReS model's latent is {shown_size(noise)} with {noise.shape[1]} channels, its conditioning "
+                f"was made "
+                f"from a picture of {shown_size(condition.reflectance)}. Connect the latent of 'Condition JoReS "
+                f"Diffusion': "
+                "this model works on pixels, Empty Latent Image does not fit."
+            )
+        check_same_model(self.jores.denoiser.feature_widths, adjusted, "The JoReS model")
+
+
+def check_same_model(feature_widths: tuple[int, ...], adjusted: Adjusted, what: str) -> None:
+    given = tuple(f.shape[1] for f in adjusted.condition.features)
+    if given != tuple(feature_widths):
+        raise ValueError(
+            f"{what} expects features of {tuple(feature_widths)} channels, the condition has {given}: it was made by "
+            f"another "
+            "JoReS model. Use one 'Load JoReS Model' for the whole graph."
+        )
+
+
+def load_native(path: Path) -> comfy.model_patcher.ModelPatcher:
+    """MODEL of a bundle's UNet. Raises CheckpointError."""
+    nets = load_bundle(path, parts=("denoiser",), operations=comfy.ops.manual_cast)
+    weights = nets.denoiser.state_dict()
+    load, offload = mm.get_torch_device(), mm.unet_offload_device()
+    config = JoReSModelConfig({"config": nets.config.denoiser})
+    count = sum(w.numel() for w in weights.values())
+    dtype = mm.unet_dtype(load, count, config.supported_inference_dtypes)
+    config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, load, config.supported_inference_dtypes))
+    model = JoReSDiffusion(config, nets.config, device=offload)
+    model.diffusion_model.load_state_dict(weights)
+    return LoadedPatcher(model, load_device=load, offload_device=offload)

@@ -1,0 +1,54 @@
+"""The host's IMAGE and MASK (BHWC, BHW) to the library's BCHW and back; what cannot be worked on is refused here."""
+
+from __future__ import annotations
+
+import comfy.model_management as mm
+import torch
+from torch import Tensor
+
+
+def from_image(image: Tensor, node: str, name: str = "image") -> Tensor:
+    """(B, H, W, 1 | 3 | 4) -> float32 view or copy (B, 3 | 4, H, W); grey becomes RGB.
+
+    Raises ValueError that names `node` and the input `name` for an empty batch, other channels, NaN or infinity.
+    """
+    shape = tuple(image.shape)
+    if image.ndim != 4 or shape[-1] not in (1, 3, 4):
+        raise ValueError(f"{node}: {name} must be (batch, height, width, 1, 3 or 4 channels), not {shape}")
+    if image.numel() == 0:
+        raise ValueError(f"{node}: {name} of shape {shape} is empty: there is no picture to work on")
+    if not all(bool(torch.isfinite(bound)) for bound in image.aminmax()):
+        raise ValueError(f"{node}: {name} holds NaN or infinite pixels: find the node before that made them")
+    pixels = image.movedim(-1, 1).float()
+    return pixels.expand(-1, 3, -1, -1) if shape[-1] == 1 else pixels
+
+
+def from_mask(mask: Tensor | None, count: int, size: tuple[int, int], node: str, name: str = "mask") -> Tensor | None:
+    """(B, H, W) or (H, W) -> (count, 1, H, W) in [0, 1]; one mask serves all pictures. None stays None."""
+    if mask is None:
+        return None
+    mask = mask.reshape(-1, *mask.shape[-2:])
+    if tuple(mask.shape[-2:]) != tuple(size):
+        height, width = mask.shape[-2:]
+        raise ValueError(
+            f"{node}: {name} is {width}x{height} (width x height), but the picture is {size[1]}x{size[0]}: "
+            "give it the picture's size"
+        )
+    if len(mask) not in (1, count):
+        raise ValueError(f"{node}: {name} holds {len(mask)} masks for {count} pictures: give one, or one for each")
+    return mask[:, None].float().clamp(0, 1).expand(count, -1, -1, -1)
+
+
+def to_image(pictures: Tensor) -> Tensor:
+    """(B, C, H, W) -> IMAGE on the host's device for results."""
+    return pictures.movedim(1, -1).to(mm.intermediate_device(), torch.float32).contiguous()
+
+
+def to_mask(maps: Tensor) -> Tensor:
+    """(B, 1, H, W) -> MASK (B, H, W)."""
+    return maps[:, 0].to(mm.intermediate_device(), torch.float32)
+
+
+def shown_size(x: Tensor) -> str:
+    """ "600x400", width first as people say it, of a (..., H, W) tensor."""
+    return f"{x.shape[-1]}x{x.shape[-2]}"

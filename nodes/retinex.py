@@ -1,0 +1,127 @@
+"""Decompose Retinex, Adjust Retinex Condition: the learning stage's two nets."""
+
+from __future__ import annotations
+
+import comfy.model_management as mm
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..jores import pipeline
+from ..jores.conditions import RetinexMaps, join_frames
+from .budget import retinex_bytes
+from .patchers import Adjusted, NetPatchers, each_frame, memory_advice
+from .pictures import from_image, from_mask, shown_size, to_image, to_mask
+from .schema import LOW_LIGHT, Condition, Nets, Retinex, exposure_input, node_schema
+
+
+class JoReSDecompose(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="JoReSDecompose",
+            display_name="Decompose Retinex",
+            description="Splits a picture into reflectance R (colours without light) and illumination L (the light "
+            "alone). "
+            "R x L is the picture again.",
+            search_aliases=["retinex", "reflectance", "illumination", "intrinsic", "relight", "DNet", "JoReS"],
+            inputs=[
+                Nets.Input("nets", tooltip="From 'Load JoReS Model'."),
+                io.Image.Input(
+                    "image",
+                    tooltip="The dark picture, or a batch of them. Grey and RGBA pictures are fine.",
+                ),
+            ],
+            outputs=[
+                Retinex.Output(
+                    "jores_retinex", display_name="retinex",
+                    tooltip="R and L, for 'Adjust Retinex Condition'.",
+                ),
+                io.Image.Output(
+                    "out_reflectance", display_name="reflectance",
+                    tooltip="R, with all the picture's noise.",
+                ),
+                io.Mask.Output(
+                    "out_illumination", display_name="illumination",
+                    tooltip="L: where the light falls, 0..1.",
+                ),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, nets: NetPatchers, image: Tensor) -> io.NodeOutput:
+        pixels = from_image(image, "Decompose Retinex")[:, :3]
+        with memory_advice("Decompose Retinex", shown_size(pixels)):
+            dnet = nets.load(retinex_bytes(nets.config, pixels[0, 0].numel()), "decomposition")
+            frames = each_frame(
+                len(pixels),
+                lambda i: pipeline.decompose(dnet, on_device(pixels[i : i + 1])).to(mm.intermediate_device()),
+            )
+        maps = join_frames(frames)
+        return io.NodeOutput(maps, to_image(maps.reflectance), to_mask(maps.illumination))
+
+
+class JoReSAdjust(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="JoReSAdjust",
+            display_name="Adjust Retinex Condition",
+            description="Cleans the reflectance, lifts the illumination, and makes the condition of the diffusion. "
+            "R' x L' is already a brightened picture; the diffusion adds what it lacks.",
+            search_aliases=[*LOW_LIGHT, "retinex", "ANet"],
+            inputs=[
+                Nets.Input("nets", tooltip="From 'Load JoReS Model'."),
+                Retinex.Input("retinex", tooltip="R and L from 'Decompose Retinex'."),
+                exposure_input(),
+                io.Float.Input(
+                    "denoise", default=1.0, min=0.0, max=1.0, step=0.01,
+                    tooltip="How much of the cleaning of R is used: 1 = all of it, 0 = R as it was, with its noise.",
+                ),
+                io.Mask.Input(
+                    "illumination", optional=True,
+                    tooltip="Light of your own instead of L', white = fully lit: paint it, or edit L' and feed it "
+                    "back. "
+                    "It must have the picture's size. 'exposure' then only colours the features.",
+                ),
+            ],
+            outputs=[
+                Condition.Output(
+                    "jores_condition", display_name="condition",
+                    tooltip="For 'Condition JoReS Diffusion' and 'Apply RNet Refinement'. It carries the picture too.",
+                ),
+                io.Image.Output("out_reflectance", display_name="reflectance", tooltip="R': the cleaned reflectance."),
+                io.Mask.Output("out_illumination", display_name="illumination", tooltip="L': the lifted light, 0..1."),
+                io.Image.Output(
+                    "out_preview", display_name="preview",
+                    tooltip="R' x L': the brightened picture so far.",
+                ),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls,
+        nets: NetPatchers,
+        retinex: RetinexMaps,
+        exposure: float,
+        denoise: float,
+        illumination: Tensor | None = None,
+    ) -> io.NodeOutput:
+        node, count = "Adjust Retinex Condition", len(retinex.reflectance)
+        light = from_mask(illumination, count, retinex.size, node, "illumination")
+
+        def adjust(i: int):
+            maps, own = retinex.frame(i).to(mm.get_torch_device()), None if light is None else light[i : i + 1]
+            condition = pipeline.adjust(anet, maps, exposure=exposure or None, denoise=denoise, illumination=own)
+            return condition.to(mm.intermediate_device())
+
+        with memory_advice(node, shown_size(retinex.reflectance)):
+            anet = nets.load(retinex_bytes(nets.config, retinex.reflectance[0, 0].numel()), "adjustment")
+            condition = join_frames(each_frame(count, adjust))
+        reflectance, lifted = to_image(condition.reflectance), to_mask(condition.illumination)
+        return io.NodeOutput(Adjusted(condition, retinex.picture), reflectance, lifted, to_image(condition.picture))
+
+
+def on_device(pixels: Tensor) -> Tensor:
+    return pixels.to(mm.get_torch_device(), torch.float32)

@@ -1,0 +1,65 @@
+"""What the schemas share: the pack's own wire types, its category, and fields that only newer hosts know."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+from comfy_api.latest import io
+
+CATEGORY = "image/low light (JoReS-Diff)"
+
+Nets = io.Custom("JORES_NETS")  # patchers.NetPatchers
+Retinex = io.Custom("JORES_RETINEX")  # jores.conditions.RetinexMaps: R (B, 3, H, W), L (B, 1, H, W) in [0, 1]
+Condition = io.Custom("JORES_CONDITION")  # patchers.Adjusted: jores.conditions.RetinexCondition + the dark picture
+Segmenter = io.Custom("JORES_SEGMENTER")  # ModelPatcher of a jores.nets.segmentation.Segmenter
+Semantic = io.Custom("JORES_SEMANTIC")  # jores.conditions.SemanticPrior: (B, 150, h, w)
+
+MAX_SEED = 0xFFFFFFFFFFFFFFFE  # fresh noise (eta > 0) is drawn from seed + 1
+LOW_LIGHT = ["low light", "dark", "night", "brighten", "underexposed", "exposure", "denoise", "JoReS"]
+
+_SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
+ADVANCED = {"advanced": True} if "advanced" in inspect.signature(io.Float.Input).parameters else {}
+"""Keyword for inputs that few people need: newer hosts fold them away."""
+
+
+def node_schema(**fields: Any) -> io.Schema:
+    """`io.Schema` of the fields that this host knows; older ones lack search_aliases and the like."""
+    return io.Schema(**{"category": CATEGORY, **{k: v for k, v in fields.items() if k in _SCHEMA_FIELDS}})
+
+
+def exposure_input() -> io.Float.Input:
+    return io.Float.Input(
+        "exposure", default=0.0, min=0.0, max=1.0, step=0.01,
+        tooltip="How bright the result should be on average: 0 = automatic (the model proposes it from the picture), "
+        "0.2 a night that stays night, 0.45 daylight, 1 white.",
+    )  # fmt: skip
+
+
+def steps_input() -> io.Int.Input:
+    return io.Int.Input(
+        "steps", default=4, min=1, max=100,
+        tooltip="Diffusion steps. 4 is what the model is tuned for; 1 or 2 are quick looks. Time grows with the steps.",
+    )  # fmt: skip
+
+
+def seed_input() -> io.Int.Input:
+    return io.Int.Input(
+        "seed", default=0, min=0, max=MAX_SEED, control_after_generate=True,
+        tooltip="Seed of the start noise. The same seed gives the same picture; all frames of a batch share the noise.",
+    )  # fmt: skip
+
+
+def strength_input() -> io.Float.Input:
+    return io.Float.Input(
+        "strength", default=1.0, min=0.0, max=1.0, step=0.01,
+        tooltip="Mixes the result with the original: 1 = the enhancement, 0 = the original, bit by bit.",
+    )  # fmt: skip
+
+
+def mask_input() -> io.Mask.Input:
+    return io.Mask.Input(
+        "mask", optional=True,
+        tooltip="Where to enhance (white). Where it is black the original's pixels stay as they are, bit by bit.",
+    )  # fmt: skip

@@ -1,0 +1,84 @@
+"""Segment Semantic Prior: what is where in a dark picture."""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+
+import comfy.model_management as mm
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..jores import pipeline
+from ..jores.conditions import SemanticPrior, join_frames, resize_map
+from .budget import SEGMENTER
+from .files import class_names
+from .patchers import each_frame
+from .pictures import from_image, to_image, to_mask
+from .retinex import on_device
+from .schema import Segmenter, Semantic, node_schema
+
+GOLDEN = 0.618034
+
+
+class JoReSSegment(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="JoReSSegment",
+            display_name="Segment Semantic Prior",
+            description="Finds what is where in a dark picture (150 ADE20K classes): the diffusion's semantic prior, "
+            "and a "
+            "mask of any class for your own use.",
+            search_aliases=["segmentation", "mask by class", "ADE20K", "semantic", "JoReS"],
+            inputs=[
+                Segmenter.Input("segmenter", tooltip="From 'Load Semantic Segmenter'."),
+                io.Image.Input(
+                    "image",
+                    tooltip="The dark picture as it is: it is brightened for the segmenter inside.",
+                ),
+                io.Combo.Input(
+                    "class_name", options=list(class_names()), default="sky",
+                    tooltip="The class that the mask shows. It has no influence on the semantic prior.",
+                ),
+            ],
+            outputs=[
+                Semantic.Output("jores_semantic", display_name="semantic", tooltip="For 'Condition JoReS Diffusion'."),
+                io.Image.Output(
+                    "out_map", display_name="class map",
+                    tooltip="The likeliest class of each place, in colours.",
+                ),
+                io.Mask.Output("out_mask", display_name="class mask", tooltip="How likely the chosen class is, 0..1."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, segmenter: ModelPatcher, image: Tensor, class_name: str) -> io.NodeOutput:
+        pixels = from_image(image, "Segment Semantic Prior")[:, :3]
+        mm.load_models_gpu([segmenter], memory_required=SEGMENTER, force_full_load=True)
+        frames = each_frame(
+            len(pixels),
+            lambda i: pipeline.segment(segmenter.model, on_device(pixels[i : i + 1])).to(mm.intermediate_device()),
+        )
+        prior: SemanticPrior = join_frames(frames)
+        index = class_names().index(class_name)  # every segmenter has ADE20K's order, whatever its spelling
+        chosen = resize_map(prior.probabilities[:, index : index + 1], prior.size)
+        return io.NodeOutput(prior, to_image(coloured(prior)), to_mask(chosen))
+
+
+def coloured(prior: SemanticPrior) -> Tensor:
+    """(B, 3, H, W) in [0, 1]: the likeliest class of each cell in its colour, black where it is none of the 150."""
+    p = prior.probabilities
+    rest = (1 - p.sum(1, keepdim=True)).clamp_min(0)
+    best = torch.cat([p, rest], 1).argmax(1)  # (B, h, w)
+    colours = torch.tensor(class_colours(), device=p.device)[best].movedim(-1, 1)  # (B, 3, h, w)
+    return torch.nn.functional.interpolate(colours, size=prior.size, mode="nearest-exact")
+
+
+@functools.lru_cache(maxsize=1)
+def class_colours() -> tuple[tuple[float, float, float], ...]:
+    """150 colours that are far apart for neighbouring classes, then black."""
+    colours = [colorsys.hsv_to_rgb(i * GOLDEN % 1, 0.45 + 0.5 * (i % 3) / 2, 0.95 - 0.3 * (i % 2)) for i in range(150)]
+    return (*colours, (0.0, 0.0, 0.0))

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -173,7 +174,7 @@ def demo(image: Path | None) -> Path:
             raise HostError(f"{server.log_tail()}\n{error}") from error
         print(f"\ndone in {time.monotonic() - start:.1f} s", flush=True)
         OUTPUT.mkdir(exist_ok=True)
-        sheet = OUTPUT / f"{before.stem}-before-after-{time.strftime('%Y%m%d-%H%M%S')}.png"
+        sheet = OUTPUT / f"{before.stem.removesuffix('.input')}-before-after-{time.strftime('%Y%m%d-%H%M%S')}.png"
         run(PYTHON, HELPERS / "before_after.py", before, after, sheet)
     return sheet
 
@@ -227,6 +228,7 @@ def main(argv: list[str]) -> int:
     options, rest = parser.parse_known_args(argv)
     if rest and options.command != "test":
         parser.error(f"unknown arguments: {' '.join(rest)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that the host is stopped too
     try:
         if options.command == "setup":
             print(f"ready: {PYTHON} and ComfyUI in {setup()}")

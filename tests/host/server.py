@@ -119,6 +119,8 @@ def prepare_base(base: Path, pack: Path = PACK, *, copy: bool = False) -> Path:
 def claim_port(port: int = 0) -> int:
     """Return `port`, or with 0 any free one. Raises HostError when another program has it."""
     with socket.socket() as probe:
+        if os.name != "nt":  # as the host does: a port that was just given up is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:

@@ -49,8 +49,9 @@ class ExposureHead(nn.Module):
 class AdjustmentNet(nn.Module):
     """RetinexMaps -> RetinexCondition. Computed once per picture: independent of the diffusion step.
 
-    R' = R + residual, L' = gain * L + residual, on a U-shape folded by space-to-depth 2. The trunk is told the exposure
-    to aim at and the gain that takes the picture there, so that brightness is a dial and not a guess of the trunk.
+    R' = keep_R * R + residual and L' = keep_L * gain * L + residual, with gates in (0, 2) per pixel: where R is mostly
+    noise, closing a gate is easier than predicting the noise. A U-shape folded by space-to-depth 2. The trunk is told the
+    exposure to aim at and the gain that takes the picture there, so that brightness is a dial and not a guess of the trunk.
     """
 
     multiple_of = 16
@@ -67,7 +68,7 @@ class AdjustmentNet(nn.Module):
         self.downs = nn.ModuleList(operations.Conv2d(a, b, 2, stride=2, **factory) for a, b in pairs)
         self.ups = nn.ModuleList(Upsample(b, a, **kw) for a, b in pairs)
         self.decoders = nn.ModuleList(Stack(a, n, emb, **kw) for (a, _), n in zip(pairs, config.decoder, strict=True))
-        self.head = zero_(operations.Conv2d(widths[0], 4 * 4, 3, padding=1, **factory))
+        self.head = zero_(operations.Conv2d(widths[0], 6 * 4, 3, padding=1, **factory))
 
     def propose_exposure(self, images: Tensor) -> Tensor:
         """Mean luma (B,) that the result should have, from whole pictures (B, 3, H, W)."""
@@ -89,10 +90,11 @@ class AdjustmentNet(nn.Module):
         log = (picture + 1 / 512).log() / 3 + 1
         x = F.pixel_unshuffle(torch.cat([r, light.sqrt(), lifted, bright, log], 1), 2)  # (B, 44, H/2, W/2)
         scalars = torch.stack([exposure.float() * 8, gain.float().log() * 2], 1)
-        features, residual = self._trunk(x, self.embed(scalars, r.dtype))
-        residual = F.pixel_shuffle(residual, 2)                            # (B, 4, H, W)
-        reflectance = crop_to(r + residual[:, :3], maps.size)
-        illumination = crop_to(lifted + residual[:, 3:], maps.size)
+        features, out = self._trunk(x, self.embed(scalars, r.dtype))
+        out = F.pixel_shuffle(out, 2)                                      # (B, 6, H, W)
+        keep = 2 * out[:, 4:].sigmoid()                                    # 1 at the start; 0 drops what is only noise
+        reflectance = crop_to(r * keep[:, :1] + out[:, :3], maps.size)
+        illumination = crop_to(lifted * keep[:, 1:] + out[:, 3:4], maps.size)
         if clamp:
             reflectance, illumination = reflectance.clamp(0, 1), illumination.clamp(0, 1)
         return RetinexCondition(reflectance, illumination, features, exposure)

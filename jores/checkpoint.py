@@ -117,7 +117,7 @@ def held_parts(path: str | Path) -> tuple[str, ...]:
 
 def _open(path: Path) -> Any:
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file. Put a JoReS .safetensors bundle there, or choose the shipped one.")
+        raise CheckpointError(f"{path}: no such file. Put a JoReS bundle there, or choose the shipped one.")
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
@@ -141,5 +141,5 @@ def _load_part(path: Path, name: str, part: nn.Module, tensors: dict[str, torch.
     if missing or surplus or wrong:
         found = [f"{len(v)} {what} (first: {v[0]})" for what, v in
                  (("missing", missing), ("unknown", surplus), ("of another shape", wrong)) if v]  # fmt: skip
-        raise CheckpointError(f"{path}: its {name} weights do not fit its config: {', '.join(found)}. Download it again.")
+        raise CheckpointError(f"{path}: its {name} weights do not fit its config: {', '.join(found)}. Get it again.")
     part.load_state_dict(tensors)

@@ -87,7 +87,7 @@ class JoReSConfig:
         given = self.adjustment.widths[1:]
         for part in (self.denoiser, self.refinement):
             if len(given) != FEATURE_LEVELS or tuple(part.feature_widths) != tuple(given):
-                raise ValueError(f"feature_widths {part.feature_widths} must be ANet's {FEATURE_LEVELS} lower widths {given}")
+                raise ValueError(f"feature_widths {part.feature_widths} must be ANet's lower widths {given}")
         if self.denoiser.picture_skip and self.schedule.prediction != "v":
             raise ValueError("picture_skip is defined for prediction 'v' only")
 
@@ -101,7 +101,8 @@ class JoReSConfig:
             parts = {f.name: values[f.name] for f in fields(cls) if f.name in values}
             for name, part_type in _PARTS.items():
                 if name in parts:
-                    parts[name] = part_type(**{k: tuple(v) if isinstance(v, list) else v for k, v in parts[name].items()})
+                    entries = {k: tuple(v) if isinstance(v, list) else v for k, v in parts[name].items()}
+                    parts[name] = part_type(**entries)
             return cls(**parts)
         except (TypeError, AttributeError) as error:
             raise ValueError(f"not a JoReS config: {error}") from error

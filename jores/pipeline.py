@@ -141,11 +141,10 @@ def sample(
     def rnet(x0: Tensor, alpha_bar: float) -> Tensor:
         return nets.refinement(x0, level(alpha_bar), r, light, features)
 
-    generator = torch.Generator("cpu").manual_seed(seed + 1)
+    fresh = torch.Generator("cpu").manual_seed(seed + 1)
     noise = start_noise((1, *low.shape[1:]), seed, low).expand_as(low)
-    return ddim_sample(
-        denoise, noise, schedule, steps, eta=eta, refine=rnet if refine else None, generator=generator, callback=callback
-    )
+    refiner = rnet if refine else None
+    return ddim_sample(denoise, noise, schedule, steps, eta=eta, refine=refiner, generator=fresh, callback=callback)
 
 
 @torch.inference_mode()

@@ -87,7 +87,7 @@ def test_refinement_runs_at_every_step_and_reaches_the_next_one():
     out = ddim_sample(denoise, noise, COMPACT, 4, refine=refine)
     assert calls == [COMPACT.alpha_bar(t) for t in COMPACT.timesteps(4)]
     assert torch.equal(out, torch.full_like(out, 0.5))
-    plain = [m for m in seen]
+    plain = list(seen)
     seen.clear()
     ddim_sample(denoise, noise, COMPACT, 4)
     assert seen[0] == plain[0] and seen[1] != plain[1]

@@ -12,6 +12,7 @@ from jores.checkpoint import build
 from jores.config import PRESETS, AdjustmentConfig, DecompositionConfig, DenoiserConfig, JoReSConfig, RefinementConfig
 from jores.nets.decomposition import FLOOR, neighbourhood_max
 
+OPTIONS = {"refine": 1, "structure": 0, "unet_structure": 0, "prior_dropout": 0, "start_share": 0.2, "retouch": 0.2}
 F_WIDTHS = (16, 16, 24)
 TINY = JoReSConfig(
     "tiny",
@@ -107,8 +108,7 @@ def test_the_paper_preset_builds_samples_and_takes_a_training_step_at_a_tiny_siz
     )
     nets = shaken(small)
     assert pipeline.enhance(torch.rand(1, 3, 18, 21) * 0.1, nets).shape == (1, 3, 18, 21)
-    options = {"refine": 1, "structure": 0.3, "unet_structure": 0.3, "prior_dropout": 0, "start_share": 0.1, "retouch": 0.2}
-    objective = DiffusionObjective(nets, options)
+    objective = DiffusionObjective(nets, {**OPTIONS, "structure": 0.3, "unet_structure": 0.3})
     terms = objective(batch())
     terms["loss"].backward()
     assert all(p.grad is not None for n, p in nets.denoiser.named_parameters() if "semantic" not in n)
@@ -118,8 +118,7 @@ def test_rnet_gets_no_gradient_into_the_unet():
     from jores.training.diffuse import DiffusionObjective
 
     nets = shaken(TINY)
-    options = {"refine": 1, "structure": 0, "unet_structure": 0, "prior_dropout": 0, "start_share": 0.2, "retouch": 0}
-    terms = DiffusionObjective(nets, options)(batch())
+    terms = DiffusionObjective(nets, OPTIONS)(batch())
     terms["refinement"].backward()
     assert all(p.grad is None for p in nets.denoiser.parameters())
     assert any(p.grad is not None and p.grad.any() for p in nets.refinement.parameters())

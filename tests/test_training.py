@@ -78,7 +78,7 @@ def test_a_run_cut_in_two_equals_one_that_was_not(data, recipe, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     run(data, recipe, whole, "decompose", "--mixed-precision", "no")
     run(data, recipe, cut, "decompose", "--mixed-precision", "no", "--steps", 6, "--stop-after", 3)
-    assert not _state(cut, "step") == 6
+    assert _state(cut, "step") == 3
     run(data, recipe, cut, "decompose", "--mixed-precision", "no")
     a, b = (load_bundle(p / "decompose.safetensors", parts=("decomposition",)).decomposition for p in (whole, cut))
     for x, y in zip(a.parameters(), b.parameters(), strict=True):
@@ -99,10 +99,11 @@ def test_every_stage_trains_on_two_processes_and_hands_on_what_the_next_one_need
     run(data, recipe, tmp_path / "f", "diffuse", "--init", tmp_path / "a/adjust.safetensors")
     final = tmp_path / "f/diffuse.safetensors"
     config, metadata = read_header(final)
-    assert config == TINY and [r["stage"] for r in json.loads(metadata["training"])] == ["decompose", "adjust", "diffuse"]
+    stages = [record["stage"] for record in json.loads(metadata["training"])]
+    assert config == TINY and stages == ["decompose", "adjust", "diffuse"]
     load_bundle(final)
-    for name in ("train.csv", "validation.csv", "contact_sheet.png", "tensorboard"):
-        assert (tmp_path / "f" / name).exists() or name == "train.csv"
+    for name in ("validation.csv", "contact_sheet.png", "tensorboard"):
+        assert (tmp_path / "f" / name).exists()
 
 
 def test_a_stage_without_what_it_needs_says_so(data, recipe, tmp_path):

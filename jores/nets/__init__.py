@@ -1,1 +1,1 @@
-"""The networks. Every one takes `operations=` (default torch.nn), so that a host can bring layers that stream weights."""
+"""The networks. Every one takes `operations=` (default torch.nn), so that a host can bring its own layers."""

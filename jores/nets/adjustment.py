@@ -50,8 +50,8 @@ class AdjustmentNet(nn.Module):
     """RetinexMaps -> RetinexCondition. Computed once per picture: independent of the diffusion step.
 
     R' = keep_R * R + residual and L' = keep_L * gain * L + residual, with gates in (0, 2) per pixel: where R is mostly
-    noise, closing a gate is easier than predicting the noise. A U-shape folded by space-to-depth 2. The trunk is told the
-    exposure to aim at and the gain that takes the picture there, so that brightness is a dial and not a guess of the trunk.
+    noise, closing a gate is easier than predicting the noise. A U-shape folded by space-to-depth 2. The trunk is told
+    the exposure to aim at and the gain that takes the picture there: brightness is a dial, not a guess of the trunk.
     """
 
     multiple_of = 16

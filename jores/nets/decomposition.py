@@ -47,13 +47,14 @@ class DecompositionNet(nn.Module):
         e = self.encoder(self.stem(features))                              # (B, w, H/2, W/2)
         m = self.middle(self.down(e))                                      # (B, 2w, H/4, W/4)
         gate = F.pixel_shuffle(self.head(self.decoder(e + self.up(m))), 2).sigmoid()
-        illumination = (brightest + (neighbourhood_max(brightest) - brightest).clamp_min(0) * gate.to(x.dtype)).clamp_min(FLOOR)
+        room = (neighbourhood_max(brightest) - brightest).clamp_min(0)
+        illumination = (brightest + room * gate.to(x.dtype)).clamp_min(FLOOR)
         illumination = crop_to(illumination, image.shape[-2:])
         return RetinexMaps(image / illumination, illumination)
 
 
 def neighbourhood_max(x: Tensor) -> Tensor:
-    """Smooth upper envelope of (B, 1, H, W): grey dilation by a REACH x REACH square, then a tent blur no wider than it.
+    """Smooth upper envelope of (B, 1, H, W): grey dilation by a REACH x REACH square, then a tent blur.
 
     Never below x: every pixel that the blur averages has x within its own dilation window.
     """

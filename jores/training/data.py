@@ -1,8 +1,8 @@
 """Training pictures: read once into memory as uint8, cut and augmented per step from an explicit generator.
 
 Two sources. Pairs: LOL v1 (`pairs.tsv` with its scene split). Photographs: any folder of well-lit pictures, darkened
-here the way a sensor does it (linearise, shorten the exposure, Poisson-Gaussian noise, quantise), some left as they are,
-so that the nets also learn to leave a good picture alone.
+here the way a sensor does it (linearise, shorten the exposure, Poisson-Gaussian noise, quantise), some left as they
+are, so that the nets also learn to leave a good picture alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def load_pairs(root: Path, split: str | None, max_shift: float = 2.0) -> list[Pair]:
-    """LOL pairs of one split ("train", "val"; None for all), without training pairs misaligned by over `max_shift` px."""
+    """LOL pairs of one split ("train", "val"; None: all), without training pairs misaligned by over `max_shift` px."""
     table = Path(root) / "pairs.tsv"
     if not table.is_file():
         raise ValueError(f"{table} not found: --data must name a folder with pairs.tsv, low/ and high/")

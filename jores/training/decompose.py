@@ -29,7 +29,8 @@ class DecompositionObjective(nn.Module):
         r_low, r_high = dark.reflectance.float(), light.reflectance.float()
         same = F.l1_loss(r_low, r_high)
         cross = F.l1_loss(r_high.detach() * dark.illumination, low) + F.l1_loss(r_low * light.illumination, high)
-        smooth = smoothness_loss(dark.illumination, r_low.detach()) + smoothness_loss(light.illumination, r_high.detach())
+        smooth = smoothness_loss(dark.illumination, r_low.detach())
+        smooth = smooth + smoothness_loss(light.illumination, r_high.detach())
         a, b, c = self.weights
         return {"loss": a * same + b * cross + c * smooth, "same": same, "cross": cross, "smooth": smooth}
 

@@ -39,7 +39,8 @@ class DiffusionObjective(nn.Module):
         dnet, anet = nets.decomposition.requires_grad_(False), nets.adjustment
         joint = options.get("joint")
         self.adjusting = AdjustmentObjective(dnet, anet.requires_grad_(True), joint) if joint else None
-        self.frozen = [dnet, None if joint else anet.requires_grad_(False).eval()]  # a list hides them from the optimiser
+        # A list hides them from the optimiser.
+        self.frozen = [dnet, None if joint else anet.requires_grad_(False).eval()]
 
     @property
     def anet(self) -> nn.Module:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """`minutes` stops a run early (0: never) and shortens the cosine to fit; `validate_minutes` spaces the validations."""
+    """`minutes` stops a run early (0: never) and fits the cosine to that; `validate_minutes` spaces the validations."""
 
     steps: int = 10000
     warmup: int = 200
@@ -134,7 +134,8 @@ class _Run:
             return {}
         rate = self.schedule.get_last_lr()[0]
         logs = {k: float(v.detach()) for k, v in terms.items()}
-        return {**logs, "grad_norm": float(norm), "rate": rate, "seconds": seconds, "data_share": data_seconds / seconds}
+        share = data_seconds / seconds
+        return {**logs, "grad_norm": float(norm), "rate": rate, "seconds": seconds, "data_share": share}
 
     def _validate_and_save(self) -> None:
         self.accelerator.wait_for_everyone()

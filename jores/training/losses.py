@@ -19,8 +19,8 @@ def edge_loss(a: Tensor, b: Tensor) -> Tensor:
 
 
 def smoothness_loss(illumination: Tensor, reflectance: Tensor) -> Tensor:
-    """|grad L| / mean(L) * exp(-10 |grad R|): RetinexNet's structure-aware smoothness (Eq. 5), relative to the picture's
-    own level, or a dark picture's L could be as rough as it likes."""
+    """|grad L| / mean(L) * exp(-10 |grad R|): RetinexNet's structure-aware smoothness (Eq. 5), relative to the
+    picture's own level, or a dark picture's L could be as rough as it likes."""
     illumination = illumination / illumination.detach().mean((1, 2, 3), keepdim=True)
     grey = reflectance.mean(1, keepdim=True)
     pairs = zip(gradients(illumination), gradients(grey), strict=True)

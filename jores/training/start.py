@@ -25,13 +25,12 @@ def run(args: argparse.Namespace) -> Path:
     loop = replace(LoopConfig(**recipe["loop"]), **overrides)
     set_seed(loop.seed)  # the first weights; the loop seeds each process apart
     stage = build_segmenter(args, recipe) if args.stage == "segmenter" else build_stage(args, recipe)
-    return train(
-        stage, loop, args.out, mixed_precision=args.mixed_precision, cpu=args.cpu, stop_after=args.stop_after or loop.steps
-    )
+    last = args.stop_after or loop.steps
+    return train(stage, loop, args.out, mixed_precision=args.mixed_precision, cpu=args.cpu, stop_after=last)
 
 
 def read_recipe(path: Path, stage: str) -> dict[str, Any]:
-    """The stage's part of a recipe file, with what holds for all: `preset`, `header`. Raises ValueError that names the file."""
+    """The stage's part of a recipe file, with what holds for all. Raises ValueError that names the file."""
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {"preset": recipe["preset"], "header": recipe.get("header", {}), **recipe[stage]}

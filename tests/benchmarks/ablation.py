@@ -48,12 +48,14 @@ def blinded(rnet: nn.Module, **switches: bool) -> Iterator[None]:
         del rnet.forward
 
 
-def variants(nets: JoReSNets, segmenter: nn.Module, steps: list[int], low: Tensor, high: Tensor) -> Iterator[tuple[str, Tensor]]:
+def variants(
+    nets: JoReSNets, segmenter: nn.Module, steps: list[int], low: Tensor, high: Tensor
+) -> Iterator[tuple[str, Tensor]]:
     """(name, picture) of every row of the tables, on conditions that are computed once."""
     maps, prior = pipeline.decompose(nets, low), pipeline.segment(segmenter, low)
     condition = pipeline.adjust(nets, maps)
 
-    def run(count: int = 4, c: pipeline.RetinexCondition = condition, p: pipeline.SemanticPrior | None = prior, **kw) -> Tensor:
+    def run(count: int = 4, c=condition, p=prior, **kw) -> Tensor:
         return pipeline.finish(pipeline.sample(nets, c, p, low=low, steps=count, **kw), low)
 
     for count in steps:

@@ -1,4 +1,6 @@
-"""Time and peak memory of the whole pipeline on one picture: python -m tests.benchmarks.speed [--size 600x400 --threads 2].
+"""Time and peak memory of the whole pipeline on one picture.
+
+    python -m tests.benchmarks.speed [--size 600x400 --threads 2]
 
 Absolute figures depend on the machine; the shares of the stages and the ratio to one copy of the picture do less.
 """

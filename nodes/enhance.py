@@ -46,7 +46,9 @@ class JoReSFinish(io.ComfyNode):
                 strength_input(),
                 mask_input(),
             ],
-            outputs=[io.Image.Output("out_image", display_name="image", tooltip="The enhanced picture, at its own size.")],
+            outputs=[
+                io.Image.Output("out_image", display_name="image", tooltip="The enhanced picture, at its own size.")
+            ],
         )  # fmt: skip
 
     @classmethod

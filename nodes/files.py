@@ -31,7 +31,10 @@ def bundle_names() -> list[str]:
 def bundle_path(name: str) -> Path:
     if name == SHIPPED_BUNDLE_NAME:
         return SHIPPED_WEIGHTS
-    return Path(folder_paths.get_full_path_or_raise(BUNDLES, name))
+    path = folder_paths.get_full_path(BUNDLES, name)  # None for names that lead out of the folders, too
+    if path is None:
+        raise ValueError(f"model_name: there is no file '{name}' in models/{BUNDLES}: put it there, or choose another")
+    return Path(path)
 
 
 def segmenter_names() -> list[str]:
@@ -43,7 +46,7 @@ def segmenter_path(name: str) -> Path:
         return SHIPPED_SEGMENTER
     folders = _segmenter_folders()
     if name not in folders:  # names come from outside: only what the menu lists is opened
-        raise ValueError(f"Load Segmenter: there is no folder '{name}' with a config.json under models/{SEGMENTERS}")
+        raise ValueError(f"segmenter_name: there is no folder '{name}' with a config.json in models/{SEGMENTERS}")
     return folders[name]
 
 

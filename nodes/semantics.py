@@ -40,7 +40,7 @@ class JoReSSegment(io.ComfyNode):
                     tooltip="The dark picture as it is: it is brightened for the segmenter inside.",
                 ),
                 io.Combo.Input(
-                    "class_name", options=list(class_names()), default="sky",
+                    "class_name", options=list(class_names()), default="person",
                     tooltip="The class that the mask shows. It has no influence on the semantic prior.",
                 ),
             ],
@@ -56,14 +56,16 @@ class JoReSSegment(io.ComfyNode):
 
     @classmethod
     def execute(cls, segmenter: ModelPatcher, image: Tensor, class_name: str) -> io.NodeOutput:
-        pixels = from_image(image, "Segment Semantic Prior")[:, :3]
+        pixels, names = from_image(image, "Segment Semantic Prior")[:, :3], class_names()
+        if class_name not in names:  # ComfyUI 0.3 does not check the menus of V3 nodes
+            raise ValueError(f"Segment Semantic Prior: class_name '{class_name}' is none of {', '.join(names)}")
         mm.load_models_gpu([segmenter], memory_required=SEGMENTER, force_full_load=True)
         frames = each_frame(
             len(pixels),
             lambda i: pipeline.segment(segmenter.model, on_device(pixels[i : i + 1])).to(mm.intermediate_device()),
         )
         prior: SemanticPrior = join_frames(frames)
-        index = class_names().index(class_name)  # every segmenter has ADE20K's order, whatever its spelling
+        index = names.index(class_name)  # every segmenter has ADE20K's order, whatever its spelling
         chosen = resize_map(prior.probabilities[:, index : index + 1], prior.size)
         return io.NodeOutput(prior, to_image(coloured(prior)), to_mask(chosen))
 

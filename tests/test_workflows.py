@@ -1,0 +1,156 @@
+"""The shipped workflows and the nodes over ComfyUI's own interface: a real server with the shipped weights."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from host.client import Client, PromptError
+from host.refresh_workflows import WORKFLOWS, run_on, to_api
+
+NAMES = ("enhance_low_light", "jores_five_stages")
+NODES = {
+    "JoReSEnhance", "JoReSLoadModel", "JoReSDecompose", "JoReSAdjust", "JoReSLoadSegmenter", "JoReSSegment",
+    "JoReSCondition", "JoReSApplyRefinement", "JoReSSample", "JoReSFinish",
+}  # fmt: skip
+
+
+def api(name: str) -> dict:
+    return json.loads((WORKFLOWS / "api" / f"{name}.json").read_text("utf-8"))
+
+
+def small(name: str, folder: Path, mode: str = "RGB", file: str = "small.png") -> Path:
+    """The workflow's dark picture at 96 pixels, so that a run takes a second."""
+    with Image.open(WORKFLOWS / f"{name}.input.png") as picture:
+        picture = picture.convert(mode)
+        picture.thumbnail((96, 96))
+        picture.save(folder / file)
+    return folder / file
+
+
+def pixels(encoded: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(encoded))).astype(float) / 255
+
+
+def test_the_host_offers_every_node(comfy_client: Client):
+    info = comfy_client.object_info()
+    assert {name for name in info if name.startswith("JoReS")} == NODES
+    for name in NODES:
+        node = info[name]
+        assert node["display_name"].split()[0] in [
+            "Enhance",
+            "Load",
+            "Decompose",
+            "Adjust",
+            "Segment",
+            "Condition",
+            "Apply",
+            "Sample",
+            "Finish",
+        ]
+        assert node["output_tooltips"] and all(node["output_tooltips"]), name
+        for kind in ("required", "optional"):
+            assert all(spec[1].get("tooltip") for spec in node["input"].get(kind, {}).values()), name
+    shipped = info["JoReSLoadModel"]["input"]["required"]["model_name"][1]
+    assert shipped["options"][0] == shipped["default"] == "jores-compact.safetensors (shipped)"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_runs_and_brightens(comfy_client: Client, tmp_path: Path, name: str):
+    graph = json.loads((WORKFLOWS / f"{name}.json").read_text("utf-8"))
+    prompt = api(name)
+    assert to_api(graph, comfy_client.object_info()) == prompt, "run python -m tests.host.refresh_workflows"
+    source = small(name, tmp_path)
+    entry = run_on(comfy_client, prompt, source)
+    before, after = pixels(source.read_bytes()), pixels(comfy_client.pictures(entry)[0])
+    assert after.shape == before.shape
+    assert before.mean() < 0.12 < 0.25 < after.mean()
+    previews = [node for node, spec in prompt.items() if spec["class_type"] in ("PreviewImage", "MaskPreview")]
+    assert all(comfy_client.pictures(entry, node, "temp") for node in previews)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_is_laid_out(name: str):
+    graph = json.loads((WORKFLOWS / f"{name}.json").read_text("utf-8"))
+    boxes = [(n["title"] if "title" in n else n["type"], *n["pos"], *n["size"]) for n in graph["nodes"]]
+    for i, (first, x, y, w, h) in enumerate(boxes):
+        for second, x2, y2, w2, h2 in boxes[i + 1 :]:
+            apart = x + w <= x2 or x2 + w2 <= x or y + h <= y2 - 30 or y2 + h2 <= y - 30  # 30: the title above a node
+            assert apart, f"{first} lies on {second}"
+    with Image.open(WORKFLOWS / f"{name}.jpg") as thumbnail:
+        assert thumbnail.width >= 400
+    assert {n["type"] for n in graph["nodes"]} >= {"LoadImage", "SaveImage", "MarkdownNote"}
+
+
+def test_one_seed_is_one_picture(comfy_client: Client, tmp_path: Path):
+    """The same picture under two names: the host cannot answer the second run from its cache."""
+    results = []
+    for file, seed in (("a.png", 7), ("b.png", 7), ("c.png", 8)):
+        prompt = api("enhance_low_light")
+        prompt["2"]["inputs"] |= {"seed": seed, "steps": 2}
+        results.append(comfy_client.pictures(run_on(comfy_client, prompt, small(NAMES[0], tmp_path, "L", file)))[0])
+    first, second, third = map(pixels, results)
+    assert np.array_equal(first, second) and not np.array_equal(first, third)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cancel_in_mid_sampling_leaves_the_server_usable(comfy_client: Client, tmp_path: Path, name: str):
+    sampler, steps = ("2", "9")[NAMES.index(name)], 100
+    source, prompt, done = small(name, tmp_path, file="cancelled.png"), api(name), []
+    prompt[sampler]["inputs"]["steps"] = steps
+
+    def cancel_after_two_steps(kind: str, data: dict) -> None:
+        if kind == "progress" and data["node"] == sampler:
+            done.append(data["value"])
+            if data["value"] == 2:
+                threading.Thread(target=comfy_client.interrupt).start()
+
+    prompt["1"]["inputs"]["image"] = comfy_client.upload(source)
+    with pytest.raises(PromptError, match="interrupted in"):
+        comfy_client.run(prompt, 120, cancel_after_two_steps)
+    assert done and max(done) < steps
+    prompt[sampler]["inputs"]["steps"] = 1
+    assert comfy_client.pictures(comfy_client.run(prompt, 120))
+
+
+def test_mistakes_are_named_and_leave_the_server_usable(comfy_client: Client, tmp_path: Path):
+    prompt = api("jores_five_stages")
+    prompt["1"]["inputs"]["image"] = comfy_client.upload(small("jores_five_stages", tmp_path))
+    prompt["9"]["inputs"]["steps"] = 1
+
+    def run_with(extra: dict, node: str, **inputs: object) -> None:
+        changed = json.loads(json.dumps(prompt)) | extra
+        changed[node]["inputs"] |= inputs
+        comfy_client.run(changed, 120)
+
+    empty = {"20": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}}}
+    black = {"20": {"class_type": "EmptyImage", "inputs": {"width": 32, "height": 8, "batch_size": 1, "color": 0}}}
+    with pytest.raises(PromptError, match="Sample JoReS Diffusion: latent is .1, 4, 8, 8"):
+        run_with(empty, "9", latent=["20", 0])
+    with pytest.raises(PromptError, match="Finish Enhancement: latent holds 1 picture"):
+        run_with(black, "10", image=["20", 0])
+    with pytest.raises(PromptError, match="Value 1000 bigger than max"):
+        too_many = api("enhance_low_light") | {"1": prompt["1"]}
+        too_many["2"]["inputs"]["steps"] = 1000
+        comfy_client.run(too_many, 120)
+    with pytest.raises(PromptError, match="not in list|there is no file '../../secret.safetensors' in models/jores"):
+        run_with({}, "2", model_name="../../secret.safetensors")
+    run_with({}, "9", steps=1)
+
+
+def test_a_stock_sampler_takes_the_model(comfy_client: Client, tmp_path: Path):
+    prompt = api("jores_five_stages")
+    inputs = {"model": ["8", 0], "positive": ["7", 0], "negative": ["7", 1], "latent_image": ["7", 2], "seed": 0}
+    inputs |= {"steps": 4, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+    prompt["9"] = {"class_type": "KSampler", "inputs": inputs}
+    prompt["10"] = {"class_type": "VAEDecode", "inputs": {"samples": ["9", 0], "vae": ["2", 2]}}
+    entry = run_on(comfy_client, prompt, small("jores_five_stages", tmp_path))
+    stock = pixels(comfy_client.pictures(entry)[0])
+    ours = pixels(comfy_client.pictures(run_on(comfy_client, api("jores_five_stages"), small(NAMES[1], tmp_path)))[0])
+    assert stock.mean() > 0.25 and abs(stock - ours).mean() < 0.05

@@ -66,7 +66,11 @@ class JoReSFinish(io.ComfyNode):
             )
         original = original.expand(len(x0), -1, -1, -1)
         weight = from_mask(mask, len(x0), tuple(x0.shape[-2:]), node)
-        return io.NodeOutput(to_image(pipeline.finish(x0, original, strength=strength, mask=weight)))
+        result = torch.empty((len(x0), *original.shape[-2:], original.shape[1]), device=mm.intermediate_device())
+        for i, (one, low) in enumerate(zip(x0.split(1), original.split(1), strict=True)):
+            own = None if weight is None else weight[i : i + 1]
+            result[i : i + 1] = to_image(pipeline.finish(one, low, strength=strength, mask=own))
+        return io.NodeOutput(result)
 
 
 class JoReSEnhance(io.ComfyNode):

@@ -32,7 +32,8 @@ class DenoiserConfig:
     """The diffusion UNet. `fold` is the space-to-depth factor in front; attention sits at every level below it.
 
     `semantic_levels` names the levels (0 is the finest) that carry a semantic attention layer; Retinex attention is on
-    all. `feature_widths` are the channels of ANet's F^k. `picture_skip` adds R' * L' to a "v" prediction (see the net).
+    all. `feature_widths` are the channels of ANet's F^k. `picture_std` is how far x0 lies from R' * L' (standard
+    deviation in [-1, 1]), for the preconditioning of a "v" prediction; 0: none (see the net).
     """
 
     fold: int = 4
@@ -43,7 +44,7 @@ class DenoiserConfig:
     semantic_width: int = 32
     semantic_levels: tuple[int, ...] = (1, 2)
     feature_widths: tuple[int, ...] = (96, 160, 256)
-    picture_skip: bool = True
+    picture_std: float = 0.15
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ class JoReSConfig:
         for part in (self.denoiser, self.refinement):
             if len(given) != FEATURE_LEVELS or tuple(part.feature_widths) != tuple(given):
                 raise ValueError(f"feature_widths {part.feature_widths} must be ANet's lower widths {given}")
-        if self.denoiser.picture_skip and self.schedule.prediction != "v":
-            raise ValueError("picture_skip is defined for prediction 'v' only")
+        if self.denoiser.picture_std and self.schedule.prediction != "v":
+            raise ValueError("picture_std is defined for prediction 'v' only")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -131,7 +132,7 @@ PRESETS: dict[str, JoReSConfig] = {
             semantic_levels=(1, 2, 3, 4),
             semantic_width=64,
             feature_widths=(128, 256, 384),
-            picture_skip=False,
+            picture_std=0.0,
         ),
         refinement=RefinementConfig(fold=2, widths=(64, 128), blocks=2, feature_widths=(128, 256, 384)),
         schedule=ScheduleConfig(

@@ -35,7 +35,7 @@ def model(pack, request):
     config = pack.config.PRESETS["compact"]
     if request.param == "eps":
         values = {**config.to_dict(), "schedule": pack.config.PRESETS["paper"].to_dict()["schedule"]}
-        values["denoiser"] = {**values["denoiser"], "picture_skip": False}
+        values["denoiser"] = {**values["denoiser"], "picture_std": 0.0}
         config = pack.config.JoReSConfig.from_dict(values)
     torch.manual_seed(0)
     nets = pack.checkpoint.build(config)

@@ -39,9 +39,10 @@ class Level(nn.Module):
 class DenoisingUNet(nn.Module):
     """Predicts v (or eps) from x_t and the two priors; every argument is of the picture's own size, any size.
 
-    With `picture_skip` the net's own output F is put on top of the Retinex picture p = R' * L' (in [-1, 1]):
-    v = F - sigma p, that is x0 = alpha x_t + sigma^2 p - sigma F. At pure noise the net then starts from p instead of
-    from nothing; at no noise p has no say.
+    With `picture_std` = tau > 0 the net's own output F corrects the best linear guess from x_t and the Retinex picture
+    p = R' * L': EDM's preconditioning (Karras et al., 2022), around p instead of around zero. With D = (a tau)^2 + s^2,
+    x0 = p + a tau^2 / D (x_t - a p) + s tau / sqrt(D) F, written as v below. A fresh net returns p and hardly any of the
+    noise, and no channel of the trunk is spent on carrying the noise through.
     """
 
     def __init__(self, config: DenoiserConfig, *, operations: Any = nn, **factory: Any) -> None:
@@ -83,10 +84,15 @@ class DenoisingUNet(nn.Module):
             semantics = self.semantic_embed(semantics.to(x.dtype))                       # (B, 32, h, w)
         h = self._unet(self._fold(inputs), embedding, guides, semantics)
         out = crop_to(self._unfold(self.head(h)), size)
-        if not self.config.picture_skip:
-            return out
-        sigma = (1 - noise_level.float().square()).clamp_min(0).sqrt().view(-1, 1, 1, 1)
-        return out - sigma.to(picture.dtype) * picture
+        return self._precondition(out, x, picture, noise_level) if self.config.picture_std else out
+
+    def _precondition(self, out: Tensor, x: Tensor, picture: Tensor, noise_level: Tensor) -> Tensor:
+        """v = (a s (1 - tau^2) x_t - s p) / D - tau / sqrt(D) F."""
+        tau, a = self.config.picture_std, noise_level.float().view(-1, 1, 1, 1)
+        s = (1 - a.square()).clamp_min(0).sqrt()
+        d = (a * tau).square() + s.square()
+        keep, skip, scale = a * s * (1 - tau**2) / d, s / d, tau / d.sqrt()
+        return keep.to(x) * x - skip.to(x) * picture.to(x) - scale.to(out) * out
 
     def _unet(self, h: Tensor, embedding: Tensor, guides: list[Tensor], semantics: Tensor | None) -> Tensor:
         h, skips = self.stem(h), []

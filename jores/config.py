@@ -32,8 +32,8 @@ class DenoiserConfig:
     """The diffusion UNet. `fold` is the space-to-depth factor in front; attention sits at every level below it.
 
     `semantic_levels` names the levels (0 is the finest) that carry a semantic attention layer; Retinex attention is on
-    all. `feature_widths` are the channels of ANet's F^k. `picture_std` is how far x0 lies from R' * L' (standard
-    deviation in [-1, 1]), for the preconditioning of a "v" prediction; 0: none (see the net).
+    all. `feature_widths` are the channels of ANet's F^k. `picture_std` and `residual_scale` precondition a "v"
+    prediction around R' * L' (see the net); 0: none.
     """
 
     fold: int = 4
@@ -44,7 +44,8 @@ class DenoiserConfig:
     semantic_width: int = 32
     semantic_levels: tuple[int, ...] = (1, 2)
     feature_widths: tuple[int, ...] = (96, 160, 256)
-    picture_std: float = 0.15
+    picture_std: float = 0.03
+    residual_scale: float = 0.15
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,12 @@ class Level(nn.Module):
 class DenoisingUNet(nn.Module):
     """Predicts v (or eps) from x_t and the two priors; every argument is of the picture's own size, any size.
 
-    With `picture_std` = tau > 0 the net's own output F corrects the best linear guess from x_t and the Retinex picture
-    p = R' * L': EDM's preconditioning (Karras et al., 2022), around p instead of around zero. With D = (a tau)^2 + s^2,
-    x0 = p + a tau^2 / D (x_t - a p) + s tau / sqrt(D) F, written as v below. A fresh net returns p and hardly any of the
-    noise, and no channel of the trunk is spent on carrying the noise through.
+    With `picture_std` = tau > 0 the net's own output F corrects a linear guess from x_t and the Retinex picture
+    p = R' * L' in the manner of EDM's preconditioning (Karras et al., 2022), around p instead of around zero. With
+    D = (a tau)^2 + s^2 and kappa = `residual_scale`,
+        x0 = p + a tau^2 / D (x_t - a p) + kappa s / sqrt(D) F,
+    written as v below. tau is smaller than the error of p, so that at the levels of few-step sampling the guess is
+    p and the noise stays out: the narrow trunk could not carry it through to take it away again.
     """
 
     def __init__(self, config: DenoiserConfig, *, operations: Any = nn, **factory: Any) -> None:
@@ -87,11 +89,11 @@ class DenoisingUNet(nn.Module):
         return self._precondition(out, x, picture, noise_level) if self.config.picture_std else out
 
     def _precondition(self, out: Tensor, x: Tensor, picture: Tensor, noise_level: Tensor) -> Tensor:
-        """v = (a s (1 - tau^2) x_t - s p) / D - tau / sqrt(D) F."""
+        """v = (a s (1 - tau^2) x_t - s p) / D - kappa / sqrt(D) F."""
         tau, a = self.config.picture_std, noise_level.float().view(-1, 1, 1, 1)
         s = (1 - a.square()).clamp_min(0).sqrt()
         d = (a * tau).square() + s.square()
-        keep, skip, scale = a * s * (1 - tau**2) / d, s / d, tau / d.sqrt()
+        keep, skip, scale = a * s * (1 - tau**2) / d, s / d, self.config.residual_scale / d.sqrt()
         return keep.to(x) * x - skip.to(x) * picture.to(x) - scale.to(out) * out
 
     def _unet(self, h: Tensor, embedding: Tensor, guides: list[Tensor], semantics: Tensor | None) -> Tensor:

@@ -37,7 +37,7 @@ class DenoiserConfig:
     """
 
     fold: int = 4
-    widths: tuple[int, ...] = (64, 112, 160)
+    widths: tuple[int, ...] = (64, 128, 192)
     blocks: tuple[int, ...] = (2, 2, 2)
     heads: int = 4
     embedding: int = 256

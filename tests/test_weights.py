@@ -10,6 +10,7 @@ import torch
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle, read_header
+from jores.config import PRESETS
 from jores.evaluation import mean_of, pairs_of_table, score
 from jores.imaging.exposure import mean_luma
 from jores.imaging.files import read_image
@@ -44,7 +45,7 @@ def scene(nets, segmenter):
 
 def test_the_header_tells_licence_data_and_training():
     config, metadata = read_header(SHIPPED_WEIGHTS)
-    assert config.name == "compact" and {"licence", "data", "training"} <= metadata.keys()
+    assert config == PRESETS["compact"] and {"licence", "data", "training"} <= metadata.keys()
     assert [r["stage"] for r in json.loads(metadata["training"])][-1] == "diffuse"
     assert SHIPPED_WEIGHTS.stat().st_size < 40e6
     assert sum(p.numel() for part in load_bundle(SHIPPED_WEIGHTS).parts().values() for p in part.parameters()) <= 15e6

@@ -1,6 +1,6 @@
 """What each part of the method is worth on held-out pairs: the tables of the model card.
 
-    python -m tests.benchmarks.ablation --pairs-tsv DATA/pairs.tsv [--split val] [--steps 1,2,4,8] [--limit N]
+    python -m tests.benchmarks.ablation --pairs-tsv DATA/pairs.tsv [--split val] [--steps 1,2,4,8] [--rows '4 steps'] [--every N]
 
 Parts are switched off at inference in the released weights; nothing is trained again. A part without which the figures
 hardly move is one that these weights hardly use.
@@ -9,6 +9,7 @@ hardly move is one that these weights hardly use.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,28 +51,30 @@ def blinded(rnet: nn.Module, **switches: bool) -> Iterator[None]:
 
 def variants(
     nets: JoReSNets, segmenter: nn.Module, steps: list[int], low: Tensor, high: Tensor
-) -> Iterator[tuple[str, Tensor]]:
-    """(name, picture) of every row of the tables, on conditions that are computed once."""
+) -> dict[str, Callable[[], Tensor]]:
+    """Every row of the table as a function that makes its picture, on conditions that are computed once."""
     maps, prior = pipeline.decompose(nets, low), pipeline.segment(segmenter, low)
     condition = pipeline.adjust(nets, maps)
 
     def run(count: int = 4, c=condition, p=prior, **kw) -> Tensor:
         return pipeline.finish(pipeline.sample(nets, c, p, low=low, steps=count, **kw), low)
 
-    for count in steps:
-        yield f"{count} steps", run(count)
-    yield "R' x L' alone", condition.picture
-    yield "without RNet", run(refine=False)
-    with blinded(nets.refinement, frcm=False):
-        yield "FRCM blind to F", run()
-    with blinded(nets.refinement, ircm=False):
-        yield "IRCM blind to R', L'", run()
-    yield "RNet once, after the loop", _refined_after(nets, condition, run(refine=False))
-    yield "without semantic attention", run(p=None)
-    with without(nets.denoiser, RetinexAttention):
-        yield "without Retinex attention", run()
-    yield "eta 1", run(eta=1.0)
-    yield "exposure told", run(c=pipeline.adjust(nets, maps, exposure=mean_luma(high)))
+    def inside(context) -> Tensor:
+        with context:
+            return run()
+
+    return {
+        **{f"{count} steps": functools.partial(run, count) for count in steps},
+        "R' x L' alone": lambda: condition.picture,
+        "without RNet": lambda: run(refine=False),
+        "without semantic attention": lambda: run(p=None),
+        "without Retinex attention": lambda: inside(without(nets.denoiser, RetinexAttention)),
+        "exposure told": lambda: run(c=pipeline.adjust(nets, maps, exposure=mean_luma(high))),
+        "FRCM blind to F": lambda: inside(blinded(nets.refinement, frcm=False)),
+        "IRCM blind to R', L'": lambda: inside(blinded(nets.refinement, ircm=False)),
+        "RNet once, after the loop": lambda: _refined_after(nets, condition, run(refine=False)),
+        "eta 1": lambda: run(eta=1.0),
+    }
 
 
 @torch.inference_mode()
@@ -87,15 +90,17 @@ def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.std
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
     parser.add_argument("--segmenter", type=Path, default=SHIPPED_SEGMENTER)
     parser.add_argument("--steps", default="1,2,4,8")
-    parser.add_argument("--limit", type=int)
+    parser.add_argument("--rows", nargs="*", help="only these rows of the table")
+    parser.add_argument("--every", type=int, default=1, help="only every Nth pair, for a quick look")
     args = parser.parse_args(argv)
     nets, segmenter = load_bundle(args.weights), load_segmenter(args.segmenter)
     steps = [int(s) for s in args.steps.split(",")]
     rows: dict[str, list[dict]] = {}
-    for pair in pairs_of_table(args.pairs_tsv, args.split)[: args.limit]:
+    for pair in pairs_of_table(args.pairs_tsv, args.split)[:: args.every]:
         low, high = (read_image(p).pixels[None, :3] for p in (pair.low, pair.high))
-        for name, picture in variants(nets, segmenter, steps, low, high):
-            rows.setdefault(name, []).append({"picture": pair.name, **score(picture, high)})
+        for name, make in variants(nets, segmenter, steps, low, high).items():
+            if not args.rows or name in args.rows:
+                rows.setdefault(name, []).append({"picture": pair.name, **score(make(), high)})
     write("| variant | PSNR raw | PSNR GT-mean | SSIM raw | SSIM GT-mean |\n|---|---|---|---|---|\n")
     for name, scores in rows.items():
         mean = mean_of(scores)

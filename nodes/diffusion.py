@@ -43,8 +43,7 @@ class JoReSCondition(io.ComfyNode):
                 io.Conditioning.Output(
                     "out_negative", display_name="negative",
                     tooltip="The same without the semantic prior, for stock samplers. The model is made for cfg 1, "
-                    "where it "
-                    "is not used; a cfg above 1 exaggerates what the semantics say.",
+                    "where it is not used; a cfg above 1 exaggerates what the semantics say.",
                 ),
                 io.Latent.Output(
                     "out_latent", display_name="latent",

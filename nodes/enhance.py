@@ -34,8 +34,7 @@ class JoReSFinish(io.ComfyNode):
             node_id="JoReSFinish",
             display_name="Finish Enhancement",
             description="Decodes in full precision, puts the alpha channel back, mixes with the original, keeps what "
-            "the mask "
-            "leaves out untouched.",
+            "the mask leaves out untouched.",
             search_aliases=["decode", "blend", "mask", *LOW_LIGHT],
             inputs=[
                 io.Latent.Input(
@@ -80,8 +79,7 @@ class JoReSEnhance(io.ComfyNode):
             node_id="JoReSEnhance",
             display_name="Enhance Low Light",
             description="Turns dark pictures or the frames of a dark video into well-lit, clean ones: Retinex "
-            "decomposition, "
-            "semantic prior, diffusion and refinement (JoReS-Diff) in one block. Needs no download.",
+            "decomposition, semantic prior, diffusion and refinement (JoReS-Diff) in one block. Needs no download.",
             search_aliases=LOW_LIGHT,
             inputs=[
                 io.Image.Input(

@@ -72,15 +72,13 @@ class JoReSLoadSegmenter(io.ComfyNode):
             node_id="JoReSLoadSegmenter",
             display_name="Load Semantic Segmenter",
             description="Loads a segmentation model for the semantic prior: the shipped one, which knows dark "
-            "pictures, or "
-            "any ADE20K model (SegFormer, UPerNet, ...) as a Hugging Face folder.",
+            "pictures, or any ADE20K model (SegFormer, UPerNet, ...) as a Hugging Face folder.",
             search_aliases=["segmentation", "SegFormer", "UPerNet", "ADE20K", "JoReS"],
             inputs=[
                 io.Combo.Input(
                     "segmenter_name", options=segmenter_names(), default=SHIPPED_SEGMENTER_NAME,
                     tooltip="The shipped segmenter, or a folder with config.json and model.safetensors that you put "
-                    "into "
-                    "models/jores_segmenters. Nothing is ever downloaded.",
+                    "into models/jores_segmenters. Nothing is ever downloaded.",
                 ),
             ],
             outputs=[

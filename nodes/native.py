@@ -117,10 +117,8 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
         if tuple(noise.shape[-2:]) != condition.size or noise.shape[1] != 3:
             raise ValueError(
                 f"The JoReS model's latent is {shown_size(noise)} with {noise.shape[1]} channels, its conditioning "
-                f"was made "
-                f"from a picture of {shown_size(condition.reflectance)}. Connect the latent of 'Condition JoReS "
-                f"Diffusion': "
-                "this model works on pixels, Empty Latent Image does not fit."
+                f"was made from a picture of {shown_size(condition.reflectance)}. Connect the latent of 'Condition "
+                "JoReS Diffusion': this model works on pixels, Empty Latent Image does not fit."
             )
         check_same_model(self.jores.denoiser.feature_widths, adjusted, "The JoReS model")
 
@@ -129,9 +127,8 @@ def check_same_model(feature_widths: tuple[int, ...], adjusted: Adjusted, what: 
     given = tuple(f.shape[1] for f in adjusted.condition.features)
     if given != tuple(feature_widths):
         raise ValueError(
-            f"{what} expects features of {tuple(feature_widths)} channels, the condition has {given}: it was made by "
-            f"another "
-            "JoReS model. Use one 'Load JoReS Model' for the whole graph."
+            f"{what} expects features of {tuple(feature_widths)} channels, the condition has {given}: it was made "
+            "by another JoReS model. Use one 'Load JoReS Model' for the whole graph."
         )
 
 

@@ -31,8 +31,8 @@ def from_mask(mask: Tensor | None, count: int, size: tuple[int, int], node: str,
     if tuple(mask.shape[-2:]) != tuple(size):
         height, width = mask.shape[-2:]
         raise ValueError(
-            f"{node}: {name} is {width}x{height} (width x height), but the picture is {size[1]}x{size[0]}: "
-            "give it the picture's size"
+            f"{node}: {name} is {width}x{height} (width x height), but the picture is {size[1]}x{size[0]}: give it "
+            "the picture's size"
         )
     if len(mask) not in (1, count):
         raise ValueError(f"{node}: {name} holds {len(mask)} masks for {count} pictures: give one, or one for each")

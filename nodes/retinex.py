@@ -22,8 +22,7 @@ class JoReSDecompose(io.ComfyNode):
             node_id="JoReSDecompose",
             display_name="Decompose Retinex",
             description="Splits a picture into reflectance R (colours without light) and illumination L (the light "
-            "alone). "
-            "R x L is the picture again.",
+            "alone). R x L is the picture again.",
             search_aliases=["retinex", "reflectance", "illumination", "intrinsic", "relight", "DNet", "JoReS"],
             inputs=[
                 Nets.Input("nets", tooltip="From 'Load JoReS Model'."),
@@ -81,8 +80,7 @@ class JoReSAdjust(io.ComfyNode):
                 io.Mask.Input(
                     "illumination", optional=True,
                     tooltip="Light of your own instead of L', white = fully lit: paint it, or edit L' and feed it "
-                    "back. "
-                    "It must have the picture's size. 'exposure' then only colours the features.",
+                    "back. It must have the picture's size. 'exposure' then only colours the features.",
                 ),
             ],
             outputs=[

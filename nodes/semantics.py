@@ -30,8 +30,7 @@ class JoReSSegment(io.ComfyNode):
             node_id="JoReSSegment",
             display_name="Segment Semantic Prior",
             description="Finds what is where in a dark picture (150 ADE20K classes): the diffusion's semantic prior, "
-            "and a "
-            "mask of any class for your own use.",
+            "and a mask of any class for your own use.",
             search_aliases=["segmentation", "mask by class", "ADE20K", "semantic", "JoReS"],
             inputs=[
                 Segmenter.Input("segmenter", tooltip="From 'Load Semantic Segmenter'."),

@@ -23,7 +23,13 @@ class Pair(NamedTuple):
 
 
 def pairs_of_table(table: Path, split: str) -> list[Pair]:
-    """Pairs from a tab-separated table with the columns id, split, low and high (paths relative to the table).
+    """Pairs of `rows_of_table`, with their paths resolved."""
+    rows = rows_of_table(table, split)
+    return [Pair(row["id"], table.parent / row["low"], table.parent / row["high"]) for row in rows]
+
+
+def rows_of_table(table: Path, split: str) -> list[dict[str, str]]:
+    """Rows of a tab-separated table with the columns id, split, low and high (paths relative to the table).
 
     Args:
         split: name of a split, or "all".
@@ -38,7 +44,7 @@ def pairs_of_table(table: Path, split: str) -> list[Pair]:
         rows = [row for row in reader if split in ("all", row["split"])]
     if not rows:
         raise ValueError(f"{table}: no pair in split {split!r}")
-    return [Pair(row["id"], table.parent / row["low"], table.parent / row["high"]) for row in rows]
+    return rows
 
 
 def pairs_of_folders(low: Path, high: Path) -> list[Pair]:

@@ -34,9 +34,11 @@ class NoiseSchedule:
     def x0_and_eps(self, x_t: Tensor, output: Tensor, alpha_bar: float) -> tuple[Tensor, Tensor]:
         """The approximated x0 (Eq. 13, not clamped) and eps that a network output stands for."""
         a, s = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
-        if self.config.prediction == "v":
-            return a * x_t - s * output, a * output + s * x_t
-        return (x_t - s * output) / a, output
+        return self.x0(x_t, output, a, s), a * output + s * x_t if self.config.prediction == "v" else output
+
+    def x0(self, x_t: Tensor, output: Tensor, a: float | Tensor, s: float | Tensor) -> Tensor:
+        """Eq. 13 for a = sqrt(alpha_bar) and s = sqrt(1 - alpha_bar), as numbers or per picture."""
+        return a * x_t - s * output if self.config.prediction == "v" else (x_t - s * output) / a
 
     def output(self, x_t: Tensor, x0: Tensor, alpha_bar: float) -> Tensor:
         """The inverse of `x0_and_eps`: the network output that stands for this x0. Needs alpha_bar < 1."""

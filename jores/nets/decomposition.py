@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..conditions import RetinexMaps
 from ..config import DecompositionConfig
 from ..imaging.padding import crop_to, pad_to_multiple
-from .blocks import Stack, Upsample, logit, zero_
+from .blocks import Stack, Upsample, zero_
 
 REACH = 31  # px: L lies between a pixel's own brightest channel and the brightest within this window
 FLOOR = 1 / 512  # L never reaches zero, so that R = I / L exists for a pure black pixel, in float16 too
@@ -37,7 +37,7 @@ class DecompositionNet(nn.Module):
         self.middle = Stack(2 * w, config.blocks, **kw)
         self.up = Upsample(2 * w, w, **kw)
         self.decoder = Stack(w, config.blocks, **kw)
-        self.head = zero_(operations.Conv2d(w, 4, 3, padding=1, **factory), bias=logit(0.5))
+        self.head = zero_(operations.Conv2d(w, 4, 3, padding=1, **factory))
 
     def forward(self, image: Tensor) -> RetinexMaps:
         x = pad_to_multiple(image, self.multiple_of)

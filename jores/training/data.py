@@ -7,7 +7,6 @@ are, so that the nets also learn to leave a good picture alone.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..evaluation import rows_of_table
 from ..imaging.exposure import mean_luma
 from ..nets.adjustment import THUMBNAIL
 
@@ -35,13 +35,12 @@ def read_rgb(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def load_pairs(root: Path, split: str | None, max_shift: float = 2.0) -> list[Pair]:
-    """LOL pairs of one split ("train", "val"; None: all), without training pairs misaligned by over `max_shift` px."""
+def load_pairs(root: Path, split: str, max_shift: float = 2.0) -> list[Pair]:
+    """LOL pairs of one split ("train", "val"; "all"), without training pairs misaligned by over `max_shift` px."""
     table = Path(root) / "pairs.tsv"
     if not table.is_file():
         raise ValueError(f"{table} not found: --data must name a folder with pairs.tsv, low/ and high/")
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file, delimiter="\t") if split in (None, row["split"])]
+    rows = rows_of_table(table, split)
     if split != "val":
         rows = [r for r in rows if max(abs(float(r["shift_dx"] or 0)), abs(float(r["shift_dy"] or 0))) <= max_shift]
     return [Pair(row["id"], read_rgb(table.parent / row["high"]), read_rgb(table.parent / row["low"])) for row in rows]

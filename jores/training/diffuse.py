@@ -57,7 +57,7 @@ class DiffusionObjective(nn.Module):
         a, s = level.view(-1, 1, 1, 1), (1 - level.square()).clamp_min(0).sqrt().view(-1, 1, 1, 1)
         x_t = a * x0 + s * eps
         output = self.unet(x_t, level, low, r, light, features, semantics).float()
-        x0_hat = self._x0(x_t, output, a, s).detach().clamp(-1, 1)
+        x0_hat = self.schedule.x0(x_t, output, a, s).detach().clamp(-1, 1)
         refined = self.rnet(x0_hat, level, r, light, features)
         diffusion = self._diffusion_loss(output, x_t, x0, eps, a, s)
         refinement = picture_loss((refined.float() + 1) / 2, high, self.options["structure"], 0)
@@ -87,16 +87,11 @@ class DiffusionObjective(nn.Module):
         level = torch.where(torch.rand(count) < self.options["start_share"], table[-1], level)
         return level.float().to(device)
 
-    def _x0(self, x_t: Tensor, output: Tensor, a: Tensor, s: Tensor) -> Tensor:
-        if self.schedule.config.prediction == "v":
-            return a * x_t - s * output
-        return (x_t - s * output) / a
-
     def _diffusion_loss(self, output: Tensor, x_t: Tensor, x0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
         loss = F.l1_loss(output, self.schedule.target(x0, eps, a))
         structure = self.options["unet_structure"]
         if structure and self.schedule.config.prediction == "v":
-            loss = loss + picture_loss((self._x0(x_t, output, a, s) + 1) / 2, (x0 + 1) / 2, structure, 0)
+            loss = loss + picture_loss((self.schedule.x0(x_t, output, a, s) + 1) / 2, (x0 + 1) / 2, structure, 0)
         return loss
 
 

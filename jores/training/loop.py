@@ -78,8 +78,8 @@ class _Run:
         objective = stage.objective.to(memory_format=torch.channels_last)
         parameters = [p for p in objective.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         self.progress = _Progress()
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         self.ema = AveragedModel(objective, multi_avg_fn=_warming_ema(config.ema))
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.ema.to(self.accelerator.device)
@@ -92,7 +92,7 @@ class _Run:
             return (step + 1) / c.warmup
         done = (step - c.warmup) / max(1, c.steps - c.warmup)
         if c.minutes:
-            done = max(done, getattr(self, "progress", _Progress()).seconds / (60 * c.minutes))
+            done = max(done, self.progress.seconds / (60 * c.minutes))
         return c.final_rate + (1 - c.final_rate) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
     def run(self, stop_after: int) -> Path:

@@ -64,8 +64,7 @@ class DistillSegmenter:
         self.data = recipe["data"]
         self.teacher = Teacher(args.teacher, args.data, args.out, self.data["teacher_side"])
         self.objective = DistillationObjective(build_student(self.teacher.labels(), recipe["student"]))
-        split = None if args.split == "all" else args.split
-        self.pairs = self._scenes("pairs", load_pairs(args.data, split))
+        self.pairs = self._scenes("pairs", load_pairs(args.data, args.split))
         self.photos = self._scenes("photos", load_photos(args.photos)) if args.photos else []
         val = {"lol": load_pairs(args.data, "val")}
         if args.photos:

@@ -40,7 +40,7 @@ def read_recipe(path: Path, stage: str) -> dict[str, Any]:
 
 def build_stage(args: argparse.Namespace, recipe: dict[str, Any]) -> Stage:
     nets = _starting_nets(args, recipe)
-    train_pairs = load_pairs(args.data, None if args.split == "all" else args.split)
+    train_pairs = load_pairs(args.data, args.split)
     val_pairs = load_pairs(args.data, "val")[:: recipe.get("validate_every", 1)]
     photos = load_photos(args.photos) if args.photos and recipe["data"].get("photo_share") else None
     sampler = Sampler(train_pairs, photos, **recipe["data"])

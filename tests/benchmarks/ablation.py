@@ -1,6 +1,6 @@
 """What each part of the method is worth on held-out pairs: the tables of the model card.
 
-    python -m tests.benchmarks.ablation --pairs-tsv DATA/pairs.tsv [--split val] [--steps 1,2,4,8] [--rows '4 steps'] [--every N]
+    python -m tests.benchmarks.ablation --pairs-tsv DATA/pairs.tsv [--steps 1,2,4,8] [--rows '4 steps' ...] [--every N]
 
 Parts are switched off at inference in the released weights; nothing is trained again. A part without which the figures
 hardly move is one that these weights hardly use.
@@ -96,10 +96,12 @@ def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.std
     nets, segmenter = load_bundle(args.weights), load_segmenter(args.segmenter)
     steps = [int(s) for s in args.steps.split(",")]
     rows: dict[str, list[dict]] = {}
+    errors = []
     for pair in pairs_of_table(args.pairs_tsv, args.split)[:: args.every]:
         low, high = (read_image(p).pixels[None, :3] for p in (pair.low, pair.high))
+        errors.append(float((nets.adjustment.propose_exposure(low) / mean_luma(high)).log()))
         for name, make in variants(nets, segmenter, steps, low, high).items():
-            if not args.rows or name in args.rows:
+            if args.rows is None or name in args.rows:
                 rows.setdefault(name, []).append({"picture": pair.name, **score(make(), high)})
     write("| variant | PSNR raw | PSNR GT-mean | SSIM raw | SSIM GT-mean |\n|---|---|---|---|---|\n")
     for name, scores in rows.items():
@@ -107,6 +109,8 @@ def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.std
         order = (SCORES[0], SCORES[2], SCORES[1], SCORES[3])
         figures = [f"{mean[k]:.2f}" if k.startswith("psnr") else f"{mean[k]:.3f}" for k in order]
         write(f"| {name} | {' | '.join(figures)} |\n")
+    off, bias = sum(map(abs, errors)) / len(errors), sum(errors) / len(errors)
+    write(f"\nproposed exposure, error of its logarithm: {off:.3f} in the mean, bias {bias:+.3f}\n")
 
 
 if __name__ == "__main__":

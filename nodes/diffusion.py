@@ -16,7 +16,7 @@ from .native import CONDITION_KEY, SEMANTIC_KEY, JoReSDiffusion, check_same_mode
 from .patchers import Adjusted, NetPatchers, StepProgress, memory_advice
 from .pictures import shown_size
 from .sampling import sampling_sigmas
-from .schema import ADVANCED, LOW_LIGHT, Condition, Nets, Semantic, node_schema, seed_input, steps_input
+from .schema import ADVANCED, LOW_LIGHT, Condition, Nets, Semantic, eta_input, node_schema, seed_input, steps_input
 
 
 class JoReSCondition(io.ComfyNode):
@@ -123,12 +123,7 @@ class JoReSSample(io.ComfyNode):
                 ),
                 steps_input(),
                 seed_input(),
-                io.Float.Input(
-                    "eta", default=0.0, min=0.0, max=1.0, step=0.01,
-                    tooltip="Fresh noise at every step: 0 = none (DDIM), 1 = as much as DDPM. More grain, other "
-                    "details.",
-                    **ADVANCED,
-                ),
+                eta_input(),
             ],
             outputs=[
                 io.Latent.Output(

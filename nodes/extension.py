@@ -9,6 +9,7 @@ from .enhance import JoReSEnhance, JoReSFinish
 from .files import register_folders
 from .loaders import JoReSLoadModel, JoReSLoadSegmenter
 from .retinex import JoReSAdjust, JoReSDecompose
+from .samplers import JoReSSampler, JoReSSigmas
 from .semantics import JoReSSegment
 
 NODES: list[type[io.ComfyNode]] = [
@@ -21,6 +22,8 @@ NODES: list[type[io.ComfyNode]] = [
     JoReSCondition,
     JoReSApplyRefinement,
     JoReSSample,
+    JoReSSampler,
+    JoReSSigmas,
     JoReSFinish,
 ]
 

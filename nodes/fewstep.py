@@ -14,8 +14,10 @@ from ..jores.diffusion.sampling import ddim_sample
 from ..jores.diffusion.schedule import NoiseSchedule
 from .patchers import Adjusted
 from .pictures import shown_size
+from .sampling import sampling_sigmas
 
 ROUNDING = 1e-6
+SAME_SIGMA = 1e-3  # stock schedulers come back a rounding beside the table's values
 POST_CFG = "sampler_post_cfg_function"
 
 
@@ -49,7 +51,9 @@ def refinement(rnet: ModelPatcher, adjusted: Adjusted, start: float, end: float)
     return post_cfg
 
 
-def few_step_sampler(schedule: NoiseSchedule, steps: int, eta: float, seed: int, frame: int) -> Callable[..., Tensor]:
+def few_step_sampler(
+    schedule: NoiseSchedule, steps: int, eta: float, seed: int, frame: int | None
+) -> Callable[..., Tensor]:
     """A sampler function for the host's KSAMPLER: `ddim_sample`, with x_t kept at unit variance as in the library.
 
     Stock samplers take eps from the refined x0; the method takes it from the UNet's own x0. So RNet is lifted out of
@@ -80,10 +84,38 @@ def few_step_sampler(schedule: NoiseSchedule, steps: int, eta: float, seed: int,
             if callback is not None:
                 callback({"i": done - 1, "denoised": x0, "x": x0})
 
-        generator = torch.Generator("cpu").manual_seed(seed + 1)
+        generator = torch.Generator("cpu").manual_seed((seed + 1) % 2**64)
         noise = x / (1 + sigmas[0] ** 2).sqrt()
         return ddim_sample(
             denoise, noise, schedule, steps, eta=eta, refine=refine, generator=generator, callback=report
         )  # fmt: skip
+
+    return sample
+
+
+def recipe_sampler(eta: float) -> Callable[..., Tensor]:
+    """`few_step_sampler` for any guider of the host: schedule, steps and seed are taken from the sampling itself.
+
+    All pictures of the batch go at once, with the noise that the host drew for them.
+    """
+
+    def sample(
+        model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Any = None, disable: Any = None
+    ) -> Tensor:
+        base, steps = model.inner_model.inner_model, len(sigmas) - 1
+        if not isinstance(schedule := getattr(base, "schedule", None), NoiseSchedule):
+            raise ValueError(
+                f"Select JoReS Sampler: the guider's model is a {type(base).__name__}, not a JoReS model: connect the "
+                "model of 'Load JoReS Model', or choose a stock sampler"
+            )
+        own = sampling_sigmas(base.model_sampling, schedule.timesteps(steps)).to(sigmas)
+        if not torch.allclose(own, sigmas, rtol=SAME_SIGMA):
+            raise ValueError(
+                f"Select JoReS Sampler: these {steps} steps are not the method's own: connect the sigmas of 'Schedule "
+                "JoReS Sigmas', whole and not split"
+            )
+        seed = extra_args.get("seed") or 0
+        sampler = few_step_sampler(schedule, steps, eta, seed, frame=None)
+        return sampler(model, x, sigmas, extra_args, callback, disable)
 
     return sample

@@ -51,6 +51,14 @@ def seed_input() -> io.Int.Input:
     )  # fmt: skip
 
 
+def eta_input() -> io.Float.Input:
+    return io.Float.Input(
+        "eta", default=0.0, min=0.0, max=1.0, step=0.01,
+        tooltip="Fresh noise at every step: 0 = none (DDIM), 1 = as much as DDPM. More grain, other details.",
+        **ADVANCED,
+    )  # fmt: skip
+
+
 def strength_input() -> io.Float.Input:
     return io.Float.Input(
         "strength", default=1.0, min=0.0, max=1.0, step=0.01,

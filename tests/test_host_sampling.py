@@ -1,0 +1,214 @@
+"""Our sampler and schedule in the host's custom sampling, stock samplers on our MODEL, and RNet in a cloned MODEL."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+SIZE, SEED = (48, 64), 5
+SHIPPED = "jores-compact.safetensors (shipped)"
+
+
+@pytest.fixture(scope="module")
+def pack(jores_pack, comfy_inprocess):
+    """The pack's nodes and the host's custom sampling nodes, by id."""
+    extension = asyncio.run(jores_pack.comfy_entrypoint())
+    nodes = {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
+    custom = importlib.import_module("comfy_extras.nodes_custom_sampler")
+    load = lambda name: importlib.import_module(f"jores_pack.{name}")  # noqa: E731
+    return SimpleNamespace(nodes=nodes, stock=comfy_inprocess.nodes, custom=custom, load=load)
+
+
+@pytest.fixture(scope="module")
+def graph(pack):
+    """The shipped model up to the sampler, for a batch of two dim pictures."""
+    steps = torch.linspace(0.05, 0.35, SIZE[1])
+    image = steps.view(1, 1, -1, 1) * torch.tensor([1.0, 0.8, 0.6]) + torch.zeros(2, *SIZE, 3)
+    image[1] = image[1].flip(1)
+    model, nets, _vae = run(pack, "JoReSLoadModel", model_name=SHIPPED)
+    return SimpleNamespace(nets=nets, image=image, plain=model, **vars(conditioned(pack, model, nets, image)))
+
+
+def run(pack, node_id, **inputs):
+    with torch.inference_mode():
+        return pack.nodes[node_id].execute(**inputs).result
+
+
+def conditioned(pack, model, nets, image):
+    retinex = run(pack, "JoReSDecompose", nets=nets, image=image)[0]
+    condition = run(pack, "JoReSAdjust", nets=nets, retinex=retinex, exposure=0.0, denoise=1.0)[0]
+    positive, negative, latent = run(pack, "JoReSCondition", condition=condition)
+    model = refine(pack, model, nets, condition)
+    return SimpleNamespace(model=model, condition=condition, positive=positive, negative=negative, latent=latent)
+
+
+def refine(pack, model, nets, condition, start=0.0, end=1.0):
+    return run(
+        pack, "JoReSApplyRefinement", model=model, nets=nets, condition=condition, start_percent=start, end_percent=end
+    )[0]  # fmt: skip
+
+
+def stock(node, *inputs):
+    """First output of one of the host's nodes, which are of either kind, as the release has it."""
+    function = node.execute if hasattr(node, "execute") else getattr(node(), node.FUNCTION)
+    with torch.inference_mode():
+        outputs = function(*inputs)
+    return getattr(outputs, "result", outputs)[0]
+
+
+class SharedNoise:
+    """A NOISE that gives every picture of a batch the same, as 'Sample JoReS Diffusion' does."""
+
+    def __init__(self, pack):
+        self.seed, self.draw = SEED, pack.load("jores.diffusion.sampling").start_noise
+
+    def generate_noise(self, latent):
+        samples = latent["samples"]
+        return self.draw((1, *samples.shape[1:]), self.seed, samples).expand_as(samples)
+
+
+def custom_sample(pack, given, sampler, sigmas, *, cfg=None, noise=None, model=None):
+    """RandomNoise, BasicGuider or CFGGuider, SamplerCustomAdvanced, wired as a user does."""
+    node, model = pack.custom, model or given.model
+    noise = noise or stock(node.RandomNoise, SEED)
+    if cfg is None:
+        guider = stock(node.BasicGuider, model, given.positive)
+    else:
+        guider = stock(node.CFGGuider, model, given.positive, given.negative, cfg)
+    return stock(node.SamplerCustomAdvanced, noise, guider, sampler, sigmas, given.latent)["samples"]
+
+
+def our_sample(pack, given, steps, eta=0.0, model=None):
+    inputs = {"positive": given.positive, "latent": given.latent, "steps": steps, "seed": SEED, "eta": eta}
+    return run(pack, "JoReSSample", model=model or given.model, **inputs)[0]["samples"]
+
+
+def recipe(pack, graph, steps, eta=0.0):
+    return run(pack, "JoReSSampler", eta=eta)[0], run(pack, "JoReSSigmas", model=graph.plain, steps=steps)[0]
+
+
+@pytest.fixture(scope="module")
+def one(pack, graph):
+    """The same for the first picture alone."""
+    return conditioned(pack, graph.plain, graph.nets, graph.image[:1])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize(("eta", "cfg"), [(0.0, None), (0.6, 1.0)])
+def test_the_recipe_in_custom_sampling_is_our_sample_node(pack, graph, one, steps, eta, cfg):
+    sampler, sigmas = recipe(pack, graph, steps, eta)
+    assert len(sigmas) == steps + 1 and sigmas[-1] == 0 and (sigmas.diff() < 0).all()
+    given = custom_sample(pack, one, sampler, sigmas, cfg=cfg)
+    expected = our_sample(pack, one, steps, eta)
+    torch.testing.assert_close(given, expected, atol=1e-6, rtol=0)
+    if eta:
+        assert (expected - our_sample(pack, one, steps)).abs().max() > 1e-3 or steps == 1
+
+
+def test_random_noise_is_ours_for_one_picture_and_differs_from_the_second_on(pack, graph, one):
+    draw, noise = pack.load("jores.diffusion.sampling").start_noise, stock(pack.custom.RandomNoise, SEED)
+    single, both = one.latent, graph.latent
+    assert torch.equal(noise.generate_noise(single), draw(single["samples"].shape, SEED, single["samples"]))
+    drawn = noise.generate_noise(both)
+    assert not torch.equal(drawn[0], drawn[1])
+    sampler, sigmas = recipe(pack, graph, 2, 0.6)
+    expected = our_sample(pack, graph, 2, 0.6)
+    shared = custom_sample(pack, graph, sampler, sigmas, noise=SharedNoise(pack))
+    torch.testing.assert_close(shared, expected, atol=1e-5, rtol=0)
+    own = custom_sample(pack, graph, sampler, sigmas)
+    assert (own[1] - expected[1]).abs().max() > 1e-3
+
+
+def test_steps_that_are_not_the_methods_are_refused(pack, graph, one):
+    sampler, sigmas = recipe(pack, graph, 4)
+    with pytest.raises(ValueError, match="Select JoReS Sampler: these 3 steps are not the method's own"):
+        custom_sample(pack, one, sampler, sigmas[1:])
+    stranger = SimpleNamespace(inner_model=SimpleNamespace(inner_model=torch.nn.Identity()))
+    with pytest.raises(ValueError, match="model is a Identity, not a JoReS model"):
+        sampler.sampler_function(stranger, one.latent["samples"], sigmas, {})
+    simple = stock(pack.custom.BasicScheduler, graph.plain, "simple", 4, 1.0)
+    given = custom_sample(pack, one, sampler, simple)
+    torch.testing.assert_close(given, our_sample(pack, one, 4), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["euler", "ddim"])
+@pytest.mark.parametrize("steps", [2, 4])
+def test_stock_samplers_are_the_librarys_at_equal_noise(pack, graph, one, name, steps):
+    """Without RNet: stock samplers take eps from the x0 that it returns, the method from the UNet's own."""
+    library = pack.load("jores.checkpoint")
+    nets = library.load_bundle(library.SHIPPED_WEIGHTS)
+    low = one.condition.low
+    expected = pack.load("jores.pipeline").sample(
+        nets, one.condition.condition, low=low, steps=steps, seed=SEED, refine=False
+    )  # fmt: skip
+    assert expected.abs().max() < 1  # where the library clamps x0 and stock samplers do not, they may differ
+    given = stock(
+        pack.stock.KSampler, graph.plain, SEED, steps, 1.0, name, "simple", one.positive, one.negative, one.latent, 1.0
+    )["samples"]  # fmt: skip
+    torch.testing.assert_close(given, expected, atol=1e-4, rtol=0)
+
+
+def calls_of(net, work):
+    """How often `net` ran during `work()`, and what that returned."""
+    calls = []
+    hook = net.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        result = work()
+    finally:
+        hook.remove()
+    return len(calls), result
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"), [(0.0, 1.0, 4), (0.0, 0.4, 2), (0.4, 1.0, 2), (0.6, 1.0, 1), (0.8, 1.0, 0)]
+)
+def test_rnet_runs_inside_its_window_only(pack, graph, one, start, end, expected):
+    """Steps 999, 749, 499 and 249 lie at 0, 25, 50 and 75 % of the sampling."""
+    model, rnet = refine(pack, graph.plain, graph.nets, one.condition, start, end), graph.nets.parts["refinement"].model
+    sampler, sigmas = recipe(pack, graph, 4)
+    ours, given = calls_of(rnet, lambda: our_sample(pack, one, 4, model=model))
+    euler = stock(pack.custom.KSamplerSelect, "euler")
+    theirs, _ = calls_of(rnet, lambda: custom_sample(pack, one, euler, sigmas, model=model))
+    assert ours == theirs == expected
+    assert torch.equal(given, our_sample(pack, one, 4, model=graph.plain)) == (expected == 0)
+
+
+def test_two_refined_branches_of_one_model_do_not_touch_each_other(pack, graph, one):
+    second = conditioned(pack, graph.plain, graph.nets, graph.image[1:])
+    before = our_sample(pack, one, 2), our_sample(pack, second, 2), our_sample(pack, one, 2, model=graph.plain)
+    assert not torch.equal(before[0], before[2])
+    # A branch of a branch, with RNet twice, and a clone: neither is seen upstream.
+    twice = refine(pack, one.model, graph.nets, one.condition)
+    rnet = graph.nets.parts["refinement"].model
+    assert calls_of(rnet, lambda: our_sample(pack, one, 2, model=twice.clone()))[0] == 4
+    after = our_sample(pack, one, 2), our_sample(pack, second, 2), our_sample(pack, one, 2, model=graph.plain)
+    assert all(map(torch.equal, before, after))
+
+
+def test_rnet_is_loaded_and_dropped_with_the_model(pack, graph, one):
+    import comfy.model_management as mm
+
+    rnet = graph.nets.parts["refinement"]
+
+    def loaded():
+        return any(rnet.is_clone(entry.model) for entry in mm.current_loaded_models)
+
+    seen = []
+    hook = rnet.model.register_forward_hook(lambda *_: seen.append(loaded()))
+    try:
+        mm.unload_all_models()
+        our_sample(pack, one, 1, model=graph.plain)
+        assert not loaded()  # only who asks for RNet pays for it
+        for sample in (our_sample, lambda *given: custom_sample(*given[:2], *recipe(pack, graph, 1))):
+            mm.unload_all_models()
+            assert not loaded()
+            sample(pack, one, 1)
+            assert loaded()
+    finally:
+        hook.remove()
+    assert seen == [True, True]
+    assert any(rnet.is_clone(nested) for nested in one.model.clone().get_nested_additional_models())

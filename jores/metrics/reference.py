@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .imaging.exposure import mean_luma
+from ..imaging.exposure import mean_luma
 
 WINDOW, SIGMA = 11, 1.5
 
@@ -62,6 +62,15 @@ def gt_mean(images: Tensor, reference: Tensor) -> Tensor:
     """
     gain = mean_luma(reference) / mean_luma(images).clamp(min=1e-6)
     return (images * gain.view(-1, 1, 1, 1)).clamp(0, 1)
+
+
+def exposure_error(images: Tensor, reference: Tensor) -> Tensor:
+    """|ln(mean luma of `images` / mean luma of `reference`)| of (B, 3, H, W) pictures in [0, 1], as (B,).
+
+    0.1 is a tenth too bright or too dark, 0.69 twice or half as bright. This is what GT-mean takes out.
+    """
+    ratio = mean_luma(images).clamp(min=1e-6) / mean_luma(reference).clamp(min=1e-6)
+    return ratio.log().abs()
 
 
 def _blur(x: Tensor) -> Tensor:

@@ -1,0 +1,9 @@
+"""Figures of picture quality: against a ground truth (PSNR, SSIM, GT-mean, exposure error) and without one (NIQE).
+
+There is no LPIPS: it needs trained weights of a backbone, and none with a clear licence can be shipped along.
+"""
+
+from .niqe import niqe
+from .reference import exposure_error, gt_mean, psnr, ssim
+
+__all__ = ["exposure_error", "gt_mean", "niqe", "psnr", "ssim"]

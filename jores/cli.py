@@ -65,7 +65,11 @@ def _add_evaluate(commands: Any) -> None:
         "'raw' compares what the model gives. 'GT-mean' rescales it to the mean luma of the ground truth first, as "
         "many papers do: never compare numbers of the two kinds."
     )
-    parser = commands.add_parser("evaluate", help="PSNR and SSIM against ground truth", description=description)
+    description += (
+        " NIQE needs no ground truth (--low alone gives it, for the input and for the result); ours is fitted to other "
+        "photographs than the published one, so its values compare only among themselves."
+    )
+    parser = commands.add_parser("evaluate", help="PSNR, SSIM and NIQE of the results", description=description)
     parser.add_argument("--low", type=Path, metavar="DIR", help="dark pictures")
     parser.add_argument("--high", type=Path, metavar="DIR", help="their ground truth, under the same names")
     parser.add_argument("--pairs-tsv", type=Path, metavar="FILE", help="instead: table with id, split, low, high")
@@ -211,28 +215,32 @@ def _enhance_file(path: Path, target: Path, enhancer: Enhancer) -> dict[str, Any
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
-    from .evaluation import HEADER, evaluate, format_row, mean_of, pairs_of_folders, pairs_of_table
+    from .evaluation import evaluate, format_header, format_row, mean_of, pairs_of_folders, pairs_of_table
     from .imaging.files import write_whole
 
     if args.pairs_tsv:
         pairs = pairs_of_table(args.pairs_tsv, args.split)
-    elif args.low and args.high:
+    elif args.low:
         pairs = pairs_of_folders(args.low, args.high)
     else:
-        raise ValueError("evaluate needs --low and --high, or --pairs-tsv")
+        raise ValueError("evaluate needs --low, with --high for all but NIQE, or --pairs-tsv")
     enhancer = Enhancer.from_args(args)
     rows = []
-    sys.stdout.write(HEADER)
     for row in evaluate(pairs, lambda pixels: enhancer(pixels)[0]):
-        rows.append(row)
-        sys.stdout.write(format_row(row))
+        sys.stdout.write(format_row(row) if rows else format_header(row) + format_row(row))
         sys.stdout.flush()
+        rows.append(row)
     sys.stdout.write(format_row(mean_of(rows)))
     if args.output:
         settings = {"steps": args.steps, "seed": args.seed, "exposure": args.exposure or "auto"}
-        report = {"settings": settings, "mean": mean_of(rows), "pictures": rows}
+        report = {"settings": settings, "mean": _without_nan(mean_of(rows)), "pictures": [*map(_without_nan, rows)]}
         write_whole(args.output, json.dumps(report, indent=1).encode())
     return 0
+
+
+def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: null stands for a figure that the picture does not have."""
+    return {key: None if value != value else value for key, value in row.items()}
 
 
 def run_info(args: argparse.Namespace) -> int:

@@ -1,8 +1,9 @@
-"""Scores of an enhancement against ground truth, by both protocols of the field and always told apart."""
+"""Scores of an enhancement: against ground truth by both protocols of the field, always told apart, and without one."""
 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,16 +11,24 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .imaging.files import find_images, read_image
-from .metrics import gt_mean, psnr, ssim
+from .metrics import exposure_error, gt_mean, niqe, psnr, ssim
 
 SCORES = ("psnr_raw", "ssim_raw", "psnr_gt_mean", "ssim_gt_mean")
-HEADER = f"{'picture':<20}{'PSNR raw':>14}{'SSIM raw':>14}{'PSNR GT-mean':>14}{'SSIM GT-mean':>14}\n"
+COLUMNS = {
+    "psnr_raw": "PSNR raw",
+    "ssim_raw": "SSIM raw",
+    "psnr_gt_mean": "PSNR GT-mean",
+    "ssim_gt_mean": "SSIM GT-mean",
+    "exposure_error": "exposure error",
+    "niqe_input": "NIQE input",
+    "niqe": "NIQE",
+}
 
 
 class Pair(NamedTuple):
     name: str
     low: Path
-    high: Path
+    high: Path | None = None
 
 
 def pairs_of_table(table: Path, split: str) -> list[Pair]:
@@ -47,14 +56,18 @@ def rows_of_table(table: Path, split: str) -> list[dict[str, str]]:
     return rows
 
 
-def pairs_of_folders(low: Path, high: Path) -> list[Pair]:
+def pairs_of_folders(low: Path, high: Path | None = None) -> list[Pair]:
     """Pairs by file stem: every picture in `low` needs one of the same name, with any suffix, in `high`.
+
+    Without `high` the pictures stand alone, for figures that need no ground truth.
 
     Raises:
         ValueError: an empty folder, or a dark picture without its ground truth.
     """
-    references = {path.stem: path for path in find_images([high])}
     dark = find_images([low])
+    if high is None:
+        return [Pair(path.stem, path) for path in dark]
+    references = {path.stem: path for path in find_images([high])}
     lonely = [path.name for path in dark if path.stem not in references]
     if lonely:
         raise ValueError(f"{high}: holds no ground truth for {', '.join(lonely[:5])} of {low}")
@@ -62,7 +75,7 @@ def pairs_of_folders(low: Path, high: Path) -> list[Pair]:
 
 
 def evaluate(pairs: Iterable[Pair], enhance: Callable[[Tensor], Tensor]) -> Iterator[dict[str, float | str]]:
-    """Enhance and score one pair after the other; each result is {"picture": name, **scores}.
+    """Enhance and score one pair after the other; each result is {"picture": name, **scores}, see `assess`.
 
     Args:
         enhance: (3, H, W) in [0, 1] to the same shape and range. It never sees the ground truth.
@@ -71,11 +84,21 @@ def evaluate(pairs: Iterable[Pair], enhance: Callable[[Tensor], Tensor]) -> Iter
         ValueError: a file cannot be read, or the two pictures of a pair differ in size.
     """
     for name, low, high in pairs:
-        dark, reference = read_image(low).pixels[:3], read_image(high).pixels[:3]
-        if dark.shape != reference.shape:
-            sizes = " and ".join(f"{x.shape[2]}x{x.shape[1]}" for x in (dark, reference))
+        dark = read_image(low).pixels[:3]
+        reference = read_image(high).pixels[None, :3] if high else None
+        if high and dark.shape != reference.shape[1:]:
+            sizes = " and ".join(f"{x.shape[-1]}x{x.shape[-2]}" for x in (dark, reference))
             raise ValueError(f"{low} and {high} differ in size: {sizes}")
-        yield {"picture": name, **score(enhance(dark)[None], reference[None])}
+        yield {"picture": name, **assess(enhance(dark)[None], reference), "niqe_input": niqe(dark[None]).item()}
+
+
+def assess(result: Tensor, reference: Tensor | None = None) -> dict[str, float]:
+    """Every figure there is of a (1, 3, H, W) picture in [0, 1], rounded to 8 bits: NIQE, and with a reference `score`
+    and the exposure error. NIQE is NaN where the picture is too small for it."""
+    figures = {"niqe": niqe((result * 255).round() / 255).item()}
+    if reference is None:
+        return figures
+    return {**score(result, reference), "exposure_error": exposure_error(result, reference).item(), **figures}
 
 
 def score(result: Tensor, reference: Tensor) -> dict[str, float]:
@@ -90,11 +113,33 @@ def score(result: Tensor, reference: Tensor) -> dict[str, float]:
 
 
 def mean_of(rows: list[dict[str, float | str]]) -> dict[str, float | str]:
-    """The row of means, as papers report them: of the pictures' PSNR values, not of their errors."""
-    return {"picture": f"mean of {len(rows)}", **{key: sum(row[key] for row in rows) / len(rows) for key in SCORES}}
+    """The row of means, as papers report them: of the pictures' PSNR values, not of their errors.
+
+    A figure that a picture does not have (NaN) is left out of its mean.
+    """
+    means: dict[str, float | str] = {"picture": f"mean of {len(rows)}"}
+    for key in (key for key in rows[0] if key in COLUMNS):
+        known = [row[key] for row in rows if not math.isnan(row[key])]
+        means[key] = sum(known) / len(known) if known else math.nan
+    return means
+
+
+def columns_of(row: dict[str, float | str]) -> list[str]:
+    """The figures of a row in the order of `COLUMNS`."""
+    return [key for key in COLUMNS if key in row]
+
+
+def format_figure(key: str, value: float) -> str:
+    """3 digits of PSNR, 2 of NIQE, 4 of what lies between 0 and 1; a dash for NaN."""
+    digits = 3 if key.startswith("psnr") else 2 if key.startswith("niqe") else 4
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def format_header(row: dict[str, float | str]) -> str:
+    """The line over rows like this one."""
+    return f"{'picture':<20}{''.join(f'{COLUMNS[key]:>15}' for key in columns_of(row))}\n"
 
 
 def format_row(row: dict[str, float | str]) -> str:
-    """One line of the table under `HEADER`."""
-    numbers = (f"{row[key]:>14.{3 if key.startswith('psnr') else 4}f}" for key in SCORES)
-    return f"{row['picture']:<20}{''.join(numbers)}\n"
+    """One line of the table under `format_header`."""
+    return f"{row['picture']:<20}{''.join(f'{format_figure(key, row[key]):>15}' for key in columns_of(row))}\n"

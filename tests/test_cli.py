@@ -16,7 +16,7 @@ from jores.cli import build_parser, main
 from jores.config import AdjustmentConfig, DecompositionConfig, DenoiserConfig, JoReSConfig, RefinementConfig
 from jores.describe import cost
 from jores.imaging.files import Picture, read_image, write_image
-from jores.metrics import gt_mean, psnr, ssim
+from jores.metrics import exposure_error, gt_mean, niqe, psnr, ssim
 from jores.pipeline import enhance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -137,12 +137,30 @@ def test_evaluate_tells_raw_from_gt_mean_and_reads_tables_and_folders(weights, t
     assert abs(row["psnr_gt_mean"] - row["psnr_raw"]) > 0.01
     assert scores["mean"]["ssim_raw"] == pytest.approx(sum(r["ssim_raw"] for r in scores["pictures"]) / 2)
 
+    assert row["niqe"] is None and lines[-1].split()[-1] == "-"  # too small for NIQE: no verdict, and valid JSON
+    assert row["exposure_error"] == pytest.approx(exposure_error(result, high).item(), abs=1e-4)
+
     folders = "--low", tmp_path / "low", "--high", tmp_path / "high"
     assert run("evaluate", *folders, *options(weights)) == 0
     assert "mean of 3" in capsys.readouterr().out
     (tmp_path / "high" / "3.png").unlink()
     assert run("evaluate", *folders, *options(weights)) == 1
     assert "no ground truth for 3.webp" in capsys.readouterr().err
+
+
+def test_evaluate_without_ground_truth_gives_niqe_of_input_and_result(weights, tmp_path, capsys):
+    picture = torch.rand(3, 100, 200, generator=torch.Generator().manual_seed(2)) * 0.2
+    (tmp_path / "night").mkdir()
+    write_image(tmp_path / "night" / "a.png", Picture(picture))
+    report = tmp_path / "scores.json"
+    assert run("evaluate", "--low", tmp_path / "night", "--output", report, *options(weights)) == 0
+    out = capsys.readouterr().out
+    assert "NIQE input" in out and "PSNR" not in out
+    (row,) = json.loads(report.read_text(encoding="utf-8"))["pictures"]
+    low = read_image(tmp_path / "night" / "a.png").pixels[None]
+    result = (enhance(low, load_bundle(weights), steps=2) * 255).round() / 255
+    assert row["niqe"] == pytest.approx(niqe(result).item(), abs=1e-3)
+    assert row["niqe_input"] == pytest.approx(niqe(low).item(), abs=1e-3) and row["niqe"] != row["niqe_input"]
 
 
 def test_info_counts_what_the_nets_hold_and_prints_the_header(weights, capsys):
@@ -164,7 +182,7 @@ def test_what_users_get_wrong_is_said_in_a_sentence(dark, weights, tmp_path, cap
         (("enhance", dark, *out, *options(tmp_path / "no.safetensors")), "no.safetensors"),
         (("enhance", dark, *out, *tail, "--device", "gpu"), "--device gpu cannot be used"),
         (("enhance", dark, "--output", weights, *tail), "tiny.safetensors"),
-        (("evaluate", "--low", dark, *tail), "needs --low and --high"),
+        (("evaluate", "--high", dark, *tail), "needs --low"),
         (("evaluate", "--pairs-tsv", weights.parent / "none.tsv", *tail), "none.tsv"),
     ):
         assert run(*args) == 1

@@ -3,11 +3,14 @@ from __future__ import annotations
 import math
 
 import pytest
+import skimage
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from jores.imaging.exposure import mean_luma
-from jores.metrics import gt_mean, psnr, ssim
+from jores.imaging.files import read_image
+from jores.metrics import exposure_error, gt_mean, niqe, psnr, ssim
+from jores.metrics.no_reference import asymmetric_gaussian
 
 
 def pictures(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,3 +68,59 @@ def test_gt_mean_takes_the_exposure_error_out_and_nothing_else():
     assert torch.allclose(mean_luma(rescaled), mean_luma(clean * 0.5), atol=1e-4)
     assert not torch.allclose(rescaled, clean * 0.5, atol=0.01)
     assert torch.equal(gt_mean(torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4)), torch.zeros(2, 3, 4, 4))
+
+
+def test_exposure_error_is_the_logarithm_of_the_ratio_of_the_means():
+    clean, _ = pictures(4)
+    assert exposure_error(clean * 0.5, clean).tolist() == pytest.approx([math.log(2)] * 2, abs=1e-5)
+    assert exposure_error(clean * 0.5, clean).tolist() == exposure_error(clean, clean * 0.5).tolist()
+
+
+def photographs(folder, count):
+    return [read_image(path).pixels[None, :3, :480, :480] for path in sorted(folder.glob("*.jpg"))[:count]]
+
+
+def spoilt(picture: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a low-light method leaves behind when it fails, in 8 bits."""
+    noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(5)) * 0.08
+    copies = {
+        "noise": picture + noise,
+        "blur": torch.nn.functional.avg_pool2d(picture, 5, 1, 2, count_include_pad=False),
+        "dark": (picture**2.2 * 0.02) ** (1 / 2.2),
+        "banded": (picture * 12).round() / 12,
+    }
+    return {name: (copy.clamp(0, 1) * 255).round() / 255 for name, copy in copies.items()}
+
+
+def test_niqe_rises_with_noise_blur_darkness_and_banding_on_photographs_it_was_not_fitted_to():
+    for load in (skimage.data.astronaut, skimage.data.chelsea, skimage.data.coffee):
+        picture = torch.from_numpy(load()).permute(2, 0, 1)[None, :, :400, :400] / 255
+        good = niqe(picture).item()
+        assert good < 5
+        for name, bad in spoilt(picture).items():
+            assert niqe(bad).item() > good + 0.3, f"{load.__name__}: {name}"
+        torch.testing.assert_close(niqe(torch.cat([bad, picture])), torch.cat([niqe(bad), niqe(picture)]))
+
+
+def test_niqe_orders_held_out_photographs(shared_data):
+    kept = photographs(shared_data / "photos/coco_val128", 8)
+    good = sum(niqe(picture).item() for picture in kept) / len(kept)
+    for name in ("noise", "blur", "dark", "banded"):
+        bad = [niqe(spoilt(picture)[name]).item() for picture in kept]
+        assert sum(bad) / len(bad) > good + 0.3, name
+
+
+def test_niqe_gives_no_verdict_without_statistics():
+    assert niqe(torch.rand(1, 3, 191, 191)).isnan().item()  # one patch
+    assert niqe(torch.full((1, 3, 192, 192), 0.3)).isnan().item()  # four flat ones
+
+
+def test_asymmetric_gaussian_finds_the_shape_it_was_drawn_from():
+    generator = torch.Generator().manual_seed(6)
+    normal = torch.randn(200_000, generator=generator, dtype=torch.float64)
+    laplace = torch.distributions.Laplace(0.0, 1.0).icdf(torch.rand(200_000, generator=generator).double() * 0.9999 + 5e-5)
+    lopsided = torch.where(normal < 0, normal * 2, normal)[torch.rand(200_000, generator=generator) < 0.5][:90_000]
+    alpha, left, right = asymmetric_gaussian(torch.stack([normal, laplace])[:, :90_000])
+    assert alpha.tolist() == pytest.approx([2, 1], rel=0.03) and left.tolist() == pytest.approx(right.tolist(), rel=0.03)
+    alpha, left, right = asymmetric_gaussian(lopsided[None])
+    assert (left / right).item() == pytest.approx(2, rel=0.03)

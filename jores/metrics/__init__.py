@@ -3,7 +3,7 @@
 There is no LPIPS: it needs trained weights of a backbone, and none with a clear licence can be shipped along.
 """
 
-from .niqe import niqe
-from .reference import exposure_error, gt_mean, psnr, ssim
+from .full_reference import exposure_error, gt_mean, psnr, ssim
+from .no_reference import niqe
 
 __all__ = ["exposure_error", "gt_mean", "niqe", "psnr", "ssim"]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..evaluation import rows_of_table
 from ..imaging.files import find_images, read_image, write_whole
-from .niqe import PARAMETERS, patch_statistics
+from .no_reference import PARAMETERS, patch_statistics
 
 SHARP = 0.75
 HEADER = {

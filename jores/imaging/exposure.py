@@ -8,6 +8,10 @@ from torch import Tensor
 MAX_GAIN = 60.0
 """Beyond this an 8-bit picture holds nothing but quantisation steps: one level becomes a quarter of the range."""
 
+DIM, WELL_LIT = 0.33, 0.38
+"""Mean luma up to which a picture may be dark, and from which it counts as well lit. The low-light pictures of LOL
+reach 0.32; everyday photographs have 0.44 in the median."""
+
 
 def luma(images: Tensor) -> Tensor:
     """Rec. 601 luma of (B, 3, H, W) pictures, as (B, 1, H, W); the grey of OpenCV and of Pillow's mode L."""
@@ -21,6 +25,17 @@ def mean_luma(images: Tensor) -> Tensor:
     # Mean first: the luma is linear, and half precision cannot add up a million pixels.
     channels = images.mean((2, 3), dtype=wide)
     return luma(channels[:, :, None, None]).flatten()
+
+
+def well_lit(images: Tensor) -> Tensor:
+    """0 for dark (B, 3, H, W) pictures, 1 for well-lit ones, smooth between, as (B,) in float32 or wider."""
+    return smoothstep(mean_luma(images), DIM, WELL_LIT)
+
+
+def smoothstep(x: Tensor, low: float, high: float) -> Tensor:
+    """0 up to `low`, 1 from `high` on, and the cubic without corners between."""
+    t = ((x - low) / (high - low)).clamp(0, 1)
+    return t * t * (3 - 2 * t)
 
 
 def brighten(images: Tensor, target: float = 0.4) -> Tensor:

@@ -1,9 +1,14 @@
 """What each part of the method is worth on held-out pairs: the tables of the model card.
 
-    python -m tests.benchmarks.ablation --pairs-tsv DATA/pairs.tsv [--steps 1,2,4,8] [--rows '4 steps' ...] [--every N]
+    python -m tests.benchmarks.ablation --pairs-tsv DATA/pairs.tsv [--steps 1,2,4,8,20] [--every N] [--rows ROW ...]
 
 Parts are switched off at inference in the released weights; nothing is trained again. A part without which the figures
-hardly move is one that these weights hardly use.
+hardly move is one that these weights hardly use; one without which they collapse may still be one that a net trained
+without it would replace. Rows compare only within one table, for which the same pairs were used: what is slow (many
+steps, many rows) is best asked for in a second call with a larger --every.
+
+Below come the same figures of one row by darkness of the input (thirds of the pairs by mean luma) and by scene.
+NIQE is lower for better, and comparable only with NIQE of this package.
 """
 
 from __future__ import annotations
@@ -14,23 +19,44 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
-from jores.evaluation import SCORES, mean_of, pairs_of_table, score
+from jores.evaluation import COLUMNS, assess, format_figure, mean_of, rows_of_table
 from jores.imaging.exposure import mean_luma
 from jores.imaging.files import read_image
+from jores.metrics import niqe
 from jores.nets.attention import RetinexAttention
 from jores.nets.segmentation import load_segmenter
+
+ORDER = ("psnr_raw", "psnr_gt_mean", "ssim_raw", "ssim_gt_mean", "niqe", "exposure_error")
+PARTS = (
+    "R' x L' alone", "without RNet", "RNet once, after the loop", "without FRCM", "without IRCM", "FRCM blind to F",
+    "IRCM blind to R', L'", "without semantic attention", "without Retinex attention", "exposure told", "eta 1",
+)  # fmt: skip
 
 
 @contextmanager
 def without(net: nn.Module, kind: type[nn.Module]) -> Iterator[None]:
     """Every layer of this kind hands its first input on unchanged."""
-    hooks = [m.register_forward_hook(lambda _, inputs, __: inputs[0]) for m in net.modules() if isinstance(m, kind)]
+    with _hooked((m for m in net.modules() if isinstance(m, kind)), lambda inputs, _: inputs[0]):
+        yield
+
+
+@contextmanager
+def silenced(*modules: nn.Module) -> Iterator[None]:
+    """These modules give zeros."""
+    with _hooked(modules, lambda _, output: torch.zeros_like(output)):
+        yield
+
+
+@contextmanager
+def _hooked(modules, answer: Callable[[tuple, Tensor], Tensor]) -> Iterator[None]:
+    hooks = [m.register_forward_hook(lambda _, inputs, output: answer(inputs, output)) for m in modules]
     try:
         yield
     finally:
@@ -52,29 +78,42 @@ def blinded(rnet: nn.Module, **switches: bool) -> Iterator[None]:
 def variants(
     nets: JoReSNets, segmenter: nn.Module, steps: list[int], low: Tensor, high: Tensor
 ) -> dict[str, Callable[[], Tensor]]:
-    """Every row of the table as a function that makes its picture, on conditions that are computed once."""
-    maps, prior = pipeline.decompose(nets, low), pipeline.segment(segmenter, low)
-    condition = pipeline.adjust(nets, maps)
+    """Every row of the table as a function that makes its picture, on conditions that are computed once.
 
-    def run(count: int = 4, c=condition, p=prior, **kw) -> Tensor:
-        return pipeline.finish(pipeline.sample(nets, c, p, low=low, steps=count, **kw), low)
+    "without FRCM": IRCM gets no F'_x0. "without IRCM": it gets F'_x0 alone, neither x0 nor the Retinex maps.
+    """
+    maps, prior = pipeline.decompose(nets, low), pipeline.segment(segmenter, low)
+    condition, rnet = pipeline.adjust(nets, maps), nets.refinement
+
+    @functools.cache
+    def run(count: int = pipeline.DEFAULT_STEPS, *, told: bool = False, semantics: bool = True, **kw) -> Tensor:
+        c = pipeline.adjust(nets, maps, exposure=mean_luma(high)) if told else condition
+        x0 = pipeline.sample(nets, c, prior if semantics else None, low=low, steps=count, **kw)
+        return pipeline.finish(x0, low)
 
     def inside(context) -> Tensor:
         with context:
-            return run()
+            return run.__wrapped__()
 
-    return {
-        **{f"{count} steps": functools.partial(run, count) for count in steps},
-        "R' x L' alone": lambda: condition.picture,
-        "without RNet": lambda: run(refine=False),
-        "without semantic attention": lambda: run(p=None),
-        "without Retinex attention": lambda: inside(without(nets.denoiser, RetinexAttention)),
-        "exposure told": lambda: run(c=pipeline.adjust(nets, maps, exposure=mean_luma(high))),
-        "FRCM blind to F": lambda: inside(blinded(nets.refinement, frcm=False)),
-        "IRCM blind to R', L'": lambda: inside(blinded(nets.refinement, ircm=False)),
-        "RNet once, after the loop": lambda: _refined_after(nets, condition, run(refine=False)),
-        "eta 1": lambda: run(eta=1.0),
-    }
+    makers = (
+        lambda: condition.picture,
+        lambda: run(refine=False),
+        lambda: _refined_after(nets, condition, run(refine=False)),
+        lambda: inside(silenced(rnet.frcm)),
+        lambda: inside(silenced(rnet.ircm.embed)),
+        lambda: inside(blinded(rnet, frcm=False)),
+        lambda: inside(blinded(rnet, ircm=False)),
+        lambda: run(semantics=False),
+        lambda: inside(without(nets.denoiser, RetinexAttention)),
+        lambda: run(told=True),
+        lambda: run(eta=1.0),
+    )
+    counts = {step_row(count): functools.partial(run, count) for count in steps}
+    return counts | dict(zip(PARTS, makers, strict=True))
+
+
+def step_row(count: int) -> str:
+    return f"{count} step{'s' if count > 1 else ''}"
 
 
 @torch.inference_mode()
@@ -83,34 +122,85 @@ def _refined_after(nets: JoReSNets, c: pipeline.RetinexCondition, picture: Tenso
     return (refined + 1) / 2
 
 
+def measure(
+    nets: JoReSNets, segmenter: nn.Module, row: dict[str, str], folder: Path, steps: list[int], wanted: list[str]
+) -> list[dict[str, Any]]:
+    """One record per wanted variant of one pair: the figures, and what the tables are sorted by."""
+    low, high = (read_image(folder / row[key]).pixels[None, :3] for key in ("low", "high"))
+    pair = {"picture": row["id"], "scene": row.get("scene"), "luma": mean_luma(low).item()}
+    pair["bias"] = (nets.adjustment.propose_exposure(low) / mean_luma(high)).log().item()
+    pair["niqe_low"], pair["niqe_high"] = niqe(torch.cat([low, high])).tolist()
+    makers = variants(nets, segmenter, steps, low, high)
+    return [{"variant": name, **pair, **assess(makers[name](), high)} for name in wanted]
+
+
+def table(title: str, groups: dict[str, list[dict[str, Any]]]) -> str:
+    """Means of each group as Markdown."""
+    head = f"| {title} | pairs | {' | '.join(COLUMNS[key] for key in ORDER)} |\n|---{'|---' * (len(ORDER) + 1)}|\n"
+    lines = []
+    for name, records in groups.items():
+        mean = mean_of(records)
+        lines.append(f"| {name} | {len(records)} | {' | '.join(format_figure(key, mean[key]) for key in ORDER)} |\n")
+    return head + "".join(lines)
+
+
+def grouped(records: list[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        groups.setdefault(record[key], []).append(record)
+    return groups
+
+
+def by_darkness(records: list[dict[str, Any]], parts: int = 3) -> dict[str, list[dict[str, Any]]]:
+    """Equal parts of the pairs from dark to bright, named by the mean luma of their inputs in levels of 255."""
+    ranked, groups = sorted(records, key=lambda r: r["luma"]), {}
+    for i in range(parts):
+        part = ranked[i * len(ranked) // parts : (i + 1) * len(ranked) // parts]
+        if part:
+            groups[f"{part[0]['luma'] * 255:.1f} to {part[-1]['luma'] * 255:.1f}"] = part
+    return groups
+
+
+def summary(records: list[dict[str, Any]]) -> str:
+    """What is known of the pairs themselves, from the records of one variant."""
+    count = len(records)
+    off, bias = sum(abs(r["bias"]) for r in records) / count, sum(r["bias"] for r in records) / count
+    low, high = (sum(r[key] for r in records) / count for key in ("niqe_low", "niqe_high"))
+    return (
+        f"NIQE of the inputs {low:.2f}, of the ground truths {high:.2f}\n"
+        f"proposed exposure, error of its logarithm: {off:.3f} in the mean, bias {bias:+.3f}\n"
+    )
+
+
 def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.stdout.write) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs-tsv", type=Path, required=True)
     parser.add_argument("--split", default="val")
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
     parser.add_argument("--segmenter", type=Path, default=SHIPPED_SEGMENTER)
-    parser.add_argument("--steps", default="1,2,4,8")
-    parser.add_argument("--rows", nargs="*", help="only these rows of the table")
-    parser.add_argument("--every", type=int, default=1, help="only every Nth pair, for a quick look")
+    parser.add_argument("--steps", default="1,2,4,8", help="a row for each of these numbers of steps")
+    parser.add_argument("--rows", nargs="*", metavar="ROW", help=f"only these: '4 steps', ..., {', '.join(PARTS)}")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth pair")
+    parser.add_argument("--detail", metavar="ROW", help="row shown by darkness and by scene (default: '4 steps')")
     args = parser.parse_args(argv)
+    steps = [int(s) for s in args.steps.split(",") if s]
+    known = [*map(step_row, steps), *PARTS]
+    wanted = args.rows or known
+    if unknown := set(wanted) - set(known):
+        parser.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     nets, segmenter = load_bundle(args.weights), load_segmenter(args.segmenter)
-    steps = [int(s) for s in args.steps.split(",")]
-    rows: dict[str, list[dict]] = {}
-    errors = []
-    for pair in pairs_of_table(args.pairs_tsv, args.split)[:: args.every]:
-        low, high = (read_image(p).pixels[None, :3] for p in (pair.low, pair.high))
-        errors.append(float((nets.adjustment.propose_exposure(low) / mean_luma(high)).log()))
-        for name, make in variants(nets, segmenter, steps, low, high).items():
-            if args.rows is None or name in args.rows:
-                rows.setdefault(name, []).append({"picture": pair.name, **score(make(), high)})
-    write("| variant | PSNR raw | PSNR GT-mean | SSIM raw | SSIM GT-mean |\n|---|---|---|---|---|\n")
-    for name, scores in rows.items():
-        mean = mean_of(scores)
-        order = (SCORES[0], SCORES[2], SCORES[1], SCORES[3])
-        figures = [f"{mean[k]:.2f}" if k.startswith("psnr") else f"{mean[k]:.3f}" for k in order]
-        write(f"| {name} | {' | '.join(figures)} |\n")
-    off, bias = sum(map(abs, errors)) / len(errors), sum(errors) / len(errors)
-    write(f"\nproposed exposure, error of its logarithm: {off:.3f} in the mean, bias {bias:+.3f}\n")
+    rows, records = rows_of_table(args.pairs_tsv, args.split)[:: args.every], []
+    for i, row in enumerate(rows):
+        records += measure(nets, segmenter, row, args.pairs_tsv.parent, steps, wanted)
+        sys.stderr.write(f"\r{i + 1} of {len(rows)} pairs")
+    sys.stderr.write("\n")
+    groups = grouped(records, "variant")
+    default = step_row(pipeline.DEFAULT_STEPS)
+    detail = args.detail or (default if default in groups else wanted[0])
+    write(f"{table('variant', groups)}\n{summary(groups[detail])}\n")
+    write(table(f"{detail}, by mean luma of the input (0 to 255)", by_darkness(groups[detail])) + "\n")
+    if records[0]["scene"]:
+        write(table(f"{detail}, by scene", grouped(groups[detail], "scene")))
 
 
 if __name__ == "__main__":

@@ -10,12 +10,17 @@ from torch import Tensor
 
 from .checkpoint import JoReSNets
 from .conditions import RetinexCondition, RetinexMaps, SemanticPrior
-from .diffusion.sampling import Callback, ddim_sample, start_noise
+from .diffusion.sampling import Callback, Denoise, Refine, start_noise
 from .diffusion.schedule import NoiseSchedule
-from .imaging.exposure import mean_luma
+from .imaging.controls import colour_scale, feather_mask, scale_colours, shadow_weight
+from .imaging.exposure import mean_luma, well_lit
+from .imaging.tiles import Window
+from .nets.adjustment import THUMBNAIL
 from .nets.segmentation import Segmenter
+from .tiling import FEATURE_SIDES, ConditionOnDemand, Tiler, cut_condition, cut_prior, ddim_in_tiles
 
 DEFAULT_STEPS = 4
+BAND = 256  # rows of a picture that are finished at once
 
 
 @torch.inference_mode()
@@ -30,26 +35,41 @@ def enhance(
     strength: float = 1.0,
     eta: float = 0.0,
     mask: Tensor | None = None,
+    tile: int | None = None,
     callback: Callback | None = None,
+    feather: int = 0,
+    shadows: float = 0.0,
+    colour_fidelity: float = 0.0,
 ) -> Tensor:
     """Dark pictures (B, 3 or 4, H, W) in, enhanced ones of the same shape out, float32 in [0, 1].
 
     Args:
         segmenter: gives the semantic prior; without one the semantic attention layers are skipped.
         steps: 1..T diffusion steps. seed: of the start noise, the same for every picture of the batch.
-        exposure: mean luma of the result, 0..1; None lets ANet propose it.
-        strength: 0 returns the input, 1 the enhancement. mask (B, 1, H, W): where to apply it.
-        callback: (steps done, steps, x0) after every step; may raise to cancel.
+        exposure: mean luma of the result, 0..1; None lets ANet propose it, unless the picture is well lit already.
+        strength: 0 returns the input, 1 the enhancement. mask (B or 1, 1, H, W) in [0, 1]: where to apply it.
+        feather, shadows, colour_fidelity: as in `finish`.
+        tile: side in pixels of the windows that a big picture is done in, which may then lie in main memory while the
+            nets live on an accelerator; 0: never; None: as a whole while that fits, then in windows that fit.
+        callback: (steps done, steps, x0) after every step; may raise to cancel. In tiles also after every tile, with a
+            fraction of steps done and None, and x0 comes reduced.
     """
     low = checked(images)[:, :3]
+    dials = {"strength": strength, "feather": feather, "shadows": shadows, "colour_fidelity": colour_fidelity}
+    check_finish(images, mask, **dials)
+    tiles = Tiler.choose(tile, nets.config, low, _weight(nets.denoiser).device)
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
-    maps = decompose(nets, low)
-    condition = adjust(nets, maps, exposure=exposure)
+    if tiles.covers(low.shape[-2:]):
+        maps = decompose(nets, low, tile=tiles)
+        condition = adjust(nets, maps, exposure=exposure, tile=tiles)
+    else:
+        condition = condition_on_demand(nets, low, exposure)
     # Semantic prior: an off-the-shelf network segments the input picture (Fig. 3b)
     prior = segment(segmenter, low) if segmenter is not None else None
     # Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)
-    x0 = sample(nets, condition, prior, low=low, steps=steps, seed=seed, eta=eta, callback=callback)
-    return finish(x0, images, strength=strength, mask=mask)
+    x0 = sample(nets, condition, prior, low=low, steps=steps, seed=seed, eta=eta, tile=tiles, callback=callback)
+    del condition
+    return finish(x0, images, mask=mask, **dials)
 
 
 def checked(images: Tensor) -> Tensor:
@@ -58,16 +78,25 @@ def checked(images: Tensor) -> Tensor:
         raise ValueError(f"images must be (B, 3 or 4, H, W), not {tuple(images.shape)}")
     if images.numel() == 0:
         raise ValueError(f"images of shape {tuple(images.shape)} hold no pixels")
-    if not bool(torch.isfinite(images).all()):
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}: give floating-point numbers in [0, 1], such as uint8 / 255")
+    if not all(bool(torch.isfinite(bound)) for bound in images.aminmax()):
         raise ValueError("images hold NaN or infinite pixels: find the step before that made them")
     return images
 
 
 @torch.inference_mode()
-def decompose(nets: JoReSNets, images: Tensor) -> RetinexMaps:
-    """DNet (Eq. 4)."""
-    weight = next(nets.decomposition.parameters())
-    return nets.decomposition(images.clamp(0, 1).to(weight))
+def decompose(nets: JoReSNets, images: Tensor, *, tile: int | Tiler | None = None) -> RetinexMaps:
+    """DNet (Eq. 4). `tile` as in `enhance`."""
+    weight, size = _weight(nets.decomposition), tuple(images.shape[-2:])
+    tiles = Tiler.choose(tile, nets.config, images, weight.device)
+    home = weight if tiles.covers(size) else images
+
+    def work(window: Window) -> tuple[Tensor, ...]:
+        maps = nets.decomposition(window.cut(images).clamp(0, 1).to(weight)).to(home.device)
+        return maps.reflectance, maps.illumination
+
+    return RetinexMaps(*tiles.run(size, work, (1, 1)))
 
 
 @torch.inference_mode()
@@ -78,6 +107,7 @@ def adjust(
     exposure: float | Tensor | None = None,
     denoise: float = 1.0,
     illumination: Tensor | None = None,
+    tile: int | Tiler | None = None,
 ) -> RetinexCondition:
     """ANet (Eq. 6).
 
@@ -85,21 +115,60 @@ def adjust(
         exposure: mean luma (0..1) to aim at, one for all or (B,); None: ANet's own proposal.
         denoise: how much of ANet's cleaning of R is used, 0..1.
         illumination: (B, 1, H, W) in [0, 1] that replaces L', for light painted by hand.
+        tile: as in `enhance`.
     """
-    anet, picture = nets.adjustment, maps.picture
-    if exposure is None:
-        exposure = anet.propose_exposure(picture)
-    elif not isinstance(exposure, Tensor):
-        if not 0 < exposure <= 1:
-            raise ValueError(f"exposure must be above 0 and at most 1, not {exposure}")
-        exposure = torch.full((len(picture),), float(exposure))
-    condition = anet(maps, exposure.to(picture.device, torch.float32), mean_luma(picture))
-    reflectance = torch.lerp(maps.reflectance, condition.reflectance, denoise) if denoise < 1 else condition.reflectance
-    light = condition.illumination if illumination is None else illumination.to(condition.illumination).clamp(0, 1)
+    weight, picture = _weight(nets.adjustment), maps.picture
+    tiles = Tiler.choose(tile, nets.config, picture, weight.device)
+    exposure, mean = wanted_exposure(nets, picture, exposure), mean_luma(picture).to(weight.device)
+
+    def work(window: Window) -> tuple[Tensor, ...]:
+        part = RetinexMaps(window.cut(maps.reflectance), window.cut(maps.illumination)).to(weight.device)
+        made = nets.adjustment(part, exposure, mean).to(maps.reflectance.device)
+        return made.reflectance, made.illumination, *made.features
+
+    reflectance, light, *features = tiles.run(maps.size, work, (1, 1, *FEATURE_SIDES))
+    if denoise < 1:
+        reflectance = torch.lerp(maps.reflectance, reflectance, denoise)
+    light = light if illumination is None else illumination.to(light).clamp(0, 1)
     if light.shape[-2:] != maps.illumination.shape[-2:]:
         raise ValueError(f"illumination is {tuple(light.shape[-2:])}, the picture {maps.size}: give it the same size")
-    light = light.expand_as(maps.illumination)
-    return RetinexCondition(reflectance, light, condition.features, condition.exposure)
+    return RetinexCondition(reflectance, light.expand_as(maps.illumination), tuple(features), exposure)
+
+
+def condition_on_demand(nets: JoReSNets, low: Tensor, exposure: float | Tensor | None) -> ConditionOnDemand:
+    """DNet and ANet for any window of a big picture, told the brightness of all of it."""
+    weight = _weight(nets.adjustment)
+    whole = low.clamp(0, 1)
+    exposure, mean = wanted_exposure(nets, whole, exposure), mean_luma(whole).to(weight.device)
+    del whole
+
+    def make(window: Window) -> RetinexCondition:
+        maps = nets.decomposition(window.cut(low).clamp(0, 1).to(weight))
+        return nets.adjustment(maps, exposure, mean)
+
+    return ConditionOnDemand(make, low.device)
+
+
+@torch.inference_mode()
+def wanted_exposure(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> Tensor:
+    """(B,) on ANet's device: `exposure`, one for all or (B,), or for None what ANet proposes for these whole pictures.
+
+    A picture that is well lit already keeps its own mean luma instead: it needs no other, and the nets have seen few
+    of its kind. Dark pictures get ANet's proposal to the bit.
+    """
+    weight = _weight(nets.adjustment)
+    if exposure is None:
+        thumbnail = torch.nn.functional.interpolate(images, size=THUMBNAIL, mode="area")
+        proposal = nets.adjustment.propose_exposure(thumbnail.to(weight))
+        lit, own = (f(thumbnail).to(proposal) for f in (well_lit, mean_luma))
+        return torch.where(lit > 0, torch.lerp(proposal, own, lit), proposal)
+    if not isinstance(exposure, Tensor):
+        if not 0 < exposure <= 1:
+            raise ValueError(f"exposure must be above 0 and at most 1, not {exposure}")
+        exposure = torch.full((len(images),), float(exposure))
+    if exposure.shape != (len(images),) or not bool(((exposure >= 0) & (exposure <= 1)).all()):
+        raise ValueError(f"exposure must be one number for each of {len(images)} pictures, 0 to 1, not {exposure}")
+    return exposure.to(weight.device, torch.float32)
 
 
 @torch.inference_mode()
@@ -111,7 +180,7 @@ def segment(segmenter: Segmenter, images: Tensor) -> SemanticPrior:
 @torch.inference_mode()
 def sample(
     nets: JoReSNets,
-    condition: RetinexCondition,
+    condition: RetinexCondition | ConditionOnDemand,
     prior: SemanticPrior | None = None,
     *,
     low: Tensor,
@@ -119,40 +188,104 @@ def sample(
     seed: int = 0,
     eta: float = 0.0,
     refine: bool = True,
+    tile: int | Tiler | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """The diffusion with both priors and, unless `refine` is False, RNet on x0 at every step (Eqs. 12-19).
 
-    One field of start noise serves all pictures of a batch, so that the frames of a clip share it.
-    Returns x0 (B, 3, H, W) in [-1, 1], in the nets' dtype.
+    One field of start noise serves all pictures of a batch, so that the frames of a clip share it. `tile` and
+    `callback` as in `enhance`. Returns x0 (B, 3, H, W) in [-1, 1], float32.
     """
-    weight = next(nets.denoiser.parameters())
+    weight, size = _weight(nets.denoiser), tuple(low.shape[-2:])
     schedule = NoiseSchedule(nets.config.schedule)
-    condition, low = condition.to(weight), low.clamp(0, 1).to(weight)
-    r, light, features = condition.reflectance, condition.illumination, condition.features
-    semantics = prior.probabilities.to(weight) if prior is not None else None
+    tiles = Tiler.choose(tile, nets.config, low, weight.device)
 
     def level(alpha_bar: float) -> Tensor:
         return torch.full((len(low),), alpha_bar**0.5, device=weight.device)
 
-    def denoise(x_t: Tensor, t: int) -> Tensor:
-        return nets.denoiser(x_t, level(schedule.alpha_bar(t)), low, r, light, features, semantics)
+    def stage(window: Window) -> tuple[Denoise, Refine | None]:
+        on_demand = isinstance(condition, ConditionOnDemand)
+        part = (condition.window(window) if on_demand else cut_condition(condition, window)).to(weight)
+        picture, semantics = window.cut(low).clamp(0, 1).to(weight), None
+        if prior is not None:
+            semantics = cut_prior(prior, window).probabilities.to(weight)
+        r, light, features = part.reflectance, part.illumination, part.features
 
-    def rnet(x0: Tensor, alpha_bar: float) -> Tensor:
-        return nets.refinement(x0, level(alpha_bar), r, light, features)
+        def denoise(x_t: Tensor, t: int) -> Tensor:
+            return nets.denoiser(x_t, level(schedule.alpha_bar(t)), picture, r, light, features, semantics)
+
+        def rnet(x0: Tensor, alpha_bar: float) -> Tensor:
+            return nets.refinement(x0, level(alpha_bar), r, light, features)
+
+        return denoise, rnet if refine else None
 
     fresh = torch.Generator("cpu").manual_seed(seed + 1)
-    noise = start_noise((1, *low.shape[1:]), seed, low).expand_as(low)
-    refiner = rnet if refine else None
-    return ddim_sample(denoise, noise, schedule, steps, eta=eta, refine=refiner, generator=fresh, callback=callback)
+    home = weight if tiles.covers(size) else low
+    noise = start_noise((1, *low.shape[1:]), seed, torch.empty(0, device=home.device))
+    noise = noise.expand_as(low).contiguous()  # a copy for each picture of a batch: sampling is done in place
+    return ddim_in_tiles(
+        tiles, noise, schedule, steps, stage, like=weight, eta=eta, generator=fresh, callback=callback
+    )  # fmt: skip
 
 
 @torch.inference_mode()
-def finish(x0: Tensor, original: Tensor, *, strength: float = 1.0, mask: Tensor | None = None) -> Tensor:
+def finish(
+    x0: Tensor,
+    original: Tensor,
+    *,
+    strength: float = 1.0,
+    mask: Tensor | None = None,
+    feather: int = 0,
+    shadows: float = 0.0,
+    colour_fidelity: float = 0.0,
+) -> Tensor:
     """x0 in [-1, 1] -> picture in [0, 1], in float32, with the original's alpha; where mask or strength is 0 the
-    original's pixels come back bit by bit."""
-    original = original.float()
-    picture = (x0.float().to(original.device).clamp(-1, 1) + 1) / 2
-    weight = torch.full_like(original[:, :1], strength) if mask is None else mask.to(original) * strength
-    mixed = torch.where(weight > 0, torch.lerp(original[:, :3], picture, weight), original[:, :3])
-    return torch.cat([mixed, original[:, 3:]], 1)
+    original's pixels come back bit by bit (even those that are not in [0, 1]).
+
+    Args:
+        mask: (B or 1, 1, H, W) in [0, 1]. feather: pixels of soft edge inside the mask.
+        shadows: 0 enhances every place, 1 only those that are dark in the original.
+        colour_fidelity: 0 leaves the colours to the nets, 1 keeps the original's cast.
+    """
+    check_finish(original, mask, strength, feather, shadows, colour_fidelity)
+    mask = None if mask is None else feather_mask(mask, feather)
+    dark = shadow_weight(original[:, :3], shadows) if shadows else None
+    scale = None
+    if colour_fidelity:
+        scale = colour_scale(x0.to(original.device, torch.float32) / 2 + 0.5, original[:, :3], colour_fidelity)
+    result = torch.empty(original.shape, device=original.device)
+    for top in range(0, original.shape[-2], BAND):  # a big picture's intermediate results would fill the memory
+        rows = slice(top, top + BAND)
+        before, picture = original[..., rows, :].float(), x0[..., rows, :].to(original.device, torch.float32)
+        picture, colours = (picture.clamp(-1, 1) + 1) / 2, before[:, :3]
+        if scale is not None:
+            picture = scale_colours(picture, scale[..., rows, :])
+        weight = torch.full_like(before[:, :1], strength) if mask is None else mask[..., rows, :].to(before) * strength
+        if dark is not None:
+            weight = weight * dark[..., rows, :]
+        mixed = torch.where(weight > 0, torch.lerp(colours, picture, weight).clamp(0, 1), colours)
+        result[..., rows, :] = torch.cat([mixed, before[:, 3:]], 1)
+    return result
+
+
+def check_finish(
+    original: Tensor, mask: Tensor | None, strength: float, feather: int, shadows: float, colour_fidelity: float
+) -> None:
+    """Raises ValueError that names the argument of `finish` that cannot be used."""
+    for name, value in (("strength", strength), ("shadows", shadows), ("colour_fidelity", colour_fidelity)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be between 0 and 1, not {value}")
+    if feather < 0:
+        raise ValueError(f"feather must be 0 pixels or more, not {feather}")
+    if mask is None:
+        return
+    size = tuple(original.shape[-2:])
+    if mask.ndim != 4 or mask.shape[1] != 1 or tuple(mask.shape[-2:]) != size or len(mask) not in (1, len(original)):
+        raise ValueError(f"mask is {tuple(mask.shape)}, must be ({len(original)} or 1, 1, {size[0]}, {size[1]})")
+    if not bool(((mask >= 0) & (mask <= 1)).all()):
+        raise ValueError("mask holds values outside [0, 1], or NaN")
+
+
+def _weight(net: torch.nn.Module) -> Tensor:
+    """A tensor of the net's device and dtype."""
+    return next(net.parameters())

@@ -36,23 +36,45 @@ def ddim_sample(
             batch share what it draws: a clip then does not flicker, and a picture does not depend on its neighbours.
         callback: called after every step as (steps done, steps, x0'); an exception it raises ends the sampling.
     """
-    taus = schedule.timesteps(steps)
+    taus = [*schedule.timesteps(steps), -1]
     x_t = noise
-    for i, t in enumerate(taus):
-        alpha_bar = schedule.alpha_bar(t)
-        alpha_prev = schedule.alpha_bar(taus[i + 1] if i + 1 < steps else -1)
-        x0, eps = schedule.x0_and_eps(x_t, denoise(x_t, t), alpha_bar)
-        x0 = x0.clamp(-1, 1)
-        if refine is not None:
-            x0 = refine(x0, alpha_bar)
+    for i in range(steps):
+        fresh = fresh_noise(schedule, taus[i], taus[i + 1], eta, noise, generator)
+        x_t, x0 = ddim_step(denoise, x_t, schedule, taus[i], taus[i + 1], eta=eta, refine=refine, fresh=fresh)
         if callback is not None:
             callback(i + 1, steps, x0)
-        sigma = ddim_sigma(alpha_bar, alpha_prev, eta)
-        x_t = alpha_prev**0.5 * x0 + max(0.0, 1 - alpha_prev - sigma**2) ** 0.5 * eps
-        if sigma > 0:
-            fresh = torch.randn((1, *noise.shape[1:]), generator=generator, dtype=torch.float32)
-            x_t = x_t + sigma * fresh.to(noise)
     return x_t
+
+
+def ddim_step(
+    denoise: Denoise,
+    x_t: Tensor,
+    schedule: NoiseSchedule,
+    t: int,
+    t_next: int,
+    *,
+    eta: float = 0.0,
+    refine: Refine | None = None,
+    fresh: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One step from time t to t_next (-1: the clean picture). Returns the next x_t, and x0' on which it was built."""
+    alpha_bar, alpha_next = schedule.alpha_bar(t), schedule.alpha_bar(t_next)
+    x0, eps = schedule.x0_and_eps(x_t, denoise(x_t, t), alpha_bar)
+    x0 = x0.clamp(-1, 1)
+    if refine is not None:
+        x0 = refine(x0, alpha_bar)
+    sigma = ddim_sigma(alpha_bar, alpha_next, eta)
+    x_t = alpha_next**0.5 * x0 + max(0.0, 1 - alpha_next - sigma**2) ** 0.5 * eps
+    return (x_t if fresh is None else x_t + sigma * fresh), x0
+
+
+def fresh_noise(
+    schedule: NoiseSchedule, t: int, t_next: int, eta: float, like: Tensor, generator: torch.Generator | None
+) -> Tensor | None:
+    """(1, 3, H, W) standard normal noise for a step that adds some, else None."""
+    if ddim_sigma(schedule.alpha_bar(t), schedule.alpha_bar(t_next), eta) == 0:
+        return None
+    return torch.randn((1, *like.shape[1:]), generator=generator, dtype=torch.float32).to(like)
 
 
 def ddim_sigma(alpha_bar: float, alpha_prev: float, eta: float) -> float:

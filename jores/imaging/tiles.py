@@ -1,0 +1,125 @@
+"""Windows that overlap and cover a picture, and the weights that blend what was made in them.
+
+Along each axis the windows have one size, begin at multiples of ALIGNMENT, and hand over to each other by a smooth ramp
+in the middle of their overlap. What a net makes near the rim of its window, where it sees less than it is used to,
+thus weighs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ALIGNMENT = 16
+"""Pixels. The deepest maps have 1/16 of the picture's size: windows that begin here cut every map between two cells."""
+MIN_TILE = 64
+OVERLAP = 64
+
+
+@dataclass(frozen=True)
+class Span:
+    """A window along one axis: [start, stop), and where it takes over (rise) and hands over (fall), if it does."""
+
+    start: int
+    stop: int
+    rise: tuple[float, float] | None = None
+    fall: tuple[float, float] | None = None
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def cells(self, side: int) -> slice:
+        """The span in a map whose cells are `side` pixels wide, of the picture padded to a multiple of ALIGNMENT."""
+        return slice(self.start // side, (self.stop if side == 1 else _up(self.stop)) // side)
+
+    def weights(self, side: int = 1) -> Tensor:
+        """(cells,) in [0, 1]; at every cell of a picture its spans' weights sum to 1."""
+        cells = self.cells(side)
+        centres = (torch.arange(cells.start, cells.stop, dtype=torch.float32) + 0.5) * side
+        risen = _ramp(centres, self.rise) if self.rise else torch.ones_like(centres)
+        return risen - _ramp(centres, self.fall) if self.fall else risen
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of the picture; its top left corner lies at multiples of ALIGNMENT."""
+
+    rows: Span
+    columns: Span
+
+    @classmethod
+    def whole(cls, size: tuple[int, int]) -> Window:
+        return cls(Span(0, size[0]), Span(0, size[1]))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return len(self.rows), len(self.columns)
+
+    def cut(self, x: Tensor, side: int = 1) -> Tensor:
+        """The view of (..., H, W), or of a map with cells of `side` pixels, under the window."""
+        return x[..., self.rows.cells(side), self.columns.cells(side)]
+
+    def sample(self, coarse: Tensor, size: tuple[int, int], side: int) -> Tensor:
+        """What a map (B, C, h, w) of ANY size, spread over a picture of `size`, shows under the window.
+
+        Bilinear, at the centres of cells of `side` pixels: the same as cutting the map after it was resized to the
+        whole picture's cells, which is too much for 150 classes.
+        """
+        for dim, (span, length) in enumerate(zip((self.rows, self.columns), size, strict=True), start=2):
+            cells, count = span.cells(side), coarse.shape[dim]
+            total = (length if side == 1 else _up(length)) // side
+            at = (torch.arange(cells.start, cells.stop, dtype=torch.float64) + 0.5) * (count / total) - 0.5
+            at = at.clamp(0, count - 1)
+            low = at.floor().long()
+            part = (at - low).to(coarse).view(-1, *(1,) * (3 - dim))
+            low, high = low.to(coarse.device), (low + 1).clamp(max=count - 1).to(coarse.device)
+            coarse = torch.lerp(coarse.index_select(dim, low), coarse.index_select(dim, high), part)
+        return coarse
+
+
+def spans(start: int, stop: int, tile: int) -> list[Span]:
+    """Covers [start, stop), where `start` is a multiple of ALIGNMENT, with as few spans of at most `tile` as will do.
+
+    They are no longer than they need be: 1500 pixels in tiles of at most 1024 become two of 816.
+    """
+    length = stop - start
+    if length <= tile:
+        return [Span(start, stop)]
+    tile = tile // ALIGNMENT * ALIGNMENT
+    overlap = overlap_of(tile)
+    count = -(-(length - overlap) // (tile - overlap))
+    side = _up(-(-(length + (count - 1) * overlap) // count))
+    last = _up(length - side) // ALIGNMENT
+    starts = [start + i * last // (count - 1) * ALIGNMENT for i in range(count)]
+    # The ramp between two neighbours: half of their overlap, in its middle.
+    ramps = []
+    for before, after in zip(starts, starts[1:], strict=False):
+        middle = (after + before + side) / 2
+        ramps.append((middle - overlap / 4, middle + overlap / 4))
+    bounds = [None, *ramps, None]
+    return [Span(s, min(s + side, stop), bounds[i], bounds[i + 1]) for i, s in enumerate(starts)]
+
+
+def rows_of_windows(area: Window, tile: int) -> Iterator[list[Window]]:
+    """The windows of at most `tile` pixels a side that cover `area`, row by row from the top."""
+    columns = spans(area.columns.start, area.columns.stop, tile)
+    for row in spans(area.rows.start, area.rows.stop, tile):
+        yield [Window(row, column) for column in columns]
+
+
+def overlap_of(tile: int) -> int:
+    """Pixels that neighbours share at least: OVERLAP, for small tiles half of them."""
+    return min(OVERLAP, tile // 2 // ALIGNMENT * ALIGNMENT)
+
+
+def _up(length: int) -> int:
+    return -(-length // ALIGNMENT) * ALIGNMENT
+
+
+def _ramp(x: Tensor, between: tuple[float, float]) -> Tensor:
+    """0 before, 1 after, smoothstep between."""
+    t = ((x - between[0]) / (between[1] - between[0])).clamp(0, 1)
+    return t * t * (3 - 2 * t)

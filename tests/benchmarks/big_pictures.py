@@ -1,0 +1,136 @@
+"""Big pictures: time, memory, and what tiles and a smaller working size cost in quality.
+
+    python -m tests.benchmarks.big_pictures [--sizes 2000x1500 6000x4000] [--tiles 512 1024] [--working 1000]
+                                            [--steps 4] [--threads 1] [--whole] [--nets tiny]
+
+Every row runs in a process of its own, whose peak memory is that of the row alone. A dark photograph is enlarged and gets
+new sensor noise. PSNR is against the same picture done whole (--whole, where memory allows). "seam" is the mean gradient
+across the middles of the tiles' overlaps, divided by that elsewhere, and by the same ratio of the whole picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from jores import pipeline
+from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, build, load_bundle
+from jores.config import PRESETS
+from jores.imaging.files import read_image
+from jores.imaging.tiles import Window, rows_of_windows
+from jores.metrics import psnr
+from jores.nets.segmentation import load_segmenter
+
+INPUT = Path(__file__).parents[2] / "workflows" / "enhance_low_light.input.png"
+GIB = 1 << 30
+
+
+def seam_ratio(picture: Tensor, tile: int) -> float:
+    """Mean absolute gradient across the lines where tiles meet (the middle half of the ramps), over that elsewhere."""
+    ratios = []
+    windows = list(rows_of_windows(Window.whole(tuple(picture.shape[-2:])), tile))
+    for dim, parts in ((-2, [row[0].rows for row in windows]), (-1, [w.columns for w in windows[0]])):
+        gradient = picture.diff(dim=dim).abs().mean([d - 4 for d in range(4) if d - 4 != dim])
+        near = torch.zeros(len(gradient), dtype=torch.bool)
+        for part in parts:
+            if part.rise:
+                near[round(part.rise[0]) : round(part.rise[1])] = True
+        if near.any():
+            ratios.append((gradient[near].mean() / gradient[~near].mean()).item())
+    return sum(ratios) / len(ratios) if ratios else 1.0
+
+
+def dark_picture(width: int, height: int) -> Tensor:
+    low = F.interpolate(read_image(INPUT).pixels[None, :3], size=(height, width), mode="bicubic")
+    noise = torch.empty_like(low).normal_(generator=torch.Generator().manual_seed(0))
+    return low.add_(noise, alpha=0.01).clamp_(0, 1)
+
+
+def tiny_nets() -> JoReSNets:
+    """Random nets so narrow that only the pictures themselves take memory: what a big picture costs in any case."""
+    config, widths = PRESETS["compact"], (8, 8, 8)
+    parts = {
+        "adjustment": dataclasses.replace(config.adjustment, widths=(8, *widths), encoder=(1,) * 4, decoder=(1,) * 3),
+        "denoiser": dataclasses.replace(config.denoiser, widths=widths, blocks=(1,) * 3, feature_widths=widths),
+        "refinement": dataclasses.replace(config.refinement, widths=(8, 8), feature_widths=widths),
+    }
+    return build(dataclasses.replace(config, **parts))
+
+
+def measure(row: dict, results: multiprocessing.Queue) -> None:
+    torch.set_num_threads(row["threads"])
+    nets = load_bundle(SHIPPED_WEIGHTS) if row["nets"] == "released" else tiny_nets()
+    segmenter = load_segmenter(SHIPPED_SEGMENTER)
+    pipeline.enhance(torch.rand(1, 3, 32, 32), nets, segmenter, steps=1)  # everything is imported and set up
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux, where this is run
+    low = dark_picture(row["width"], row["height"])
+    start = time.perf_counter()
+    result = pipeline.enhance(low, nets, segmenter, steps=row["steps"], **row["options"])
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    torch.save(result, row["file"])
+    results.put({"seconds": seconds, "gib": (peak - before) / GIB, "start_gib": before / GIB})
+
+
+def run(row: dict) -> dict:
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=measure, args=(row, results))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{row}: ended with {process.exitcode}")
+    return results.get()
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", nargs="+", default=["2000x1500"])
+    parser.add_argument("--tiles", nargs="*", type=int, default=[512, 1024])
+    parser.add_argument("--working", nargs="*", type=int, default=[])
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--whole", action="store_true", help="also untiled, to compare with")
+    parser.add_argument("--nets", choices=["released", "tiny"], default="released")
+    args = parser.parse_args(argv)
+    sys.stdout.write("| size | tile | working size | steps | seconds | peak GiB | PSNR | seam |\n" + "|---" * 8 + "|\n")
+    with tempfile.TemporaryDirectory() as folder:
+        for size in args.sizes:
+            _table(size, args, Path(folder))
+
+
+def _table(size: str, args: argparse.Namespace, folder: Path) -> None:
+    width, height = map(int, size.split("x"))
+    reference, options = None, [{"tile": t} for t in args.tiles]
+    options += [{"tile": max(args.tiles, default=1024), "working_size": w} for w in args.working]
+    for chosen in [*([{"tile": 0}] if args.whole else []), *options]:
+        row = {"width": width, "height": height, "steps": args.steps, "threads": args.threads, "nets": args.nets,
+               "options": chosen, "file": str(folder / "result.pt")}  # fmt: skip
+        measured = run(row)
+        result = torch.load(row["file"])
+        seam, against = "-", "-"
+        if reference is not None:
+            against = f"{psnr(result, reference).item():.1f}"
+            if "working_size" not in chosen:
+                seam = f"{seam_ratio(result, chosen['tile']) / seam_ratio(reference, chosen['tile']):.4f}"
+        elif args.whole:
+            reference = result
+        sys.stdout.write(
+            f"| {size} | {chosen['tile'] or 'whole'} | {chosen.get('working_size', 'full')} | {args.steps} "
+            f"| {measured['seconds']:.0f} | {measured['gib']:.2f} | {against} | {seam} |\n"
+        )
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Tiles: the plan covers every pixel once, and a picture made in tiles is the picture made whole."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from jores import pipeline
+from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
+from jores.conditions import resize_map
+from jores.config import PRESETS
+from jores.imaging.tiles import ALIGNMENT, MIN_TILE, Span, Window, spans
+from jores.memory import SHARE, auto_tile, pipeline_bytes
+from jores.metrics import psnr
+from jores.nets.segmentation import load_segmenter
+from jores.tiling import ConditionOnDemand, Tiler
+from tests.benchmarks.big_pictures import seam_ratio
+
+SIZE, TILE = (196, 250), 96
+
+
+@pytest.fixture(scope="module")
+def nets():
+    return load_bundle(SHIPPED_WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return load_segmenter(SHIPPED_SEGMENTER)
+
+
+@pytest.fixture(scope="module")
+def low():
+    """A dark scene of shapes and a gradient of light, under sensor noise."""
+    y, x = torch.meshgrid(torch.linspace(0, 1, SIZE[0]), torch.linspace(0, 1, SIZE[1]), indexing="ij")
+    scene = torch.stack([0.2 + 0.6 * x, 0.3 + 0.4 * y, 0.8 - 0.5 * x]) * (0.05 + 0.15 * x * y)
+    scene[:, 60:130, 60:150] *= 0.4
+    noise = torch.randn(scene.shape, generator=torch.Generator().manual_seed(0)) * 0.005
+    return (scene + noise).clamp(0, 1)[None]
+
+
+@pytest.fixture(scope="module")
+def whole(nets, segmenter, low):
+    return pipeline.enhance(low, nets, segmenter, steps=2, eta=0.5, tile=0)
+
+
+@given(st.integers(1, 3000), st.integers(MIN_TILE, 700), st.integers(0, 9).map(lambda n: n * ALIGNMENT))
+@settings(deadline=None)
+def test_spans_cover_a_length_and_their_weights_sum_to_one(length, tile, start):
+    plan = spans(start, start + length, tile)
+    assert plan[0].start == start and plan[-1].stop == start + length
+    assert all(0 < len(s) <= tile and s.start % ALIGNMENT == 0 for s in plan)
+    assert all(s.stop % ALIGNMENT == 0 for s in plan[:-1])
+    assert all(a.start < b.start < a.stop < b.stop for a, b in zip(plan, plan[1:], strict=False))
+    for side in (1, 4, 16):
+        last = plan[-1].cells(side)
+        total = torch.zeros(last.stop)
+        for s in plan:
+            weights = s.weights(side)
+            assert 0 <= weights.min() and weights.max() <= 1
+            total[s.cells(side)] += weights
+        torch.testing.assert_close(total[start // side :], torch.ones(last.stop - start // side))
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(MIN_TILE, 200))
+@settings(deadline=None, max_examples=40)
+def test_what_is_cut_and_blended_is_what_it_was(height, width, tile):
+    """Maps of three resolutions go through the windows unchanged, written over their own source band by band."""
+    x = torch.rand(1, 2, height, width)
+    padded = F.pad(x, (0, -width % 16, 0, -height % 16))
+    coarse = F.avg_pool2d(padded, 4), F.avg_pool2d(padded, 16)
+    target, seen, tiler = x.clone(), [], Tiler(tile)
+
+    def work(window):
+        seen.append(window)
+        return window.cut(target), window.cut(coarse[0], 4), window.cut(coarse[1], 16)
+
+    made = []
+    for rows, band in tiler.bands((height, width), work, (1, 4, 16)):
+        target[..., rows[0], :] = band[0]
+        made.append(band)
+    torch.testing.assert_close(target, x)
+    for i, original in enumerate((x, *coarse)):
+        torch.testing.assert_close(torch.cat([band[i] for band in made], -2), original)
+    assert len(seen) == tiler.windows((height, width))
+
+
+def test_a_coarse_map_is_sampled_where_the_window_is():
+    coarse, size = torch.rand(1, 3, 7, 9), (196, 250)
+    cells = resize_map(coarse, (208 // 8, 256 // 8))
+    window = Window(Span(48, 144), Span(160, 250))
+    torch.testing.assert_close(window.sample(coarse, size, 8), window.cut(cells, 8), atol=1e-5, rtol=0)
+
+
+def test_tiled_is_whole(nets, segmenter, low, whole):
+    """Exposure, noise (also fresh noise) and light are the whole picture's, and neighbours agree."""
+    tiled = pipeline.enhance(low, nets, segmenter, steps=2, eta=0.5, tile=TILE)
+    assert Tiler(TILE).windows(SIZE) > 6
+    assert psnr(tiled, whole) > 45
+    assert seam_ratio(tiled, TILE) == pytest.approx(seam_ratio(whole, TILE), abs=0.02)
+
+
+def test_the_stages_in_tiles_make_the_same_picture(nets, segmenter, low, whole):
+    maps = pipeline.decompose(nets, low, tile=TILE)
+    condition = pipeline.adjust(nets, maps, tile=TILE)
+    single = pipeline.adjust(nets, pipeline.decompose(nets, low, tile=0), tile=0)
+    for a, b in zip(condition.features, single.features, strict=True):
+        assert a.shape == b.shape and (a - b).abs().mean() < 0.05 * b.abs().mean()
+    prior = pipeline.segment(segmenter, low)
+    x0 = pipeline.sample(nets, condition, prior, low=low, steps=2, eta=0.5, tile=TILE)
+    assert psnr(pipeline.finish(x0, low), whole) > 45
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (65, 64)])
+def test_thin_pictures(nets, size):
+    low = torch.rand(2, 4, *size, generator=torch.Generator().manual_seed(1)) * 0.1
+    result = pipeline.enhance(low, nets, steps=1, tile=MIN_TILE)
+    assert result.shape == low.shape and torch.isfinite(result).all()
+    assert torch.equal(result[:, 3], low[:, 3])
+
+
+def test_memory_that_runs_out_halves_the_tile(nets, low, caplog):
+    """A real exception from inside a net, for every input of more than 100 x 100 pixels."""
+
+    def small_device(_net, inputs):
+        x = inputs[0]
+        if getattr(x, "size", None) and torch.is_tensor(x) and x.shape[-1] * x.shape[-2] > 100 * 100:
+            raise torch.cuda.OutOfMemoryError("out of memory: tried to allocate more than there is")
+
+    expected = pipeline.enhance(low, nets, steps=2, tile=0)
+    hooks = [nets.denoiser.register_forward_pre_hook(small_device)]
+    try:
+        with caplog.at_level(logging.WARNING, logger="jores.tiling"):
+            result = pipeline.enhance(low, nets, steps=2, tile=0)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert psnr(result, expected) > 45
+    assert [record.args[-1] for record in caplog.records] == [112, 64]  # once, not once a window or a step
+
+
+def test_an_error_of_another_kind_is_not_swallowed(nets, low):
+    def broken(_net, _inputs):
+        raise RuntimeError("shapes do not match")
+
+    hook = nets.denoiser.register_forward_pre_hook(broken)
+    try:
+        with pytest.raises(RuntimeError, match="shapes"):
+            pipeline.enhance(low, nets, steps=1, tile=0)
+    finally:
+        hook.remove()
+
+
+def test_the_callback_hears_of_every_tile_and_sees_every_step(nets, low):
+    heard = []
+    pipeline.enhance(low, nets, steps=2, tile=TILE, callback=lambda *args: heard.append(args))
+    steps = [(done, x0.shape) for done, _total, x0 in heard if x0 is not None]
+    assert steps == [(1, low.shape), (2, low.shape)]
+    assert len(heard) == 2 * Tiler(TILE).windows(SIZE)
+    assert [done for done, *_ in heard] == sorted(done for done, *_ in heard)
+
+
+def test_conditions_are_made_once_where_there_is_room():
+    made = []
+
+    def make(window):
+        made.append(window)
+        return pipeline.RetinexCondition(torch.ones(1, 3, 8, 8), torch.ones(1, 1, 8, 8), (), torch.ones(1))
+
+    windows = [Window(Span(0, 8), Span(16 * i, 16 * i + 8)) for i in range(3)]
+    on_demand = ConditionOnDemand(make, torch.device("cpu"), cache=2 * 2 * 4 * 64)
+    for _ in range(2):
+        for window in windows:
+            on_demand.window(window)
+    assert made == [*windows, windows[2]]
+
+
+@given(st.integers(10**6, 10**11), st.integers(1, 20000), st.integers(1, 20000), st.sampled_from(list(PRESETS)))
+def test_the_automatic_tile_fits(free, height, width, preset):
+    config = PRESETS[preset]
+    tile = auto_tile(free, config, height, width)
+    if tile == 0:
+        assert pipeline_bytes(config, height * width) <= SHARE * free
+    else:
+        assert tile % ALIGNMENT == 0 and tile >= MIN_TILE
+        assert tile == MIN_TILE or pipeline_bytes(config, tile * tile) <= SHARE * free
+
+
+def test_a_tile_too_small_is_refused(nets, low):
+    with pytest.raises(ValueError, match="tile must be 0 .* at least 64"):
+        pipeline.enhance(low, nets, tile=10)

@@ -39,14 +39,25 @@ def from_mask(mask: Tensor | None, count: int, size: tuple[int, int], node: str,
     return mask[:, None].float().clamp(0, 1).expand(count, -1, -1, -1)
 
 
+def result_dtype() -> torch.dtype:
+    """float32, or what the host was told to keep results in (newer ones: --fp16-intermediates)."""
+    return getattr(mm, "intermediate_dtype", lambda: torch.float32)()
+
+
+def empty_image(count: int, like: Tensor) -> Tensor:
+    """IMAGE of `count` pictures of the size and channels of `like` (B, C, H, W), to be filled one by one."""
+    shape = (count, *like.shape[-2:], like.shape[1])
+    return torch.empty(shape, device=mm.intermediate_device(), dtype=result_dtype())
+
+
 def to_image(pictures: Tensor) -> Tensor:
     """(B, C, H, W) -> IMAGE on the host's device for results."""
-    return pictures.movedim(1, -1).to(mm.intermediate_device(), torch.float32).contiguous()
+    return pictures.movedim(1, -1).to(mm.intermediate_device(), result_dtype()).contiguous()
 
 
 def to_mask(maps: Tensor) -> Tensor:
     """(B, 1, H, W) -> MASK (B, H, W)."""
-    return maps[:, 0].to(mm.intermediate_device(), torch.float32)
+    return maps[:, 0].to(mm.intermediate_device(), result_dtype())
 
 
 def shown_size(x: Tensor) -> str:

@@ -1,0 +1,145 @@
+"""Clips: the pipeline frame by frame, in constant memory, without the flicker that independent frames have.
+
+Within a shot the light is steadied first, the gain from dark to bright changes as slowly as a camera's exposure, and
+the results are averaged over time where nothing moves. Across a cut nothing is carried over: a frame that is a shot of
+its own comes out as a single picture does, bit by bit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice, repeat, takewhile
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checkpoint import JoReSNets
+from .imaging.exposure import mean_luma
+from .imaging.temporal import SteadyLight, TemporalFilter, follow, is_cut
+from .nets.adjustment import DARKEST, exposure_gain
+from .nets.segmentation import Segmenter
+from .pipeline import checked, enhance, finish, wanted_exposure
+
+LOOKAHEAD = 6
+"""Frames read ahead of the one that is worked on: they tell the first frames of a shot what to settle on."""
+
+GAIN_PACE = 0.1  # share of a change of the wanted gain that one frame follows
+
+
+@dataclass
+class Frame:
+    """One frame on its way: (1, 3 or 4, H, W) as it came, later with its light steadied, and its result."""
+
+    original: Tensor
+    mask: Tensor | None
+    cut: bool  # a shot begins here
+    alone: bool = False  # and ends here
+    low: Tensor | None = None
+    picture: Tensor | None = None
+
+
+@torch.inference_mode()
+def enhance_frames(
+    frames: Iterable[Tensor],
+    nets: JoReSNets,
+    segmenter: Segmenter | None = None,
+    *,
+    smooth: bool = True,
+    exposure: float | None = None,
+    masks: Iterable[Tensor] | None = None,
+    strength: float = 1.0,
+    feather: int = 0,
+    shadows: float = 0.0,
+    colour_fidelity: float = 0.0,
+    device: torch.device | str | None = None,
+    **options: Any,
+) -> Iterator[Tensor]:
+    """Dark frames (1, 3 or 4, H, W) in, enhanced ones of the same shape out, one for one, float32 in [0, 1].
+
+    Any number of frames may come: no more than two times LOOKAHEAD + 1 of them are held at any time.
+
+    Args:
+        smooth: False works on every frame by itself.
+        exposure: mean luma that the frames of a shot get in the mean; None lets ANet propose it.
+        masks: one (1, 1, H, W) for each frame. strength, feather, shadows, colour_fidelity: as in `pipeline.finish`.
+        device: where to work; frames wait where they are given. None: there, too.
+        options: of `pipeline.enhance`.
+    """
+    incoming = zip(frames, repeat(None) if masks is None else masks, strict=False)
+    dials = {"strength": strength, "feather": feather, "shadows": shadows, "colour_fidelity": colour_fidelity}
+    options |= {"nets": nets, "segmenter": segmenter}
+    if not smooth:
+        for frame, mask in incoming:
+            yield enhance(frame.to(device), exposure=exposure, mask=mask, **dials, **options)
+        return
+
+    def work(frame: Frame, aim: float | Tensor | None) -> Tensor:
+        """A frame by itself is finished here; the others are mixed with their originals once they are steady."""
+        if frame.alone:
+            return enhance(frame.original.to(device), exposure=aim, mask=frame.mask, **dials, **options)
+        return enhance(frame.low, exposure=aim, **options)
+
+    steady = None
+    for frame, following in _with_following(_lit(_tagged(incoming), nets, exposure, device, work)):
+        if frame.alone:
+            yield frame.picture
+            continue
+        if frame.cut:
+            steady = TemporalFilter()
+            for later in reversed(following):  # time runs backwards to the first frame, and then forwards from it
+                steady(later.low, later.picture)
+        picture = steady(frame.low, frame.picture)
+        yield finish(picture * 2 - 1, frame.original.to(device), mask=frame.mask, **dials)
+
+
+def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None]]) -> Iterator[Frame]:
+    before = None
+    for frame, mask in incoming:
+        rgb = checked(frame)[:, :3]
+        yield Frame(frame, mask, before is None or is_cut(before, rgb))
+        before = rgb
+
+
+def _lit(
+    frames: Iterator[Frame],
+    nets: JoReSNets,
+    exposure: float | None,
+    device: torch.device | str | None,
+    work: Callable[[Frame, float | Tensor | None], Tensor],
+) -> Iterator[Frame]:
+    """Steadies the light and the gain of each shot, and has the frames worked on."""
+    light = gain = None
+
+    def wanted(low: Tensor) -> Tensor:
+        return exposure_gain(mean_luma(low), wanted_exposure(nets, low, exposure))
+
+    for frame, following in _with_following(frames):
+        frame.alone = frame.cut and not following
+        if frame.alone:
+            frame.picture = work(frame, exposure)
+            yield frame
+            continue
+        if frame.cut:
+            light = SteadyLight()
+            gain = torch.stack([wanted(_rgb(f, device)).log() for f in (frame, *following)]).mean(0).exp()
+        frame.low = light(_rgb(frame, device))
+        # Not the exposure itself: when a lamp enters the picture, the rest of it should stay as bright as it was.
+        gain = follow(gain, wanted(frame.low), GAIN_PACE)
+        frame.picture = work(frame, (gain * mean_luma(frame.low).clamp_min(DARKEST)).clamp_max(1))
+        yield frame
+
+
+def _rgb(frame: Frame, device: torch.device | str | None) -> Tensor:
+    return frame.original[:, :3].to(device, torch.float32).clamp(0, 1)
+
+
+def _with_following(frames: Iterator[Frame]) -> Iterator[tuple[Frame, list[Frame]]]:
+    """Each frame with up to LOOKAHEAD later ones of its shot."""
+    queue = deque(islice(frames, LOOKAHEAD + 1))
+    while queue:
+        frame = queue.popleft()
+        yield frame, list(takewhile(lambda later: not later.cut, queue))
+        queue.extend(islice(frames, 1))

@@ -1,0 +1,138 @@
+"""How much clips flicker: frames by themselves against frames smoothed over time.
+
+    python -m tests.benchmarks.flicker [--size 192x128] [--frames 12] [--shift 3] [--plot FILE.png]
+
+Two clips with a known truth, both made of the photograph behind workflows/jores_five_stages.input.png, darkened by
+`jores.training.data.Darkening` with fresh sensor noise in every frame: "static", and "pan", which moves by --shift
+columns per frame; "crossing" adds a patch of another picture that crosses the static scene.
+
+mean luma: standard deviation over time of the frames' mean luma, relative to the truth's, in percent. blocks: standard
+deviation over time of 8x8 blocks in 1/255, averaged over them; what the eye sees as boiling. warp: PSNR in dB between
+consecutive frames after the known shift. PSNR raw and GT-mean: against the photograph. ghost: PSNR GT-mean where the
+patch is, or was in the frame before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from skimage.data import astronaut
+from torch import Tensor
+from torch.nn import functional as F
+
+from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
+from jores.imaging.exposure import luma, mean_luma
+from jores.metrics import gt_mean, psnr
+from jores.nets.segmentation import load_segmenter
+from jores.training.data import Darkening, to_tensor
+from jores.video import enhance_frames
+
+SENSOR = Darkening(gain=1 / 50, read_noise=0.0008, shot_noise=0.003, cast=(0.95, 1.0, 1.06))  # workflows/README.md
+
+
+@dataclass
+class Clip:
+    """Frames (T, 3, H, W): the truth and what a sensor made of it; `shift` columns per frame."""
+
+    truth: Tensor
+    dark: Tensor
+    shift: int = 0
+    changed: Tensor | None = None  # (T, 1, H, W), where something moved within the scene
+
+
+def make_clips(size: tuple[int, int], count: int, shift: int, seed: int = 0) -> dict[str, Clip]:
+    """`size` is (H, W) of the frames."""
+    photo = to_tensor(astronaut())[None]
+    height, width = size
+    # As if taken from afar: all of the photograph's height is in the frame, so that there are details to lose.
+    scale = max(height / photo.shape[2], (width + shift * count) / photo.shape[3])
+    scene = F.interpolate(photo, scale_factor=scale, mode="area") if scale < 1 else photo
+    still = scene[..., :height, :width].expand(count, -1, -1, -1)
+    pan = torch.cat([scene[..., :height, shift * i : shift * i + width] for i in range(count)])
+    side = height // 4
+    patch = F.interpolate(photo.flip(3)[..., :200, 150:350], size=(side, side), mode="area")
+    crossing, inside = still.clone(), torch.zeros(count, 1, height, width)
+    for i in range(count):
+        box = slice(side, 2 * side), slice(i * (width - side) // count, i * (width - side) // count + side)
+        crossing[i, :, box[0], box[1]] = patch[0]
+        inside[i, :, box[0], box[1]] = 1
+    changed = torch.maximum(inside, torch.cat([inside[:1], inside[:-1]]))
+    generator = torch.Generator().manual_seed(seed)
+    dark = lambda clip: torch.stack([SENSOR(frame, generator) for frame in clip])  # noqa: E731
+    return {
+        "static": Clip(still, dark(still)),
+        "pan": Clip(pan, dark(pan), shift),
+        "crossing": Clip(crossing, dark(crossing), changed=changed),
+    }
+
+
+def measure(result: Tensor, clip: Clip) -> dict[str, float]:
+    grey, s = luma(result), clip.shift
+    before, after = result[:-1, ..., s:], result[1:, ..., : result.shape[-1] - s]
+    figures = {
+        "mean luma": 100 * float((mean_luma(result) / mean_luma(clip.truth)).log().std()),
+        "blocks": 255 * float(F.avg_pool2d(grey, 8).std(0).mean()) if s == 0 and clip.changed is None else float("nan"),
+        "warp": float(psnr(before, after).mean()),
+        "PSNR raw": float(psnr(result, clip.truth).mean()),
+        "PSNR GT-mean": float(psnr(gt_mean(result, clip.truth), clip.truth).mean()),
+        "ghost": float("nan"),
+    }
+    if clip.changed is not None:
+        error = ((gt_mean(result, clip.truth) - clip.truth).square() * clip.changed).sum() / (3 * clip.changed.sum())
+        figures["ghost"] = float(-10 * error.log10())
+    return figures
+
+
+def run(clips: dict[str, Clip], **options: object) -> dict[tuple[str, str], Tensor]:
+    """Results (T, 3, H, W) of every clip under both names, "independent" and "smooth"."""
+    nets, segmenter = load_bundle(SHIPPED_WEIGHTS), load_segmenter(SHIPPED_SEGMENTER)
+    return {
+        (name, kind): torch.cat(list(enhance_frames(clip.dark.split(1), nets, segmenter, smooth=smooth, **options)))
+        for name, clip in clips.items()
+        for kind, smooth in (("independent", False), ("smooth", True))
+    }
+
+
+def strip(rows: list[Tensor], frames: list[int]) -> Image.Image:
+    """One row of frames for each clip."""
+    lines = [torch.cat([row[i] for i in frames], 2) for row in rows]
+    pixels = torch.cat(lines, 1).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.stdout.write) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="192x128")
+    parser.add_argument("--frames", type=int, default=12)
+    parser.add_argument("--shift", type=int, default=3, help="columns per frame of the pan")
+    parser.add_argument("--clips", nargs="*", help="only these")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0, help="of the sensor noise")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="the clips' frames: dark, independent, smooth, truth")
+    args = parser.parse_args(argv)
+    width, height = (int(n) for n in args.size.split("x"))
+    clips = make_clips((height, width), args.frames, args.shift, args.seed)
+    clips = {name: clip for name, clip in clips.items() if args.clips is None or name in args.clips}
+    results = run(clips, steps=args.steps)
+    rows = {key: measure(result, clips[key[0]]) for key, result in results.items()}
+    names = list(next(iter(rows.values())))
+    write(f"| clip | frames | {' | '.join(names)} |\n|---|---|{'---|' * len(names)}\n")
+    for (clip, kind), figures in rows.items():
+        shown = ["" if value != value else f"{value:.3f}" for value in figures.values()]
+        write(f"| {clip} | {kind} | {' | '.join(shown)} |\n")
+    if args.plot:
+        chosen = [0, 1, args.frames // 2, args.frames - 1]
+        lines = [t for name, clip in clips.items() for t in
+                 (clip.dark * 5, results[name, "independent"], results[name, "smooth"], clip.truth)]  # fmt: skip
+        strip(lines, chosen).save(args.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -8,21 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import training
-
-if TYPE_CHECKING:
-    import torch
-
-    from .checkpoint import JoReSNets
-    from .nets.segmentation import Segmenter
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,8 +45,17 @@ def _add_enhance(commands: Any) -> None:
     parser = commands.add_parser("enhance", help="brighten pictures; prints one line of JSON for each")
     parser.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="pictures, or folders of pictures")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+    present = parser.add_mutually_exclusive_group()
+    present.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+    present.add_argument("--resume", action="store_true", help="skip inputs whose results are there already")
     parser.add_argument("--strength", type=_between(0, 1), default=1.0, metavar="0..1", help="1: all of it (default)")
+    shadows_help = "1: enhance only what is dark in the picture (default: 0, everything)"
+    parser.add_argument("--shadows", type=_between(0, 1), default=0.0, metavar="0..1", help=shadows_help)
+    colour_help = "1: keep the picture's own colour cast (default: 0, the model's colours)"
+    parser.add_argument("--colour-fidelity", type=_between(0, 1), default=0.0, metavar="0..1", help=colour_help)
+    mask_help = "grey picture of the same size: enhance where it is white, touch nothing where it is black"
+    parser.add_argument("--mask", type=Path, metavar="FILE", help=mask_help)
+    parser.add_argument("--feather", type=int, default=0, metavar="PIXELS", help="soft edge inside the mask")
     _add_model_options(parser)
     parser.set_defaults(run=run_enhance)
 
@@ -76,7 +76,7 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--split", default="val", help="split of the table; 'all' for every pair (default: val)")
     parser.add_argument("--output", type=Path, metavar="JSON", help="also write the scores to this file")
     _add_model_options(parser)
-    parser.set_defaults(run=run_evaluate, strength=1.0)
+    parser.set_defaults(run=run_evaluate, strength=1.0, shadows=0.0, colour_fidelity=0.0, mask=None, feather=0)
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -103,118 +103,14 @@ def _exposure(text: str) -> float | None:
     return None if text == "auto" else _between(0.01, 1)(text)
 
 
-@dataclass(frozen=True)
-class Enhancer:
-    """The pipeline with the settings of one command line."""
-
-    nets: JoReSNets
-    segmenter: Segmenter | None
-    device: torch.device
-    args: argparse.Namespace
-
-    @classmethod
-    def from_args(cls, args: argparse.Namespace) -> Enhancer:
-        from .checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
-
-        device = choose_device(args.device)
-        nets = load_bundle(args.weights or SHIPPED_WEIGHTS, device=device)
-        if args.segmenter == "none":
-            return cls(nets, None, device, args)
-        from .nets.segmentation import load_segmenter
-
-        return cls(nets, load_segmenter(Path(args.segmenter or SHIPPED_SEGMENTER), device=device), device, args)
-
-    def __call__(self, pixels: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """(3 or 4, H, W) in [0, 1] on the processor -> the same, and the exposure it was made for."""
-        import torch
-
-        from .pipeline import enhance
-
-        images, args = pixels[None].to(self.device), self.args
-        if args.exposure is None:
-            exposure = self.nets.adjustment.propose_exposure(images[:, :3])
-        else:
-            exposure = torch.tensor([args.exposure])
-        options = {"steps": args.steps, "seed": args.seed, "exposure": exposure, "strength": args.strength}
-        return enhance(images, self.nets, self.segmenter, **options)[0].cpu(), exposure.item()
-
-
-def choose_device(name: str) -> torch.device:
-    """`name`, or for "auto" the first accelerator there is, or else the processor.
-
-    Raises:
-        ValueError: there is no such device.
-    """
-    import torch
-
-    if name == "auto":
-        available = {
-            "cuda": torch.cuda.is_available(),
-            "xpu": hasattr(torch, "xpu") and torch.xpu.is_available(),
-            "mps": torch.backends.mps.is_available(),
-        }
-        name = next((kind for kind, there in available.items() if there), "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # the latter from builds without CUDA
-        raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
-
-
 def run_enhance(args: argparse.Namespace) -> int:
-    import torch
+    from .bulk import run
 
-    from .imaging.files import find_images
-
-    inputs = find_images(args.inputs)
-    enhancer = Enhancer.from_args(args)
-    args.output.mkdir(parents=True, exist_ok=True)
-    failures, written = 0, set()
-    for path in inputs:
-        target = args.output / path.name
-        record: dict[str, Any] = {"input": str(path)}
-        try:
-            _check_target(path, target, args.overwrite, written)
-            record |= _enhance_file(path, target, enhancer)
-            written.add(os.path.normcase(target))
-        except (ValueError, torch.cuda.OutOfMemoryError) as error:
-            failures += 1
-            record["error"] = str(error)
-            sys.stderr.write(f"jores: {error}\n")
-        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
-    return 1 if failures else 0
-
-
-def _check_target(path: Path, target: Path, overwrite: bool, written: set[str]) -> None:
-    """Nothing of the user's is lost by accident: not the input, not an older result, not one of this very run."""
-    if path.exists() and target.exists() and target.samefile(path):
-        raise ValueError(f"{path}: the result would replace its own input; choose another --output")
-    if os.path.normcase(target) in written:
-        raise ValueError(f"{path}: {target} was just written for another input of this name; choose another --output")
-    if target.exists() and not overwrite:
-        raise ValueError(f"{path}: {target} exists already; add --overwrite or choose another --output")
-
-
-def _enhance_file(path: Path, target: Path, enhancer: Enhancer) -> dict[str, Any]:
-    from .imaging.files import read_image, write_image
-
-    start = time.perf_counter()
-    picture = read_image(path)
-    loaded = time.perf_counter()
-    pixels, exposure = enhancer(picture.pixels)
-    enhanced = time.perf_counter()
-    write_image(target, replace(picture, pixels=pixels))
-    seconds = {"load": loaded - start, "enhance": enhanced - loaded, "save": time.perf_counter() - enhanced}
-    return {
-        "output": str(target),
-        "width": pixels.shape[2],
-        "height": pixels.shape[1],
-        "exposure": round(exposure, 4),
-        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
-    }
+    return run(args)
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
+    from .bulk import Enhancer
     from .evaluation import evaluate, format_header, format_row, mean_of, pairs_of_folders, pairs_of_table
     from .imaging.files import write_whole
 

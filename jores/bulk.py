@@ -1,0 +1,189 @@
+"""Files in bulk: pictures, clips and folders of them, on one device or shared out over several processes.
+
+`accelerate launch -m jores enhance ...` starts one process for each device, on one machine or many; each takes every
+n-th file. They meet only once, at the end, to count what failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
+from .imaging.files import FORMATS, find_images, read_image, write_image
+from .nets.segmentation import Segmenter, load_segmenter
+from .pipeline import enhance, wanted_exposure
+
+DIALS = ("steps", "seed", "strength", "shadows", "colour_fidelity", "feather")
+
+
+@dataclass(frozen=True)
+class Enhancer:
+    """The pipeline with the settings of one command line."""
+
+    nets: JoReSNets
+    segmenter: Segmenter | None
+    device: torch.device
+    args: argparse.Namespace
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace, device: torch.device | None = None) -> Enhancer:
+        device = device or choose_device(args.device)
+        nets = load_bundle(args.weights or SHIPPED_WEIGHTS, device=device)
+        if args.segmenter == "none":
+            return cls(nets, None, device, args)
+        return cls(nets, load_segmenter(Path(args.segmenter or SHIPPED_SEGMENTER), device=device), device, args)
+
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, float]:
+        """(3 or 4, H, W) in [0, 1] on the processor -> the same, and the exposure it was made for."""
+        images = pixels[None].to(self.device)
+        exposure = wanted_exposure(self.nets, images[:, :3], self.args.exposure)
+        options = self._options() | {"exposure": exposure, "mask": self.mask(tuple(pixels.shape[1:]))}
+        return enhance(images, self.nets, self.segmenter, **options)[0].cpu(), exposure.item()
+
+    def mask(self, size: tuple[int, int]) -> Tensor | None:
+        if self.args.mask is None:
+            return None
+        mask = read_image(self.args.mask).pixels[None, :3].amax(1, keepdim=True)
+        if mask.shape[2:] != size:
+            shown = "the mask is {1}x{0} (width x height), the picture {3}x{2}".format(*mask.shape[2:], *size)
+            raise ValueError(f"{self.args.mask}: {shown}: they must be of one size")
+        return mask
+
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self.args, name) for name in DIALS}
+
+
+def choose_device(name: str) -> torch.device:
+    """`name`, or for "auto" the first accelerator there is, or else the processor.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if name == "auto":
+        available = {
+            "cuda": torch.cuda.is_available(),
+            "xpu": hasattr(torch, "xpu") and torch.xpu.is_available(),
+            "mps": torch.backends.mps.is_available(),
+        }
+        name = next((kind for kind, there in available.items() if there), "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # the latter from builds without CUDA
+        raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of the processes that work together this one is."""
+
+    index: int = 0
+    count: int = 1
+    device: torch.device | None = None  # None: as the command line says
+
+    @classmethod
+    def from_environment(cls, args: argparse.Namespace) -> Share:
+        """The share that a launcher gave to this process; without one, all of the work.
+
+        Raises:
+            ValueError: launched as one of several, but accelerate is missing.
+        """
+        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            return cls()
+        try:
+            from accelerate import PartialState
+        except ImportError as error:
+            raise ValueError("several processes share the work through accelerate: pip install accelerate") from error
+        # Whoever is ready first waits for the others, however long their files take.
+        state = PartialState(cpu=args.device == "cpu", timeout=timedelta(days=30))
+        return cls(state.process_index, state.num_processes, state.device)
+
+    def gathered(self, lines: list[str]) -> list[str]:
+        """The lines of all processes, in each of them."""
+        if self.count < 2:
+            return lines
+        from accelerate.utils import gather_object
+
+        return gather_object(lines)
+
+
+@dataclass(frozen=True)
+class Job:
+    path: Path
+    target: Path
+    clash: Path | None = None  # an earlier input whose result has the same name
+
+
+def jobs(inputs: list[Path], output: Path) -> Iterator[Job]:
+    taken: dict[str, Path] = {}
+    for path in inputs:
+        target = output / path.name
+        first = taken.setdefault(os.path.normcase(target), path)
+        yield Job(path, target, None if first is path else first)
+
+
+def run(args: argparse.Namespace) -> int:
+    """`jores enhance`: one line of JSON for each file as it is done, the failures once more at the end."""
+    share = Share.from_environment(args)
+    todo = list(jobs(find_images(args.inputs), args.output))
+    enhancer = Enhancer.from_args(args, share.device)
+    args.output.mkdir(parents=True, exist_ok=True)
+    failures = []
+    for job in todo[share.index :: share.count]:
+        record: dict[str, Any] = {"input": str(job.path)}
+        try:
+            record |= _work(job, enhancer, args)
+        except (ValueError, torch.cuda.OutOfMemoryError) as error:
+            failures.append(str(error))
+            record["error"] = str(error)
+        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+    failures = share.gathered(failures)
+    if failures and share.index == 0:
+        sys.stderr.write("".join(f"jores: {failure}\n" for failure in failures))
+        sys.stderr.write(f"jores: {len(failures)} of {len(todo)} files failed\n")
+    return 1 if failures else 0
+
+
+def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, Any]:
+    """Nothing of the user's is lost by accident: not the input, not an older result, not one of this very run."""
+    path, target = job.path, job.target
+    if path.exists() and target.exists() and target.samefile(path):
+        raise ValueError(f"{path}: the result would replace its own input; choose another --output")
+    if job.clash is not None:
+        told = f"{target} is the result of another input of this name, {job.clash}"
+        raise ValueError(f"{path}: {told}; choose another --output")
+    if target.exists() and args.resume:
+        return {"output": str(target), "skipped": True}
+    if target.exists() and not args.overwrite:
+        raise ValueError(f"{path}: {target} exists already; add --overwrite, or --resume to keep it")
+    return _enhance_picture(path, target, enhancer)
+
+
+def _enhance_picture(path: Path, target: Path, enhancer: Enhancer) -> dict[str, Any]:
+    start = time.perf_counter()
+    picture = read_image(path)
+    loaded = time.perf_counter()
+    pixels, exposure = enhancer(picture.pixels)
+    enhanced = time.perf_counter()
+    write_image(target, replace(picture, pixels=pixels))
+    seconds = {"load": loaded - start, "enhance": enhanced - loaded, "save": time.perf_counter() - enhanced}
+    return {
+        "output": str(target),
+        "width": pixels.shape[2],
+        "height": pixels.shape[1],
+        "exposure": round(exposure, 4),
+        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+    }

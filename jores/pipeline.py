@@ -160,7 +160,7 @@ def wanted_exposure(nets: JoReSNets, images: Tensor, exposure: float | Tensor | 
     if exposure is None:
         thumbnail = torch.nn.functional.interpolate(images, size=THUMBNAIL, mode="area")
         proposal = nets.adjustment.propose_exposure(thumbnail.to(weight))
-        lit, own = (f(thumbnail).to(proposal) for f in (well_lit, mean_luma))
+        lit, own = (f(images).to(proposal) for f in (well_lit, mean_luma))
         return torch.where(lit > 0, torch.lerp(proposal, own, lit), proposal)
     if not isinstance(exposure, Tensor):
         if not 0 < exposure <= 1:
@@ -248,7 +248,7 @@ def finish(
         colour_fidelity: 0 leaves the colours to the nets, 1 keeps the original's cast.
     """
     check_finish(original, mask, strength, feather, shadows, colour_fidelity)
-    mask = None if mask is None else feather_mask(mask, feather)
+    mask = None if mask is None else feather_mask(mask.float(), feather)
     dark = shadow_weight(original[:, :3], shadows) if shadows else None
     scale = None
     if colour_fidelity:

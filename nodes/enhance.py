@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import comfy.model_management as mm
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -13,11 +11,12 @@ from ..jores.nets.segmentation import load_segmenter
 from .budget import enhance_bytes
 from .files import SHIPPED_BUNDLE_NAME, SHIPPED_SEGMENTER_NAME, bundle_names, bundle_path, file_stamp, segmenter_path
 from .patchers import StepProgress, load_patchers, manage, memory_advice
-from .pictures import from_image, from_mask, shown_size, to_image
+from .pictures import empty_image, from_image, from_mask, shown_size, to_image
 from .retinex import on_device
 from .schema import (
     ADVANCED,
     LOW_LIGHT,
+    control_inputs,
     exposure_input,
     mask_input,
     node_schema,
@@ -44,6 +43,7 @@ class JoReSFinish(io.ComfyNode):
                 io.Image.Input("image", tooltip="The original picture, with its alpha channel if it has one."),
                 strength_input(),
                 mask_input(),
+                *control_inputs(),
             ],
             outputs=[
                 io.Image.Output("out_image", display_name="image", tooltip="The enhanced picture, at its own size.")
@@ -51,7 +51,16 @@ class JoReSFinish(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, latent: dict, image: Tensor, strength: float, mask: Tensor | None = None) -> io.NodeOutput:
+    def execute(
+        cls,
+        latent: dict,
+        image: Tensor,
+        strength: float,
+        mask: Tensor | None = None,
+        feather: int = 0,
+        shadows: float = 0.0,
+        colour_fidelity: float = 0.0,
+    ) -> io.NodeOutput:
         node, x0 = "Finish Enhancement", latent["samples"]
         original = from_image(image, node)
         if x0.ndim != 4 or x0.shape[1] != 3:
@@ -65,10 +74,12 @@ class JoReSFinish(io.ComfyNode):
             )
         original = original.expand(len(x0), -1, -1, -1)
         weight = from_mask(mask, len(x0), tuple(x0.shape[-2:]), node)
-        result = torch.empty((len(x0), *original.shape[-2:], original.shape[1]), device=mm.intermediate_device())
+        result, progress = empty_image(len(x0), original), StepProgress(len(x0))
+        dials = {"strength": strength, "feather": feather, "shadows": shadows, "colour_fidelity": colour_fidelity}
         for i, (one, low) in enumerate(zip(x0.split(1), original.split(1), strict=True)):
             own = None if weight is None else weight[i : i + 1]
-            result[i : i + 1] = to_image(pipeline.finish(one, low, strength=strength, mask=own))
+            result[i : i + 1] = to_image(pipeline.finish(one, low, mask=own, **dials))
+            progress()
         return io.NodeOutput(result)
 
 
@@ -100,6 +111,7 @@ class JoReSEnhance(io.ComfyNode):
                     tooltip="The shipped model, or a bundle (.safetensors) that you put into models/jores.", **ADVANCED,
                 ),
                 mask_input(),
+                *control_inputs(),
             ],
             outputs=[
                 io.Image.Output(
@@ -120,6 +132,9 @@ class JoReSEnhance(io.ComfyNode):
         semantic: bool,
         model_name: str,
         mask: Tensor | None = None,
+        feather: int = 0,
+        shadows: float = 0.0,
+        colour_fidelity: float = 0.0,
     ) -> io.NodeOutput:
         node = "Enhance Low Light"
         pixels = from_image(image, node)
@@ -127,8 +142,7 @@ class JoReSEnhance(io.ComfyNode):
         nets = load_patchers(bundle_path(model_name), *PARTS)
         segmenter = manage(load_segmenter(segmenter_path(SHIPPED_SEGMENTER_NAME))) if semantic else None
         progress = StepProgress(len(pixels) * steps)
-        channels = pixels.shape[1]
-        result = torch.empty((len(pixels), *pixels.shape[-2:], channels), device=mm.intermediate_device())
+        result = empty_image(len(pixels), pixels)
         with memory_advice(node, shown_size(pixels)):
             loaded = nets.load(
                 enhance_bytes(nets.config, pixels[0, 0].numel()), *PARTS, beside=(segmenter,) if segmenter else ()
@@ -144,6 +158,9 @@ class JoReSEnhance(io.ComfyNode):
                     strength=strength,
                     mask=None if weight is None else weight[i : i + 1],
                     callback=progress,
+                    feather=feather,
+                    shadows=shadows,
+                    colour_fidelity=colour_fidelity,
                 )
                 result[i : i + 1] = to_image(enhanced)
         return io.NodeOutput(result)

@@ -34,6 +34,8 @@ def from_mask(mask: Tensor | None, count: int, size: tuple[int, int], node: str,
             f"{node}: {name} is {width}x{height} (width x height), but the picture is {size[1]}x{size[0]}: give it "
             "the picture's size"
         )
+    if not all(bool(torch.isfinite(bound)) for bound in mask.aminmax()):
+        raise ValueError(f"{node}: {name} holds NaN or infinite values: find the node before that made them")
     if len(mask) not in (1, count):
         raise ValueError(f"{node}: {name} holds {len(mask)} masks for {count} pictures: give one, or one for each")
     return mask[:, None].float().clamp(0, 1).expand(count, -1, -1, -1)

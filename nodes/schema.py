@@ -71,3 +71,22 @@ def mask_input() -> io.Mask.Input:
         "mask", optional=True,
         tooltip="Where to enhance (white). Where it is black the original's pixels stay as they are, bit by bit.",
     )  # fmt: skip
+
+
+def control_inputs() -> list[io.Input]:
+    """What the nodes that make the final picture share. Optional, so that graphs from before they existed still run."""
+    return [
+        io.Int.Input(
+            "feather", default=0, min=0, max=4096, optional=True,
+            tooltip="Soft edge of the mask in pixels. It lies inside the mask: nothing outside is touched.", **ADVANCED,
+        ),
+        io.Float.Input(
+            "shadows", default=0.0, min=0.0, max=1.0, step=0.01, optional=True,
+            tooltip="0 = the whole picture is enhanced, 1 = only what is dark in it; lamps, windows and the sky stay.",
+        ),
+        io.Float.Input(
+            "colour_fidelity", default=0.0, min=0.0, max=1.0, step=0.01, optional=True,
+            tooltip="Whose colour cast the result has: 0 = the model's, which corrects it, 1 = the original's.",
+            **ADVANCED,
+        ),
+    ]  # fmt: skip

@@ -12,13 +12,14 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..jores import pipeline
-from ..jores.conditions import SemanticPrior, join_frames, resize_map
+from ..jores.conditions import SemanticPrior, join_frames
+from ..jores.imaging.controls import class_mask, find_classes
 from .budget import SEGMENTER
 from .files import class_names
 from .patchers import each_frame
 from .pictures import from_image, to_image, to_mask
 from .retinex import on_device
-from .schema import Segmenter, Semantic, node_schema
+from .schema import ADVANCED, Segmenter, Semantic, node_schema
 
 GOLDEN = 0.618034
 
@@ -42,6 +43,19 @@ class JoReSSegment(io.ComfyNode):
                     "class_name", options=list(class_names()), default="person",
                     tooltip="The class that the mask shows. It has no influence on the semantic prior.",
                 ),
+                io.String.Input(
+                    "more_classes", default="", optional=True,
+                    tooltip="Further classes for the mask, by the names in the menu above: 'sky, tree'.",
+                ),
+                io.Float.Input(
+                    "threshold", default=0.0, min=0.0, max=1.0, step=0.01, optional=True,
+                    tooltip="0 = a soft mask (probabilities); above, a hard one: white where the classes are at least "
+                    "this likely.",
+                    **ADVANCED,
+                ),
+                io.Boolean.Input(
+                    "invert", default=False, optional=True, tooltip="Mask everything but these classes.", **ADVANCED
+                ),
             ],
             outputs=[
                 Semantic.Output("jores_semantic", display_name="semantic", tooltip="For 'Condition JoReS Diffusion'."),
@@ -49,23 +63,37 @@ class JoReSSegment(io.ComfyNode):
                     "out_map", display_name="class map",
                     tooltip="The likeliest class of each place, in colours.",
                 ),
-                io.Mask.Output("out_mask", display_name="class mask", tooltip="How likely the chosen class is, 0..1."),
+                io.Mask.Output(
+                    "out_mask", display_name="class mask",
+                    tooltip="How likely the chosen classes are, 0..1; for the mask of 'Finish Enhancement', too.",
+                ),
             ],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, segmenter: ModelPatcher, image: Tensor, class_name: str) -> io.NodeOutput:
+    def execute(
+        cls,
+        segmenter: ModelPatcher,
+        image: Tensor,
+        class_name: str,
+        more_classes: str = "",
+        threshold: float = 0.0,
+        invert: bool = False,
+    ) -> io.NodeOutput:
         pixels, names = from_image(image, "Segment Semantic Prior")[:, :3], class_names()
         if class_name not in names:  # ComfyUI 0.3 does not check the menus of V3 nodes
             raise ValueError(f"Segment Semantic Prior: class_name '{class_name}' is none of {', '.join(names)}")
+        try:  # before the work; every segmenter has ADE20K's order, whatever its spelling
+            classes = dict.fromkeys([names.index(class_name), *find_classes(more_classes, names)])
+        except ValueError as error:
+            raise ValueError(f"Segment Semantic Prior: more_classes: {error}") from error
         mm.load_models_gpu([segmenter], memory_required=SEGMENTER, force_full_load=True)
         frames = each_frame(
             len(pixels),
             lambda i: pipeline.segment(segmenter.model, on_device(pixels[i : i + 1])).to(mm.intermediate_device()),
         )
         prior: SemanticPrior = join_frames(frames)
-        index = names.index(class_name)  # every segmenter has ADE20K's order, whatever its spelling
-        chosen = resize_map(prior.probabilities[:, index : index + 1], prior.size)
+        chosen = class_mask(prior, list(classes), threshold=threshold, inverted=invert)
         return io.NodeOutput(prior, to_image(coloured(prior)), to_mask(chosen))
 
 

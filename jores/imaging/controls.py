@@ -112,7 +112,8 @@ def class_mask(
         threshold: 0 leaves the probabilities as they are; above, the mask is 1 where they reach it and 0 elsewhere.
         inverted: everything but these classes.
     """
-    likely = resize_map(prior.probabilities[:, list(classes)], prior.size).sum(1, keepdim=True).clamp(0, 1)
+    likely = prior.probabilities[:, list(classes)].sum(1, keepdim=True)
+    likely = resize_map(likely, prior.size).clamp(0, 1)
     if threshold > 0:
         likely = (likely >= threshold).to(likely)
     return 1 - likely if inverted else likely

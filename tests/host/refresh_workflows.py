@@ -41,16 +41,21 @@ def to_api(graph: dict[str, Any], object_info: dict[str, Any]) -> Prompt:
 
 
 def widget_values(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
-    """Saved widget values have no names, only the schema's order, with the seed's "control after generate" in it."""
-    values, named = iter(node.get("widgets_values", [])), {}
+    """Saved widget values have no names, only the schema's order, with the seed's "control after generate" in it.
+
+    Optional widgets that are newer than the graph have no value in it, and keep their default.
+    """
+    values, named = list(node.get("widgets_values", [])), {}
     for kind, names in info["input_order"].items():
         for name in names if kind != "hidden" else ():
             type_, options = (*info["input"][kind][name], {})[:2]
             if not (isinstance(type_, list) or type_ in WIDGETS) or options.get("forceInput"):
                 continue
-            named[name] = next(values)
+            if not values and kind == "optional":
+                continue
+            named[name] = values.pop(0)
             if options.get("control_after_generate"):
-                next(values)
+                values.pop(0)
     return named
 
 

@@ -1,0 +1,148 @@
+"""The dials of the result: what each does, that 0 does nothing at all, and that well-lit pictures are left alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from jores import pipeline
+from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, build, load_bundle
+from jores.conditions import SemanticPrior
+from jores.evaluation import pairs_of_table
+from jores.imaging.controls import class_mask, colour_scale, feather_mask, find_classes, scale_colours, shadow_weight
+from jores.imaging.exposure import luma, mean_luma, well_lit
+from jores.imaging.files import read_image
+from jores.metrics import psnr
+from jores.nets.segmentation import load_segmenter
+from tests.test_nets import TINY, shaken
+
+SIZE = (60, 90)
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def window() -> torch.Tensor:
+    mask = torch.zeros(1, 1, *SIZE)
+    mask[..., 10:50, 20:80] = 1
+    return mask
+
+
+def test_the_dials_at_rest_are_the_evaluated_recipe_bit_by_bit():
+    x0, original = noise(2, 3, *SIZE) * 2 - 1, noise(2, 4, *SIZE, seed=1)
+    for strength, mask in ((1.0, None), (0.3, None), (0.7, noise(2, 1, *SIZE, seed=2).round())):
+        weight = torch.full((2, 1, *SIZE), strength) if mask is None else mask * strength
+        picture = torch.lerp(original[:, :3], (x0 + 1) / 2, weight)
+        expected = torch.cat([torch.where(weight > 0, picture, original[:, :3]), original[:, 3:]], 1)
+        dials = {"strength": strength, "mask": mask}
+        assert torch.equal(pipeline.finish(x0, original, **dials), expected)
+        rest = {"feather": 0, "shadows": 0.0, "colour_fidelity": 0.0}
+        assert torch.equal(pipeline.finish(x0, original, **dials, **rest), expected)
+
+
+@pytest.mark.parametrize("pixels", [1, 7, 400])
+def test_a_feather_lies_inside_the_mask_and_grows_with_the_depth(pixels):
+    mask = window()
+    soft = feather_mask(mask, pixels)
+    assert torch.equal(soft > 0, mask > 0)  # outside nothing, and inside nothing vanishes
+    row = soft[0, 0, 30, 20:80]
+    assert torch.equal(row, row.flip(0)) and bool((row[:30].diff() >= 0).all())
+    depth = torch.arange(1, 21)  # the window is 40 rows high: from a depth of 20 on they fall again
+    assert torch.equal((row[:20] == 1), depth > pixels)
+    original, x0 = noise(1, 3, *SIZE) * 3 - 1, torch.zeros(1, 3, *SIZE)
+    result = pipeline.finish(x0, original, mask=mask, feather=pixels, shadows=0.3, colour_fidelity=0.5)
+    outside = (mask == 0).expand_as(original)
+    assert torch.equal(result[outside], original[outside])
+    assert 0 <= result[~outside].min() and result[~outside].max() <= 1
+
+
+def test_a_feather_knows_no_edge_at_the_border_of_the_picture():
+    whole = torch.full((2, 1, 5, 6), 0.4)
+    assert torch.equal(feather_mask(whole, 3), whole)
+    half = torch.zeros(1, 1, 8, 40)
+    half[..., 20:] = 1
+    assert torch.equal(feather_mask(half, 4)[..., 25:], half[..., 25:])
+
+
+def test_shadows_leaves_what_is_lit_and_enhances_what_is_dark_up_to_the_edge():
+    original = torch.full((1, 3, *SIZE), 0.05)
+    original[..., 45:] = 0.8
+    original = (original + 0.02 * noise(*original.shape)).clamp(0, 1)
+    weight = shadow_weight(original, 1.0)
+    assert weight[..., :44].min() > 0.95 and weight[..., 46:].max() < 0.05
+    torch.testing.assert_close(shadow_weight(original, 0.5), (1 + weight) / 2)
+    result = pipeline.finish(torch.ones_like(original), original, shadows=1.0)
+    assert result[..., :44].min() > 0.95 and torch.equal(result[..., 55:], original[..., 55:])
+    blue = torch.zeros(1, 3, 8, 8)
+    blue[:, 2] = 0.9  # lit, though its luma is 0.1
+    assert shadow_weight(blue, 1.0).max() == 0
+
+
+def test_colour_fidelity_takes_over_the_cast_and_nothing_else():
+    detail = 0.3 + 0.3 * noise(1, 3, *SIZE)
+    cast = torch.tensor([1.3, 1.0, 0.6]).view(1, 3, 1, 1)
+    original = detail * cast * 0.1
+    kept = scale_colours(detail, colour_scale(detail, original, 1.0))
+    torch.testing.assert_close(luma(kept), luma(detail), atol=2e-3, rtol=0)
+    means = kept.mean((2, 3))
+    wanted = (original / luma(original).mean()).mean((2, 3)) * luma(detail).mean()
+    torch.testing.assert_close(means, wanted, atol=0.02, rtol=0)
+    half = scale_colours(detail, colour_scale(detail, original, 0.5)).mean((2, 3))
+    assert bool(((half - detail.mean((2, 3))).abs() < (means - detail.mean((2, 3))).abs()).all())
+    # A plain gain has changed no colour, and there is none to be had from black.
+    torch.testing.assert_close(colour_scale(detail, detail * 0.02, 1.0), torch.ones_like(detail), atol=0.02, rtol=0)
+    assert bool(torch.isfinite(scale_colours(detail, colour_scale(detail, detail * 0, 1.0))).all())
+
+
+def test_masks_of_classes_by_name():
+    labels = ("wall", "sky", "tree", "screen", "screen")
+    assert find_classes(" Sky,tree,", labels) == [1, 2] and find_classes("screen", labels) == [3, 4]
+    assert find_classes("", labels) == []
+    with pytest.raises(ValueError, match="no class 'trees'.*tree"):
+        find_classes("sky, trees", labels)
+    prior = SemanticPrior(noise(2, 5, 4, 6).softmax(1), labels, (16, 24))
+    soft = class_mask(prior, [1, 2])
+    torch.testing.assert_close(soft, class_mask(prior, [1]) + class_mask(prior, [2]))
+    torch.testing.assert_close(class_mask(prior, [1, 2], inverted=True), 1 - soft)
+    hard = class_mask(prior, [1, 2], threshold=0.4)
+    assert torch.equal(hard, (soft >= 0.4).float()) and hard.shape == (2, 1, 16, 24)
+
+
+def test_bad_dials_are_named_before_any_work_is_done():
+    images, nets = noise(2, 3, 8, 9), build(TINY)
+    nets.decomposition = None  # the first stage would fail otherwise
+    for options, message in (
+        ({"strength": 1.5}, "strength must be between 0 and 1, not 1.5"),
+        ({"shadows": float("nan")}, "shadows must be"),
+        ({"colour_fidelity": -0.1}, "colour_fidelity must be"),
+        ({"feather": -1}, "feather must be 0 pixels or more"),
+        ({"mask": torch.ones(1, 1, 9, 8)}, r"mask is \(1, 1, 9, 8\), must be \(2 or 1, 1, 8, 9\)"),
+        ({"mask": torch.full((1, 1, 8, 9), float("nan"))}, "mask holds values outside"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pipeline.enhance(images, nets, **options)
+
+
+def test_well_lit_pictures_keep_their_exposure_and_an_explicit_one_wins():
+    nets = shaken(TINY)
+    bright, dark = noise(1, 3, 40, 60) * 0.5 + 0.3, noise(1, 3, 40, 60) * 0.3
+    assert well_lit(bright).item() == 1 and well_lit(dark).item() == 0
+    wanted = pipeline.wanted_exposure(nets, torch.cat([bright, dark]), None)
+    torch.testing.assert_close(wanted[0], mean_luma(bright)[0])
+    assert torch.equal(wanted[1:], nets.adjustment.propose_exposure(dark))
+    assert pipeline.wanted_exposure(nets, bright, 0.2).item() == pytest.approx(0.2)
+
+
+def test_the_shipped_weights_hand_a_well_lit_picture_back(shared_data):
+    nets, segmenter = load_bundle(SHIPPED_WEIGHTS), load_segmenter(SHIPPED_SEGMENTER)
+    for name in ("000000000139.jpg", "000000001490.jpg"):
+        picture = read_image(shared_data / "photos" / "coco_val128" / name).pixels[None, :, ::2, ::2]
+        assert psnr(pipeline.enhance(picture, nets, segmenter), picture).item() > 30
+
+
+def test_every_dark_picture_of_lol_gets_the_proposal_to_the_bit(shared_data):
+    nets = load_bundle(SHIPPED_WEIGHTS, parts=("adjustment",))
+    for pair in pairs_of_table(shared_data / "lol_v1" / "pairs.tsv", "val"):
+        low = read_image(pair.low).pixels[None]
+        assert torch.equal(pipeline.wanted_exposure(nets, low, None), nets.adjustment.propose_exposure(low))

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+from typing import Any
+
 import comfy.latent_formats
+import comfy.sd
+import torch
+from torch import Tensor
 
 
 class PixelSpace(comfy.latent_formats.LatentFormat):
@@ -15,3 +21,27 @@ class PixelSpace(comfy.latent_formats.LatentFormat):
 
     def process_out(self, latent):
         return latent
+
+
+class PixelVAE:
+    """Decodes and encodes such latents where the host has no pixel-space VAE of its own (before 0.3.60)."""
+
+    def decode(self, latents: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> IMAGE."""
+        return ((latents.float() + 1) / 2).clamp(0, 1).movedim(1, -1)
+
+    def encode(self, pixels: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+        return pixels[..., :3].movedim(-1, 1) * 2 - 1
+
+    decode_tiled, encode_tiled = decode, encode
+
+    def temporal_compression_decode(self) -> None:
+        """Asked for by the tiled nodes, like the next: pictures have no time, and latents their size."""
+
+    def spacial_compression_decode(self) -> int:
+        return 1
+
+
+def pixel_vae() -> comfy.sd.VAE | PixelVAE:
+    known = importlib.util.find_spec("comfy.pixel_space_convert") is not None
+    return comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}) if known else PixelVAE()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import comfy.sd
-import torch
 from comfy_api.latest import io
 
 from ..jores.nets.segmentation import load_segmenter
@@ -16,6 +14,7 @@ from .files import (
     segmenter_names,
     segmenter_path,
 )
+from .latents import pixel_vae
 from .native import load_native
 from .patchers import load_patchers, manage
 from .schema import Nets, Segmenter, node_schema
@@ -57,8 +56,7 @@ class JoReSLoadModel(io.ComfyNode):
     def execute(cls, model_name: str) -> io.NodeOutput:
         path = bundle_path(model_name)
         nets = load_patchers(path, "decomposition", "adjustment", "refinement")
-        vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
-        return io.NodeOutput(load_native(path), nets, vae)
+        return io.NodeOutput(load_native(path), nets, pixel_vae())
 
     @classmethod
     def fingerprint_inputs(cls, model_name: str) -> str:

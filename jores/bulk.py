@@ -12,9 +12,9 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ import torch
 from torch import Tensor
 
 from .checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
+from .imaging import video_files
 from .imaging.files import FORMATS, find_images, read_image, write_image
 from .nets.segmentation import Segmenter, load_segmenter
 from .pipeline import enhance, wanted_exposure
+from .video import enhance_frames
 
 DIALS = ("steps", "seed", "strength", "shadows", "colour_fidelity", "feather")
 
@@ -52,6 +54,14 @@ class Enhancer:
         exposure = wanted_exposure(self.nets, images[:, :3], self.args.exposure)
         options = self._options() | {"exposure": exposure, "mask": self.mask(tuple(pixels.shape[1:]))}
         return enhance(images, self.nets, self.segmenter, **options)[0].cpu(), exposure.item()
+
+    def frames(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
+        """(1, 3, H, W) each, as `enhance_frames` wants them."""
+        first = next(frames)
+        mask = self.mask(tuple(first.shape[2:]))
+        options = self._options() | {"exposure": self.args.exposure, "masks": None if mask is None else repeat(mask)}
+        options |= {"smooth": not self.args.independent_frames, "device": self.device}
+        return enhance_frames(chain([first], frames), self.nets, self.segmenter, **options)
 
     def mask(self, size: tuple[int, int]) -> Tensor | None:
         if self.args.mask is None:
@@ -137,7 +147,7 @@ def jobs(inputs: list[Path], output: Path) -> Iterator[Job]:
 def run(args: argparse.Namespace) -> int:
     """`jores enhance`: one line of JSON for each file as it is done, the failures once more at the end."""
     share = Share.from_environment(args)
-    todo = list(jobs(find_images(args.inputs), args.output))
+    todo = list(jobs(find_images(args.inputs, (*FORMATS, *video_files.FORMATS)), args.output))
     enhancer = Enhancer.from_args(args, share.device)
     args.output.mkdir(parents=True, exist_ok=True)
     failures = []
@@ -169,6 +179,8 @@ def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, A
         return {"output": str(target), "skipped": True}
     if target.exists() and not args.overwrite:
         raise ValueError(f"{path}: {target} exists already; add --overwrite, or --resume to keep it")
+    if path.suffix.lower() in video_files.FORMATS:
+        return _enhance_video(path, target, enhancer)
     return _enhance_picture(path, target, enhancer)
 
 
@@ -187,3 +199,9 @@ def _enhance_picture(path: Path, target: Path, enhancer: Enhancer) -> dict[str, 
         "exposure": round(exposure, 4),
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
     }
+
+
+def _enhance_video(path: Path, target: Path, enhancer: Enhancer) -> dict[str, Any]:
+    start = time.perf_counter()
+    report = video_files.rewrite_video(path, target, enhancer.frames)
+    return {"output": str(target), **asdict(report), "seconds": round(time.perf_counter() - start, 3)}

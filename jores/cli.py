@@ -42,8 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_enhance(commands: Any) -> None:
-    parser = commands.add_parser("enhance", help="brighten pictures; prints one line of JSON for each")
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="pictures, or folders of pictures")
+    parser = commands.add_parser("enhance", help="brighten pictures and videos; prints one line of JSON for each")
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="pictures and videos, or folders of them")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
     present = parser.add_mutually_exclusive_group()
     present.add_argument("--overwrite", action="store_true", help="replace results that are there already")
@@ -56,6 +56,8 @@ def _add_enhance(commands: Any) -> None:
     mask_help = "grey picture of the same size: enhance where it is white, touch nothing where it is black"
     parser.add_argument("--mask", type=Path, metavar="FILE", help=mask_help)
     parser.add_argument("--feather", type=int, default=0, metavar="PIXELS", help="soft edge inside the mask")
+    independent_help = "work on every frame of a video by itself; by default they are smoothed over time"
+    parser.add_argument("--independent-frames", action="store_true", help=independent_help)
     _add_model_options(parser)
     parser.set_defaults(run=run_enhance)
 

@@ -10,7 +10,7 @@ import logging
 import os
 import struct
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +63,10 @@ class Picture:
     exif: bytes | None = None
 
 
-def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+def find_images(paths: Iterable[str | os.PathLike[str]], suffixes: Collection[str] = tuple(FORMATS)) -> list[Path]:
     """Expand folders into the pictures right inside them, sorted by name; files are taken as they are given.
+
+    `suffixes`: what counts as a picture inside a folder; hidden files never do.
 
     Raises:
         ImageFileError: a folder holds no picture, or there is nothing at all.
@@ -74,9 +76,11 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         if not path.is_dir():
             found[path] = None
             continue
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in FORMATS and p.is_file())
+        inside = sorted(
+            p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file() and not p.name.startswith(".")
+        )
         if not inside:
-            raise ImageFileError(f"{path}: no picture right inside this folder ({', '.join(FORMATS)})")
+            raise ImageFileError(f"{path}: no picture right inside this folder ({', '.join(suffixes)})")
         found.update(dict.fromkeys(inside))
     if not found:
         raise ImageFileError("no picture was given")

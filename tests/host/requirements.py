@@ -25,8 +25,11 @@ TORCH = ["torch==2.13.0", "torchvision==0.28.0"]
 HOST_LACKS = ["requests"]
 """Imported by ComfyUI 0.3.75 but missing in its list."""
 
-NOT_NEEDED = {"torch", "torchvision", "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs"}
-"""Of the host's list: pinned above, or only for the host's audio nodes, templates and help pages (200 MB)."""
+NOT_NEEDED = {
+    "torch", "torchvision", "torchaudio", "soundfile", "pyopengl", "comfy-angle", "comfyui-workflow-templates",
+    "comfyui-embedded-docs",
+}  # fmt: skip
+"""Of the host's list: pinned above, or only for the host's audio and shader nodes, templates and help (200 MB)."""
 
 
 def read_requirements(path: Path) -> list[str]:

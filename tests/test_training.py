@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,8 @@ def recipe(tmp_path_factory):
     for stage in ("decompose", "adjust", "diffuse"):
         recipe[stage]["loop"] = {"steps": 6, "warmup": 2, "learning_rate": 1e-3, "ema": 0.9}
         recipe[stage]["data"] = {"crop": 32, "batch": 2}
+    recipe["expose"]["loop"]["steps"] = 6
+    recipe["expose"]["data"].update(views=2, batch=8)
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return path
 
@@ -62,13 +65,19 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def run(data, recipe, out, stage, *extra, launcher=(), check=True):
+def start(data, recipe, out, stage, *extra, launcher=()):
     script = out.parent / "launch.py"
     script.write_text(LAUNCH, encoding="utf-8")
     command = [sys.executable, *launcher, str(script), "train", "--stage", stage, "--data", str(data)]
     command += ["--config", str(recipe), "--out", str(out), "--cpu", *map(str, extra)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(data, recipe, out, stage, *extra, launcher=(), check=True):
+    process = start(data, recipe, out, stage, *extra, launcher=launcher)
+    stdout, stderr = process.communicate(timeout=300)
+    done = subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
     if check and done.returncode:
         pytest.fail(done.stderr[-3000:])
     return done
@@ -85,6 +94,20 @@ def test_a_run_cut_in_two_equals_one_that_was_not(data, recipe, tmp_path):
         assert torch.equal(x, y)
 
 
+def test_a_run_asked_to_end_keeps_its_last_step(data, recipe, tmp_path):
+    out = tmp_path / "run"
+    process = start(data, recipe, out, "decompose", "--steps", 10**6)
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "train.csv").exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+    assert _state(out, "step") >= 50
+
+
 def _state(out, key):
     return torch.load(out / "checkpoint/custom_checkpoint_1.pkl", weights_only=False)[key]
 
@@ -96,11 +119,12 @@ def test_every_stage_trains_on_two_processes_and_hands_on_what_the_next_one_need
     assert held_parts(bundle) == ("decomposition",)
     run(data, recipe, tmp_path / "a", "adjust", "--init", bundle)
     assert held_parts(tmp_path / "a/adjust.safetensors") == ("decomposition", "adjustment")
-    run(data, recipe, tmp_path / "f", "diffuse", "--init", tmp_path / "a/adjust.safetensors")
+    run(data, recipe, tmp_path / "e", "expose", "--init", tmp_path / "a/adjust.safetensors")
+    run(data, recipe, tmp_path / "f", "diffuse", "--init", tmp_path / "e/expose.safetensors")
     final = tmp_path / "f/diffuse.safetensors"
     config, metadata = read_header(final)
     stages = [record["stage"] for record in json.loads(metadata["training"])]
-    assert config == TINY and stages == ["decompose", "adjust", "diffuse"]
+    assert config == TINY and stages == ["decompose", "adjust", "expose", "diffuse"]
     load_bundle(final)
     for name in ("validation.csv", "contact_sheet.png", "tensorboard"):
         assert (tmp_path / "f" / name).exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 MAX_GAIN = 60.0
 """Beyond this an 8-bit picture holds nothing but quantisation steps: one level becomes a quarter of the range."""
@@ -53,3 +54,35 @@ def brighten(images: Tensor, target: float = 0.4) -> Tensor:
     """
     gain = (target / mean_luma(images)).clamp(1.0, MAX_GAIN)  # black: inf, hence MAX_GAIN
     return (images * gain.to(images.dtype).view(-1, 1, 1, 1)).clamp(0.0, 1.0)
+
+
+BRIGHTNESS_STATISTICS = 23
+_QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+_LEVEL = 1 / 255  # keeps logarithms finite
+
+
+def brightness_statistics(thumbnails: Tensor) -> Tensor:
+    """What is known of a picture's light without looking at what it shows: (B, 3, H, W) in [0, 1] -> (B, 23) float32.
+
+    All but the first are relative to the mean luma m, as logarithms where they are ratios: m; nine quantiles of the
+    luma; the three channels' means; mean and spread over a coarse grid of red and blue against the luma; the luma's
+    spread over that grid; horizontal and vertical contrast; contrast; and two absolute ones, the 99 % and 90 % luma.
+    """
+    pictures = thumbnails.float()
+    y, mean = luma(pictures), mean_luma(pictures).clamp_min(1e-3)[:, None]           # (B, 1, H, W), (B, 1)
+    relative = 1 / (mean + _LEVEL)
+    ordered = y.flatten(1).sort(1).values
+    quantiles = torch.stack([ordered[:, int(ordered.shape[1] * q)] for q in _QUANTILES], 1)
+    channels = pictures.mean((2, 3))
+    grid = F.adaptive_avg_pool2d(pictures, (8, 16))
+    grid_luma = luma(grid)
+    colour = ((grid + _LEVEL) / (grid_luma + _LEVEL)).log()[:, [0, 2]].flatten(2)    # (B, 2, 128)
+    light = ((grid_luma + _LEVEL) * relative[:, :, None, None]).log().flatten(1)     # (B, 128)
+    across = (y[..., 1:] - y[..., :-1]).abs().mean((1, 2, 3))[:, None]
+    down = (y[:, :, 1:] - y[:, :, :-1]).abs().mean((1, 2, 3))[:, None]
+    return torch.cat([
+        mean.log(), ((quantiles + _LEVEL) * relative).log(), ((channels + _LEVEL) * relative).log(),
+        colour.mean(2), colour.std(2), light.std(1, keepdim=True),
+        ((across + _LEVEL / 4) * relative).log(), ((down + _LEVEL / 4) * relative).log(),
+        y.std((1, 2, 3))[:, None] * relative, quantiles[:, -1:], quantiles[:, -3:-2],
+    ], 1)  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,40 +11,39 @@ from torch.nn import functional as F
 
 from ..conditions import RetinexCondition, RetinexMaps
 from ..config import AdjustmentConfig
-from ..imaging.exposure import mean_luma
+from ..imaging.exposure import BRIGHTNESS_STATISTICS, brightness_statistics
 from ..imaging.padding import crop_to, pad_to_multiple
-from .blocks import ScalarEmbedding, Stack, Upsample, logit, zero_
+from .blocks import ScalarEmbedding, Stack, Upsample, zero_
 
 THUMBNAIL = (48, 64)
 MAX_GAIN = 100.0
+USUAL_EXPOSURE = 0.44  # where the head starts from
 DARKEST = 1e-3  # mean luma below which a picture counts as black
 
 
 class ExposureHead(nn.Module):
-    """Proposes the mean luma of the result from a thumbnail of the whole picture (B, 3, 48, 64) -> (B,) in (0, 1).
+    """Proposes the mean luma of the result from a thumbnail of the whole picture (B, 3, 48, 64) -> (B,) in (0, 1].
 
-    Brightness is a choice that belongs to the whole picture, never to a crop or a tile.
+    Brightness is a choice that belongs to the whole picture, never to a crop or a tile. Two hundred scenes teach a
+    convolutional head what they show rather than how bright it should be; statistics of the light generalise better.
+    A gate tells how well lit the picture is already: where it opens, the proposal is the picture's own brightness.
+    `centre` and `spread` of the statistics over the training pictures travel with the weights.
     """
 
     def __init__(self, width: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
-        channels = [7, width, 2 * width, 3 * width, 4 * width]
-        self.convs = nn.ModuleList(
-            operations.Conv2d(a, b, 3, stride=2, padding=1, **factory)
-            for a, b in zip(channels, channels[1:], strict=False)
-        )
+        self.register_buffer("centre", torch.zeros(BRIGHTNESS_STATISTICS, **factory))
+        self.register_buffer("spread", torch.ones(BRIGHTNESS_STATISTICS, **factory))
+        self.hidden = operations.Linear(BRIGHTNESS_STATISTICS, width, **factory)
         self.dropout = nn.Dropout(0.3)
-        self.out = zero_(operations.Linear(8 * width, 1, **factory), bias=logit(0.44))
+        self.out = zero_(operations.Linear(width, 2, **factory))
 
     def forward(self, thumbnail: Tensor) -> Tensor:
-        mean = mean_luma(thumbnail).view(-1, 1, 1, 1)                      # (B, 1, 1, 1) float32
-        gained = (thumbnail * exposure_gain(mean, 0.4)).clamp(0, 2)
-        level = mean.sqrt().expand_as(thumbnail[:, :1])
-        x = torch.cat([gained, (thumbnail + 1 / 512).log() / 3 + 1, level], 1).to(thumbnail.dtype)  # (B, 7, 48, 64)
-        for conv in self.convs:
-            x = F.silu(conv(x))                                            # (B, c, 24, 32) ... (B, 4w, 3, 4)
-        pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)            # (B, 8w)
-        return self.out(self.dropout(pooled)).squeeze(1).float().sigmoid()
+        statistics = brightness_statistics(thumbnail)                                # (B, 23) float32
+        x = ((statistics - self.centre.to(statistics)) / self.spread.to(statistics)).clamp(-4, 4)
+        offset, gate = self.out(self.dropout(F.silu(self.hidden(x.to(thumbnail.dtype))))).float().unbind(1)
+        own, wanted = statistics[:, 0], offset + math.log(USUAL_EXPOSURE)            # logarithms of a mean luma
+        return torch.lerp(wanted, own, (4 * gate - 2).sigmoid()).clamp(max=0).exp()
 
 
 class AdjustmentNet(nn.Module):

@@ -7,7 +7,6 @@ was measured on, they do four times the work per second of depthwise or attentio
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -90,13 +89,9 @@ class ScalarEmbedding(nn.Module):
         return self.linear2(F.silu(self.linear1(waves.to(dtype))))
 
 
-def zero_(layer: nn.Module, bias: float = 0.0) -> nn.Module:
-    """Starts a layer at a constant. No gain in expressiveness, a lot in how training starts (ADM, DiT)."""
+def zero_(layer: nn.Module) -> nn.Module:
+    """Starts a layer at zero. No gain in expressiveness, a lot in how training starts (ADM, DiT)."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
-        nn.init.constant_(layer.bias, bias)
+        nn.init.zeros_(layer.bias)
     return layer
-
-
-def logit(p: float) -> float:
-    return math.log(p / (1 - p))

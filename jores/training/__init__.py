@@ -6,7 +6,7 @@ import argparse
 import logging
 from pathlib import Path
 
-STAGES = ("segmenter", "decompose", "adjust", "diffuse")
+STAGES = ("segmenter", "decompose", "expose", "adjust", "diffuse")
 RECIPES = Path(__file__).parent / "recipes"
 
 

@@ -1,7 +1,8 @@
-"""Stage "adjust": ANet on top of a frozen DNet (Eq. 7), and its exposure head on whole pictures."""
+"""Stage "adjust": ANet on top of a frozen DNet (Eq. 7)."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from .records import Scores, append_record
 
 
 class AdjustmentObjective(nn.Module):
-    """The trunk is told the true mean brightness, the exposure head learns to propose it: so L' follows the dial, and
-    the head sees whole pictures while the trunk trains on crops."""
+    """The trunk is told the true mean brightness of the whole picture, so that L' follows the dial; that of an unseen
+    picture is the exposure head's to propose (stage "expose")."""
 
     def __init__(self, dnet: nn.Module, anet: nn.Module, options: dict[str, float]) -> None:
         super().__init__()
@@ -39,20 +40,17 @@ class AdjustmentObjective(nn.Module):
         r, illumination = out.reflectance.float(), out.illumination.float()
         product = picture_loss(r * illumination, high, o["structure"], o["edges"])
         maps = F.l1_loss(r, light.reflectance) + F.l1_loss(illumination, light.illumination)
-        proposed = self.net.exposure_head(batch["thumbnail"])
-        brightness = (proposed.log() - batch["proposal"].log()).abs().mean()
-        loss = o["product"] * product + o["maps"] * maps + o["exposure"] * brightness
-        return out, {"loss": loss, "product": product, "maps": maps, "exposure": brightness}
+        return out, {"loss": o["product"] * product + o["maps"] * maps, "product": product, "maps": maps}
 
 
 def retouch(batch: dict[str, Tensor], share: float) -> dict[str, Tensor]:
     """Rescales the target of a share of the samples by 0.6..1.2, and the exposure with it: the dial must be obeyed for
-    brightnesses that no photographer chose. `proposal` keeps the photographer's, for the exposure head."""
+    brightnesses that no photographer chose."""
     exposure = batch["exposure"]
     chosen = torch.rand(exposure.shape, device=exposure.device) < share
     factor = torch.where(chosen, torch.empty_like(exposure).uniform_(0.6, 1.2), torch.ones_like(exposure))
     high = (batch["high"] * factor.view(-1, 1, 1, 1)).clamp(0, 1)
-    return {**batch, "high": high, "exposure": exposure * factor, "proposal": exposure}
+    return {**batch, "high": high, "exposure": exposure * factor}
 
 
 class Adjust:
@@ -60,7 +58,8 @@ class Adjust:
 
     def __init__(self, nets: JoReSNets, sampler: Sampler, val: list[Pair], options: dict[str, float]) -> None:
         self.nets, self.batch, self.val = nets, sampler, val
-        self.objective = AdjustmentObjective(nets.decomposition, nets.adjustment.requires_grad_(True), options)
+        nets.adjustment.requires_grad_(True).exposure_head.requires_grad_(False)
+        self.objective = AdjustmentObjective(nets.decomposition, nets.adjustment, options)
 
     def validate(self, objective: AdjustmentObjective) -> tuple[dict[str, float], list[Tensor]]:
         """Figures of R' * L' at the proposed exposure, and at the true one ("told")."""
@@ -79,5 +78,4 @@ class Adjust:
         return scores.means(), rows
 
     def export(self, objective: AdjustmentObjective, path: Path, record: dict[str, Any]) -> None:
-        nets = JoReSNets(self.nets.config, self.nets.decomposition, objective.net)
-        save_bundle(path, nets, append_record(self.nets, record))
+        save_bundle(path, replace(self.nets, adjustment=objective.net), append_record(self.nets, record))

@@ -103,7 +103,7 @@ class Sampler:
         self.photo_share = photo_share if self.photos else 0.0
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """low, high (B, 3, c, c); thumbnail (B, 3, 48, 64) of the whole dark picture; input_mean, exposure (B,);
+        """low, high (B, 3, c, c); input_mean, exposure (B,), the mean luma of the whole dark and light picture;
         semantics (B, 150, c/8, c/8) where the pairs carry them."""
         samples = [self._sample(rng) for _ in range(self.batch)]
         return {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
@@ -112,7 +112,7 @@ class Sampler:
         photo = rng.random() < self.photo_share
         source = self.photos if photo else self.pairs
         pair = source[rng.integers(len(source))]
-        crop, view = self._cut(pair, rng), _random_view(pair.high.shape, rng)
+        crop, view = self._cut(pair, rng), random_view(pair.high.shape, rng)
         high, thumb_high = to_tensor(_flip(pair.high[crop.slices], crop)), thumbnail(pair.high[view])
         if photo:
             darken = Darkening.draw(rng)
@@ -120,10 +120,10 @@ class Sampler:
             thumb_low = darken(thumb_high)
         else:
             low, thumb_low = to_tensor(_flip(pair.low[crop.slices], crop)), thumbnail(pair.low[view])
-            gain = _exposure_jitter(rng)
+            gain = exposure_jitter(rng)
             low, thumb_low = (low * gain).clamp(0, 1), (thumb_low * gain).clamp(0, 1)
         sample = {
-            "low": low, "high": high, "thumbnail": thumb_low,
+            "low": low, "high": high,
             "input_mean": mean_luma(thumb_low[None])[0], "exposure": mean_luma(thumb_high[None])[0],
         }  # fmt: skip
         if pair.semantics is not None:
@@ -168,7 +168,7 @@ def _cut_semantics(pair: Pair, crop: Crop) -> Tensor:
     return to_tensor(cut)
 
 
-def _random_view(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice, slice]:
+def random_view(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice, slice]:
     """A large part of the picture: brightness is judged from many framings of the few scenes there are."""
     share = rng.uniform(0.7, 1.0, 2) if rng.random() < 0.5 else (1.0, 1.0)
     height, width = (max(8, int(n * s)) for n, s in zip(shape[:2], share, strict=True))
@@ -176,5 +176,5 @@ def _random_view(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slic
     return slice(top, top + height), slice(left, left + width)
 
 
-def _exposure_jitter(rng: np.random.Generator) -> float:
+def exposure_jitter(rng: np.random.Generator) -> float:
     return float(np.exp(rng.uniform(-0.5, 0.5))) if rng.random() < 0.3 else 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,4 +57,4 @@ class Decompose:
         return scores.means(), rows
 
     def export(self, objective: DecompositionObjective, path: Path, record: dict[str, Any]) -> None:
-        save_bundle(path, JoReSNets(self.nets.config, decomposition=objective.net), append_record(self.nets, record))
+        save_bundle(path, replace(self.nets, decomposition=objective.net), append_record(self.nets, record))

@@ -38,9 +38,10 @@ class DiffusionObjective(nn.Module):
         self.schedule = NoiseSchedule(nets.config.schedule)
         dnet, anet = nets.decomposition.requires_grad_(False), nets.adjustment
         joint = options.get("joint")
-        self.adjusting = AdjustmentObjective(dnet, anet.requires_grad_(True), joint) if joint else None
+        anet.requires_grad_(bool(joint)).exposure_head.requires_grad_(False)
+        self.adjusting = AdjustmentObjective(dnet, anet, joint) if joint else None
         # A list hides them from the optimiser.
-        self.frozen = [dnet, None if joint else anet.requires_grad_(False).eval()]
+        self.frozen = [dnet, None if joint else anet.eval()]
 
     @property
     def anet(self) -> nn.Module:

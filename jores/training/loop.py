@@ -12,6 +12,8 @@ import logging
 import math
 import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,7 +102,13 @@ class _Run:
         c, p = self.config, self.progress
         bar = tqdm(total=c.steps, initial=p.step, disable=not self.accelerator.is_main_process, mininterval=10)
         last_validation = time.monotonic()
+        asked = _stop_signal()
         while p.step < min(c.steps, stop_after) and not (c.minutes and p.seconds >= 60 * c.minutes):
+            if asked.is_set():
+                bar.close()
+                self._save()
+                log.info("stopped at step %d; the same command goes on from there", p.step)
+                return self.out / f"{self.stage.name}.safetensors"
             logs = self._step()
             bar.update()
             if p.step % 50 == 0 and self.accelerator.is_main_process:
@@ -188,6 +196,14 @@ class _Run:
                 self.accelerator.load_state(str(self.out / name))
                 log.info("resumed %s at step %d", self.out, self.progress.step)
                 return
+
+
+def _stop_signal() -> threading.Event:
+    """Set by SIGTERM, so that a run asked to end keeps the steps since its last validation."""
+    asked = threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    return asked
 
 
 class _Progress:

@@ -15,8 +15,14 @@ from ..config import PRESETS, JoReSConfig
 from .data import Sampler, load_pairs, load_photos
 from .loop import LoopConfig, Stage, train
 
-NEEDS = {"decompose": (), "adjust": ("decomposition",), "diffuse": ("decomposition", "adjustment")}
-TRAINS = {"decompose": ("decomposition",), "adjust": ("adjustment",), "diffuse": ("denoiser", "refinement")}
+NEEDS = {
+    "decompose": (), "expose": ("decomposition",), "adjust": ("decomposition",),
+    "diffuse": ("decomposition", "adjustment"),
+}  # fmt: skip
+TRAINS = {
+    "decompose": ("decomposition",), "expose": ("adjustment",), "adjust": ("adjustment",),
+    "diffuse": ("denoiser", "refinement"),
+}  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> Path:
@@ -42,7 +48,12 @@ def build_stage(args: argparse.Namespace, recipe: dict[str, Any]) -> Stage:
     nets = _starting_nets(args, recipe)
     train_pairs = load_pairs(args.data, args.split)
     val_pairs = load_pairs(args.data, "val")[:: recipe.get("validate_every", 1)]
-    photos = load_photos(args.photos) if args.photos and recipe["data"].get("photo_share") else None
+    wants_photos = recipe["data"].get("photo_share") or recipe["data"].get("photos")
+    photos = load_photos(args.photos) if args.photos and wants_photos else None
+    if args.stage == "expose":
+        from .expose import Expose
+
+        return Expose(nets, train_pairs, photos, val_pairs, recipe["data"])
     sampler = Sampler(train_pairs, photos, **recipe["data"])
     if args.stage == "decompose":
         from .decompose import Decompose
@@ -64,7 +75,7 @@ def build_segmenter(args: argparse.Namespace, recipe: dict[str, Any]) -> Stage:
 
 
 def _starting_nets(args: argparse.Namespace, recipe: dict[str, Any]) -> JoReSNets:
-    """Parts of --init where it has them; the stage's own parts are fresh otherwise."""
+    """The parts of --init, also those that the stage only hands on; the stage's own are fresh where it lacks them."""
     needs, trains = NEEDS[args.stage], TRAINS[args.stage]
     if not args.init and needs:
         raise ValueError(f"--stage {args.stage} needs --init: a bundle that holds {', '.join(needs)}")
@@ -72,8 +83,7 @@ def _starting_nets(args: argparse.Namespace, recipe: dict[str, Any]) -> JoReSNet
     missing = [n for n in needs if n not in held]
     if missing:
         raise ValueError(f"{args.init} holds no {', '.join(missing)}: train that stage first")
-    wanted = tuple(n for n in held if n in needs or n in trains)
-    nets = load_bundle(args.init, parts=wanted) if args.init else JoReSNets(preset(recipe["preset"]))
+    nets = load_bundle(args.init, parts=held) if args.init else JoReSNets(preset(recipe["preset"]))
     for name in trains:
         if getattr(nets, name) is None:
             setattr(nets, name, build_part(nets.config, name))

@@ -1,0 +1,113 @@
+"""The tools behind the model card: every row switches off what it names, no pair is lost in a table."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from PIL import Image
+
+from jores.checkpoint import SHIPPED_SEGMENTER, load_bundle, save_bundle
+from jores.evaluation import rows_of_table
+from jores.imaging.files import Picture, read_image, write_image
+from jores.nets.attention import RetinexAttention
+from jores.nets.segmentation import load_segmenter
+from tests.benchmarks import ablation, failure_cases
+from tests.test_nets import TINY, shaken
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_bundle(path, shaken(TINY))
+    return path
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Four pairs of two scenes, just large enough for NIQE; the darker, the higher the number."""
+    folder, generator = tmp_path_factory.mktemp("pairs"), torch.Generator().manual_seed(0)
+    rows = ["id\tscene\tsplit\tlow\thigh"]
+    for i in range(4):
+        coarse = torch.rand(1, 3, 12, 24, generator=generator)
+        high = torch.nn.functional.interpolate(coarse, size=(96, 192), mode="bicubic")[0].clamp(0, 1)
+        high = (high + torch.randn(high.shape, generator=generator) * 0.02).clamp(0, 1)
+        write_image(folder / f"high{i}.png", Picture(high))
+        write_image(folder / f"low{i}.png", Picture(high * 0.3 / (i + 1)))
+        rows.append(f"{i}\tscene {i // 2}\tval\tlow{i}.png\thigh{i}.png")
+    (folder / "pairs.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder / "pairs.tsv"
+
+
+def test_every_row_differs_from_the_whole_and_leaves_the_nets_as_they_were(weights, pairs):
+    nets, segmenter = load_bundle(weights), load_segmenter(SHIPPED_SEGMENTER)
+    low, high = (read_image(pairs.parent / f"{key}0.png").pixels[None] for key in ("low", "high"))
+    rows = ablation.variants(nets, segmenter, [1, 4], low, high)
+    assert [*rows] == ["1 step", "4 steps", *ablation.PARTS]
+    whole = rows["4 steps"]()
+    for name, make in rows.items():
+        picture = make()
+        assert picture.shape == low.shape and 0 <= picture.min() and picture.max() <= 1
+        assert name == "4 steps" or not torch.equal(picture, whole), name
+    assert torch.equal(ablation.variants(nets, segmenter, [4], low, high)["4 steps"](), whole)
+
+
+def test_silence_and_absence_are_what_they_say(weights):
+    nets = load_bundle(weights)
+    attention = next(m for m in nets.denoiser.modules() if isinstance(m, RetinexAttention))
+    h = torch.rand(1, 16, 4, 6)
+    prior = torch.rand(1, attention.embed.in_channels, 4, 6)
+    with ablation.without(nets.denoiser, RetinexAttention):
+        assert torch.equal(attention(h, prior), h)
+    with ablation.silenced(attention):
+        assert not attention(h, prior).any()
+    assert not torch.equal(attention(h, prior), h) and attention(h, prior).any()
+
+
+def test_tables_count_every_pair_in_every_grouping(weights, pairs):
+    written = []
+    names = ["R' x L' alone", "1 step"]
+    args = ["--pairs-tsv", str(pairs), "--weights", str(weights), "--steps", "1"]
+    ablation.main([*args, "--rows", *names, "--detail", "1 step"], written.append)
+    lines = [line for line in "".join(written).splitlines() if line.startswith("| ")]
+    tables, cells = {}, [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    for first, *rest in cells:
+        if "PSNR raw" in rest:
+            current = tables.setdefault(first, {})
+            assert rest[1:] == [ablation.COLUMNS[key] for key in ablation.ORDER]
+        else:
+            current[first] = rest
+    variants, darkness, scenes = tables.values()
+    assert {name: row[0] for name, row in variants.items()} == dict.fromkeys(names, "4")
+    assert [row[0] for row in darkness.values()] == ["1", "1", "2"] and len(scenes) == 2
+    for table in (darkness, scenes):
+        mean = sum(int(row[0]) * float(row[1]) for row in table.values()) / 4
+        assert mean == pytest.approx(float(variants["1 step"][1]), abs=2e-3)
+    assert "NIQE of the inputs" in "".join(written) and "proposed exposure" in "".join(written)
+
+
+def test_a_row_that_does_not_exist_is_named(pairs, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        ablation.main(["--pairs-tsv", str(pairs), "--rows", "without luck"])
+    assert "no such row: without luck" in capsys.readouterr().err
+
+
+def test_the_worst_cases_are_on_the_sheet(weights, pairs, tmp_path, capsys):
+    sheet = tmp_path / "failures.jpg"
+    options = ["--weights", str(weights), "--worst", "1", "--steps", "1", "--width", "120"]
+    failure_cases.main(["--pairs-tsv", str(pairs), "--output", str(sheet), *options])
+    first, second = capsys.readouterr().out.splitlines()
+    nets, segmenter = load_bundle(weights), load_segmenter(SHIPPED_SEGMENTER)
+    scores = {}
+    for row in rows_of_table(pairs, "val"):
+        (record,) = ablation.measure(nets, segmenter, row, pairs.parent, [1], ["1 step"])
+        scores[row["id"]] = record
+    noisiest = min(scores, key=lambda name: scores[name]["psnr_gt_mean"])
+    astray = max(scores, key=lambda name: scores[name]["exposure_error"])
+    assert first.startswith(f"lowest GT-mean PSNR: {noisiest}:") and f"{scores[noisiest]['psnr_gt_mean']:.2f}" in first
+    assert second.startswith(f"largest exposure error: {astray}:")
+    with Image.open(sheet) as image:
+        rows, height = 2, 60 + failure_cases.CAPTION + failure_cases.MARGIN
+        assert image.format == "JPEG" and image.size == (8 + 4 * 128, failure_cases.CAPTION + rows * height)
+        assert not math.isclose(image.getpixel((60, 80))[0], 255)  # a picture, not paper

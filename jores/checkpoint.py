@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from .config import JoReSConfig
+from .config import JoReSConfig, ScheduleConfig
+from .diffusion.schedule import NoiseSchedule
 from .nets.adjustment import AdjustmentNet
 from .nets.decomposition import DecompositionNet
 from .nets.denoiser import DenoisingUNet
@@ -28,6 +29,13 @@ PARTS: dict[str, type[nn.Module]] = {
 }
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "jores-compact.safetensors"
 SHIPPED_SEGMENTER = Path(__file__).parent / "weights" / "segformer-dark"
+
+_LARGEST_WIDTH = 1 << 14
+_LARGEST = {
+    "timesteps": 100_000, "blocks": 64, "encoder": 64, "decoder": 64,
+    "picture_std": 1, "residual_scale": 1, "beta_start": 1, "beta_end": 1,
+}  # fmt: skip
+_UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError, OverflowError)
 
 
 class CheckpointError(ValueError):
@@ -94,16 +102,22 @@ def load_bundle(
     """Strictly loads the named parts, in evaluation mode and without gradients.
 
     Raises:
-        CheckpointError: the file is missing, damaged, foreign, or does not hold every weight of every part.
+        CheckpointError: the file is missing, damaged, foreign, holds NaN, or lacks a weight of one of these parts.
     """
     path = Path(path)
     with _open(path) as file:
         config, metadata = _parse_header(path, file.metadata())
-        tensors = {key: file.get_tensor(key) for key in file.keys() if key.split(".", 1)[0] in parts}  # noqa: SIM118
-    nets = JoReSNets(config, metadata=metadata)
+        try:
+            tensors = {k: file.get_tensor(k) for k in file.keys() if k.split(".", 1)[0] in parts}  # noqa: SIM118
+        except _UNREADABLE as error:
+            raise CheckpointError(f"{path}: its weights cannot be read ({error}). Get it again.") from error
+    nets, weights = JoReSNets(config, metadata=metadata), {}
+    for name in parts:
+        weights[name] = {k.split(".", 1)[1]: v for k, v in tensors.items() if k.startswith(f"{name}.")}
+        _check_weights(path, config, name, weights[name])
     for name in parts:
         part = build_part(config, name, operations=operations, device=device, dtype=dtype)
-        _load_part(path, name, part, {k.split(".", 1)[1]: v for k, v in tensors.items() if k.startswith(f"{name}.")})
+        part.load_state_dict(weights[name])
         setattr(nets, name, part.requires_grad_(False))
     return nets
 
@@ -129,17 +143,56 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> tuple[JoReSCon
     if metadata.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path}: not a JoReS bundle (its header says nothing of {FORMAT}). Choose another file.")
     try:
-        return JoReSConfig.from_dict(json.loads(metadata.pop("config"))), metadata
-    except (KeyError, ValueError) as error:
+        config = JoReSConfig.from_dict(json.loads(metadata.pop("config")))
+        _check_entries(config.to_dict(), JoReSConfig().to_dict())
+        _check_schedule(config.schedule)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: the config in its header cannot be used: {error}") from error
+    return config, metadata
 
 
-def _load_part(path: Path, name: str, part: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    expected = part.state_dict()
+def _check_entries(values: dict[str, Any], usual: dict[str, Any], name: str = "") -> None:
+    """Nothing in a header may be of another kind than in a preset, or make us build nets without end."""
+    for key, value in values.items():
+        like, shown = usual[key], f"{name}{key} = {value!r}"
+        if isinstance(like, dict):
+            _check_entries(value, like, f"{key}.")
+            continue
+        many = value if isinstance(like, tuple) and isinstance(value, tuple) else (value,)
+        kind = type(like[0]) if isinstance(like, tuple) else type(like)
+        if kind is float and type(value) is int:
+            kind = int
+        if any(type(one) is not kind for one in many) or isinstance(like, tuple) != isinstance(value, tuple):
+            raise ValueError(f"{shown} is of the wrong type")
+        if kind in (int, float) and not all(0 <= one <= _LARGEST.get(key, _LARGEST_WIDTH) for one in many):
+            raise ValueError(f"{shown} is out of range")
+        if len(many) > 16:
+            raise ValueError(f"{shown} is too long")
+
+
+def _check_schedule(schedule: ScheduleConfig) -> None:
+    """The shapes of the weights say nothing of the schedule: it must go from a picture down to noise."""
+    if schedule.timesteps < 2:
+        raise ValueError(f"schedule.timesteps = {schedule.timesteps}: there must be 2 or more")
+    alphas = NoiseSchedule(schedule).alphas_cumprod
+    least = 0.0 if schedule.prediction == "v" else 1e-10  # with "eps" x0 is divided by the root of alpha_bar
+    falling = bool(torch.isfinite(alphas).all()) and bool((alphas.diff() <= 0).all())
+    if not (falling and least <= alphas[-1] < alphas[0] <= 1):
+        raise ValueError(f"{schedule} does not lead from a picture to noise")
+
+
+def _check_weights(path: Path, config: JoReSConfig, name: str, tensors: dict[str, torch.Tensor]) -> None:
+    """Compares them with nets that take no memory: what is built for good is of the size of the file."""
+    try:
+        expected = build_part(config, name, device="meta").state_dict()
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its config gives no {name} net ({error}). Get it again.") from error
     missing, surplus = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     wrong = sorted(k for k in expected.keys() & tensors.keys() if expected[k].shape != tensors[k].shape)
     if missing or surplus or wrong:
         found = [f"{len(v)} {what} (first: {v[0]})" for what, v in
                  (("missing", missing), ("unknown", surplus), ("of another shape", wrong)) if v]  # fmt: skip
         raise CheckpointError(f"{path}: its {name} weights do not fit its config: {', '.join(found)}. Get it again.")
-    part.load_state_dict(tensors)
+    for key, tensor in tensors.items():
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
+            raise CheckpointError(f"{path}: {name}.{key} holds no finite numbers: the file is damaged. Get it again.")

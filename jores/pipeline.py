@@ -15,6 +15,7 @@ from .diffusion.schedule import NoiseSchedule
 from .imaging.controls import colour_scale, feather_mask, scale_colours, shadow_weight
 from .imaging.exposure import mean_luma, well_lit
 from .imaging.tiles import Window
+from .imaging.upsampling import guided_upsample, worked_size
 from .nets.adjustment import THUMBNAIL
 from .nets.segmentation import Segmenter
 from .tiling import FEATURE_SIDES, ConditionOnDemand, Tiler, cut_condition, cut_prior, ddim_in_tiles
@@ -35,11 +36,12 @@ def enhance(
     strength: float = 1.0,
     eta: float = 0.0,
     mask: Tensor | None = None,
-    tile: int | None = None,
+    tile: int | Tiler | None = None,
     callback: Callback | None = None,
     feather: int = 0,
     shadows: float = 0.0,
     colour_fidelity: float = 0.0,
+    working_size: int = 0,
 ) -> Tensor:
     """Dark pictures (B, 3 or 4, H, W) in, enhanced ones of the same shape out, float32 in [0, 1].
 
@@ -51,12 +53,22 @@ def enhance(
         feather, shadows, colour_fidelity: as in `finish`.
         tile: side in pixels of the windows that a big picture is done in, which may then lie in main memory while the
             nets live on an accelerator; 0: never; None: as a whole while that fits, then in windows that fit.
+        working_size: the longer side in pixels at which all of it is done; the result is then enlarged along the
+            picture's own detail (`guided_upsample`). 0, and more than the picture has: its full size.
         callback: (steps done, steps, x0) after every step; may raise to cancel. In tiles also after every tile, with a
             fraction of steps done and None, and x0 comes reduced.
     """
     low = checked(images)[:, :3]
     dials = {"strength": strength, "feather": feather, "shadows": shadows, "colour_fidelity": colour_fidelity}
     check_finish(images, mask, **dials)
+    if working_size < 0:
+        raise ValueError(f"working_size must be 0 (full size) or a number of pixels, not {working_size}")
+    if (size := worked_size(low.shape[-2:], working_size)) != tuple(low.shape[-2:]):
+        small = torch.nn.functional.interpolate(low, size=size, mode="area")
+        made = enhance(
+            small, nets, segmenter, steps=steps, seed=seed, exposure=exposure, eta=eta, tile=tile, callback=callback
+        )
+        return finish(guided_upsample(made, small, low).mul_(2).sub_(1), images, mask=mask, **dials)
     tiles = Tiler.choose(tile, nets.config, low, _weight(nets.denoiser).device)
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
     if tiles.covers(low.shape[-2:]):
@@ -248,6 +260,8 @@ def finish(
         colour_fidelity: 0 leaves the colours to the nets, 1 keeps the original's cast.
     """
     check_finish(original, mask, strength, feather, shadows, colour_fidelity)
+    if bool(x0.amax().isnan()):
+        raise ValueError("x0 holds NaN: the nets' weights are damaged, or need a wider dtype than theirs")
     mask = None if mask is None else feather_mask(mask.float(), feather)
     dark = shadow_weight(original[:, :3], shadows) if shadows else None
     scale = None

@@ -54,7 +54,7 @@ def test_a_feather_lies_inside_the_mask_and_grows_with_the_depth(pixels):
     result = pipeline.finish(x0, original, mask=mask, feather=pixels, shadows=0.3, colour_fidelity=0.5)
     outside = (mask == 0).expand_as(original)
     assert torch.equal(result[outside], original[outside])
-    assert 0 <= result[~outside].min() and result[~outside].max() <= 1
+    assert result[~outside].min() >= 0 and result[~outside].max() <= 1
 
 
 def test_a_feather_knows_no_edge_at_the_border_of_the_picture():

@@ -1,6 +1,6 @@
 """What the whole pipeline, at its own exposure, does to pictures that are well lit already: PSNR against the input.
 
-    python -m tests.benchmarks.identity --pictures DATA/photos/coco_val128 [--pairs-tsv DATA/lol_v1/pairs.tsv] [--every N]
+    python -m tests.benchmarks.identity --pictures DATA/photos/coco_val128 [--pairs-tsv DATA/pairs.tsv] [--every N]
 
 `--pairs-tsv` adds the ground truth of a table's pairs. A picture counts as well lit from `--least` of mean luma.
 """

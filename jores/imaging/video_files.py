@@ -35,6 +35,7 @@ _BITS_PER_PIXEL = 0.3
 _FULL_RANGE, _PQ = 2, 16  # AVColorRange, AVColorTransferCharacteristic
 # AVColorSpace -> the number of the matrix in swscale; what has no tag is read and written as BT.601, for no change.
 _MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+_RGB = "gbrp16le"  # through packed RGB the luma loses a whole level on the way there and back
 _KEEPS_MATRIX = hasattr(VideoStream, "set_display_matrix")  # newer releases of PyAV
 
 
@@ -129,14 +130,16 @@ class _Rewriter:
         writer.metadata.update(names)
 
     def run(self, work: Callable[[Iterator[Tensor]], Iterator[Tensor]]) -> VideoReport:
-        count = 0
+        count, packets = 0, []
         for pixels in work(self._frames()):
-            self.writer.mux(self.encoded.encode(self._picture(pixels)))
+            packets += self.encoded.encode(self._picture(pixels))
+            self.writer.mux(packets[:-1])
+            packets = packets[-1:]
             count += 1
-        rest = self.encoded.encode(None)
-        if rest and self.last:  # how long the last frame stays, which encoders forget
-            rest[-1].duration = self.last
-        self.writer.mux(rest)
+        packets += self.encoded.encode(None)
+        if packets and self.last:  # how long the last frame stays, which encoders forget
+            packets[-1].duration = self.last
+        self.writer.mux(packets)
         # Other containers' counts are estimates.
         if "mp4" in self.reader.format.name and count < 0.9 * self.video.frames:
             raise VideoFileError(f"{self.path}: damaged, only {count} of its {self.video.frames} frames can be read")
@@ -144,11 +147,12 @@ class _Rewriter:
 
     def _frames(self) -> Iterator[Tensor]:
         """Decoded frames; what is not video goes straight to the target."""
+        tags = {"src_colorspace": self.matrix, "src_color_range": self.range}
         for packet in self.reader.demux([self.video, *(self.reader.streams[i] for i in self.copies)]):
             if packet.stream.index == self.video.index:
                 for frame in packet.decode():
                     self.times.append((frame.pts, frame.time_base, frame.duration or 0))
-                    levels = frame.to_ndarray(format="rgb48le", src_colorspace=self.matrix, src_color_range=self.range)
+                    levels = frame.to_ndarray(format=_RGB, interpolation="BICUBIC", **tags)
                     pixels = torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1)[None] / 65535
                     yield pixels.rot90(self.turns, (2, 3))
             elif packet.dts is not None:  # the last one of each stream is empty
@@ -159,9 +163,9 @@ class _Rewriter:
         if _KEEPS_MATRIX:
             pixels = pixels.rot90(-self.turns, (2, 3))
         levels = (pixels[0].clamp(0, 1) * 65535).round().permute(1, 2, 0).cpu().numpy().astype(np.uint16)
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(levels), format="rgb48le")
-        context = self.encoded.codec_context
-        frame = frame.reformat(format=context.pix_fmt, dst_colorspace=self.matrix, dst_color_range=self.range)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(levels), format=_RGB)
+        context, tags = self.encoded.codec_context, {"dst_colorspace": self.matrix, "dst_color_range": self.range}
+        frame = frame.reformat(format=context.pix_fmt, interpolation="AREA", **tags)
         frame.colorspace, frame.color_range = self.video.codec_context.colorspace, self.range
         frame.pts, frame.time_base, duration = self.times.popleft()
         self.last = int(duration * frame.time_base / context.time_base)

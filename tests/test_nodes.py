@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import inspect
 from types import SimpleNamespace
 
 import pytest
@@ -293,19 +292,3 @@ def test_wrong_wires_are_refused_by_name(pack, model):
     bigger = conditioned(pack, model, picture())
     with pytest.raises(ValueError, match="Apply RNet Refinement: condition was made from a picture of 32x16"):
         run(pack, "JoReSSample", model=refined, **{**sample, "positive": bigger[2], "latent": bigger[4]})
-
-
-def test_schemas_and_execute_agree_and_everything_has_a_tooltip(pack):
-    for node_id, node in pack.nodes.items():
-        schema = node.define_schema()
-        schema.validate()
-        parameters = inspect.signature(node.execute).parameters
-        assert [i.id for i in schema.inputs if not i.optional] + [i.id for i in schema.inputs if i.optional] == list(
-            parameters
-        ), node_id
-        optional = {name for name, p in parameters.items() if p.default is not inspect.Parameter.empty}
-        assert optional == {i.id for i in schema.inputs if i.optional}, node_id
-        assert node_id.isascii() and node_id.startswith("JoReS") and schema.description
-        for slot in (*schema.inputs, *schema.outputs):
-            assert slot.tooltip, f"{node_id}.{slot.id}"
-        assert all(output.display_name for output in schema.outputs), node_id

@@ -15,10 +15,6 @@ from host.client import Client, PromptError
 from host.refresh_workflows import WORKFLOWS, run_on, to_api
 
 NAMES = ("enhance_low_light", "jores_five_stages")
-NODES = {
-    "JoReSEnhance", "JoReSLoadModel", "JoReSDecompose", "JoReSAdjust", "JoReSLoadSegmenter", "JoReSSegment",
-    "JoReSCondition", "JoReSApplyRefinement", "JoReSSample", "JoReSFinish",
-}  # fmt: skip
 
 
 def api(name: str) -> dict:
@@ -36,29 +32,6 @@ def small(name: str, folder: Path, mode: str = "RGB", file: str = "small.png") -
 
 def pixels(encoded: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(encoded))).astype(float) / 255
-
-
-def test_the_host_offers_every_node(comfy_client: Client):
-    info = comfy_client.object_info()
-    assert {name for name in info if name.startswith("JoReS")} == NODES
-    for name in NODES:
-        node = info[name]
-        assert node["display_name"].split()[0] in [
-            "Enhance",
-            "Load",
-            "Decompose",
-            "Adjust",
-            "Segment",
-            "Condition",
-            "Apply",
-            "Sample",
-            "Finish",
-        ]
-        assert node["output_tooltips"] and all(node["output_tooltips"]), name
-        for kind in ("required", "optional"):
-            assert all(spec[1].get("tooltip") for spec in node["input"].get(kind, {}).values()), name
-    shipped = info["JoReSLoadModel"]["input"]["required"]["model_name"][1]
-    assert shipped["options"][0] == shipped["default"] == "jores-compact.safetensors (shipped)"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,6 @@
 """The archive that the Registry keeps of a release: what git tracks, less what .comfyignore names.
 
-    python -m tests.host.archive node.zip
+Write one with: python -m tests.host.archive node.zip
 """
 
 from __future__ import annotations

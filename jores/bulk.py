@@ -128,6 +128,14 @@ class Share:
 
         return gather_object(lines)
 
+    def leave(self) -> None:
+        """A launcher stops the other processes as soon as one returns an error: so none does before all are done."""
+        if self.count > 1:
+            from accelerate import PartialState
+
+            PartialState().wait_for_everyone()
+            PartialState().destroy_process_group()
+
 
 @dataclass(frozen=True)
 class Job:
@@ -153,6 +161,8 @@ def run(args: argparse.Namespace) -> int:
     failures = []
     for job in todo[share.index :: share.count]:
         record: dict[str, Any] = {"input": str(job.path)}
+        if share.count > 1:
+            record["process"] = share.index
         try:
             record |= _work(job, enhancer, args)
         except (ValueError, torch.cuda.OutOfMemoryError) as error:
@@ -164,6 +174,8 @@ def run(args: argparse.Namespace) -> int:
     if failures and share.index == 0:
         sys.stderr.write("".join(f"jores: {failure}\n" for failure in failures))
         sys.stderr.write(f"jores: {len(failures)} of {len(todo)} files failed\n")
+        sys.stderr.flush()
+    share.leave()
     return 1 if failures else 0
 
 

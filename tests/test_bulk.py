@@ -1,0 +1,91 @@
+"""Folders in bulk: shared out over processes, taken up again, and honest about what failed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from jores.checkpoint import SHIPPED_WEIGHTS, load_bundle
+from jores.cli import main
+from jores.imaging.files import Picture, read_image, write_image
+from jores.pipeline import enhance
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTIONS = ["--segmenter", "none", "--steps", "1", "--device", "cpu"]
+
+
+@pytest.fixture
+def night(tmp_path):
+    """Three pictures and a broken one between them."""
+    folder = tmp_path / "night"
+    folder.mkdir()
+    for name, seed in (("a.png", 0), ("c.png", 1), ("d.png", 2)):
+        pixels = torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(seed)) * 0.15
+        write_image(folder / name, Picture(pixels))
+    (folder / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    (folder / ".half-written.png").write_bytes(b"")
+    return folder
+
+
+def records(text: str) -> dict[str, dict]:
+    return {Path(r["input"]).name: r for r in map(json.loads, text.splitlines())}
+
+
+def test_two_processes_share_a_folder(night, tmp_path):
+    pytest.importorskip("accelerate")
+    out = tmp_path / "out"
+    # With --cpu accelerate starts a single process; this way it starts two, which --device cpu keeps off a GPU.
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command = [*launch, "-m", "jores", "enhance", str(night), "--output", str(out), *OPTIONS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1, done.stderr
+    found = records(done.stdout)
+    assert sorted(found) == ["a.png", "b.png", "c.png", "d.png"]
+    assert [name for name, record in found.items() if "error" in record] == ["b.png"]
+    assert done.stderr.count("jores: 1 of 4 files failed") == 1 and "b.png: " in done.stderr
+    assert sorted(p.name for p in out.iterdir()) == ["a.png", "c.png", "d.png"]
+    nets = load_bundle(SHIPPED_WEIGHTS)
+    for name in ("a.png", "c.png", "d.png"):
+        expected = enhance(read_image(night / name).pixels[None], nets, steps=1)[0]
+        assert (read_image(out / name).pixels - expected).abs().max() <= 0.51 / 255
+    assert {record["process"] for record in found.values()} == {0, 1}
+
+
+def test_a_stopped_run_goes_on(night, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "c.png").write_bytes(b"from the first run")
+    command = ["enhance", str(night), "--output", str(out), *OPTIONS]
+    assert main([*command, "--resume"]) == 1
+    captured = capsys.readouterr()
+    found = records(captured.out)
+    assert found["c.png"] == {"input": str(night / "c.png"), "output": str(out / "c.png"), "skipped": True}
+    assert (out / "c.png").read_bytes() == b"from the first run"
+    assert "error" in found["b.png"] and {"a.png", "d.png"} < {p.name for p in out.iterdir()}
+    assert "1 of 4 files failed" in captured.err
+
+    (night / "b.png").unlink()
+    before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
+    assert main([*command, "--resume"]) == 0
+    assert all(r["skipped"] for r in records(capsys.readouterr().out).values())
+    assert {p.name: p.stat().st_mtime_ns for p in out.iterdir()} == before
+    assert main(command) == 1
+    assert "add --overwrite, or --resume" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--resume", "--overwrite"])
+
+
+def test_one_process_needs_no_accelerate(night, tmp_path):
+    program = (
+        "import sys; sys.modules['accelerate'] = None; from jores.cli import main; "
+        f"sys.exit(main(['enhance', {str(night / 'a.png')!r}, '--output', {str(tmp_path / 'out')!r}, *{OPTIONS}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "a.png").is_file()

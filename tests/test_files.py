@@ -69,6 +69,14 @@ def test_lossless_formats_keep_every_level_and_the_metadata(tmp_path, channels, 
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_16_bit_tiff_without_metadata(tmp_path, channels):
+    levels = random_levels(channels, 16)
+    pixels = torch.from_numpy(levels.astype(np.float32) / 65535).permute(2, 0, 1).expand(max(channels, 3), -1, -1)
+    write_image(tmp_path / "a.tif", Picture(pixels, 16, channels == 1))
+    assert np.array_equal(tifffile.imread(tmp_path / "a.tif").reshape(levels.shape), levels)
+
+
 @pytest.mark.parametrize("byteorder", "<>")
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib", "predictor": True, "rowsperstrip": 4}])
 def test_16_bit_tiff_of_other_programs(tmp_path, byteorder, options):

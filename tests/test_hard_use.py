@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from PIL import ExifTags, Image
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, CheckpointError, load_bundle, save_bundle
+from jores.cli import main
 from jores.imaging.codecs import encode_png_16, encode_tiff
 from jores.imaging.files import ImageFileError, read_image
 from jores.nets.segmentation import load_segmenter
@@ -299,3 +302,54 @@ def test_a_bundle_with_an_odd_config_is_loaded_or_refused_by_name(tmp_path, bund
     path = tmp_path / "tiny.safetensors"
     path.write_bytes(with_header(bundle, header))
     loads_or_is_refused(path)
+
+
+def as_levels(path: Path) -> tuple[np.ndarray, int]:
+    """Levels (H, W, C) as a file is read, and its bits."""
+    picture = read_image(path)
+    return (picture.pixels * (2**picture.bit_depth - 1)).round().permute(1, 2, 0).numpy(), picture.bit_depth
+
+
+def test_files_of_every_kind_come_back_as_they_were_made(tmp_path, bundle, capsys):
+    """Size, depth, grey and alpha; and where the mask is black every level, whatever dial is turned."""
+    rng, folder = np.random.default_rng(0), tmp_path / "in"
+    folder.mkdir()
+    (tmp_path / "tiny.safetensors").write_bytes(bundle)
+    levels = rng.integers(0, 40, (23, 31, 4), dtype=np.uint8)
+    levels[..., 3] *= 6
+    pictures = {
+        "grey.png": Image.fromarray(levels[..., 0]), "grey alpha.png": Image.fromarray(levels).convert("LA"),
+        "rgba.webp": Image.fromarray(levels), "rgb.bmp": Image.fromarray(levels[..., :3]),
+        "grey.tif": Image.fromarray(levels[..., 0].astype(np.uint16) * 200), "palette.png":
+        Image.fromarray(levels[..., :3]).convert("P"), "bits.png": Image.fromarray(levels[..., 0] > 20),
+    }  # fmt: skip
+    for name, image in pictures.items():
+        image.save(folder / name, **({"lossless": True, "exact": True} if name.endswith("webp") else {}))
+    (folder / "deep.png").write_bytes(encode_png_16(levels.astype(np.uint16) * 250))
+    mask = np.zeros((23, 31), np.uint8)
+    mask[5:20, 8:25] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    out = tmp_path / "out"
+    command = ["enhance", str(folder), "--output", str(out), "--weights", str(tmp_path / "tiny.safetensors")]
+    command += ["--segmenter", "none", "--device", "cpu", "--steps", "1", "--mask", str(tmp_path / "mask.png")]
+    assert main([*command, "--feather", "2", "--shadows", "0.5", "--colour-fidelity", "1"]) == 0
+    for path in folder.iterdir():
+        (before, depth), (after, depth_after) = as_levels(path), as_levels(out / path.name)
+        assert (after.shape, depth_after) == (before.shape, depth), path.name
+        assert read_image(path).grey == read_image(out / path.name).grey, path.name
+        assert np.array_equal(after[..., 3:], before[..., 3:]), path.name
+        if path.suffix != ".webp":  # written with loss
+            assert np.array_equal(after[mask == 0], before[mask == 0]), path.name
+        assert not np.array_equal(after[mask > 0], before[mask > 0]), path.name
+    Image.fromarray(mask[:9]).save(tmp_path / "mask.png")
+    assert main([*command, "--overwrite"]) == 1
+    assert "mask.png: the mask is 31x9 (width x height), the picture 31x23" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.uint32, np.int32, np.float16])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_numbers_that_are_no_8_or_16_bit_levels_are_refused_or_read_in_full(tmp_path, kind, channels):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.ones((9, 8, channels), kind).squeeze(), photometric="rgb" if channels == 3 else None)
+    with pytest.raises(ImageFileError, match=re.escape(str(path))):
+        read_image(path)

@@ -66,7 +66,7 @@ def encode_tiff(levels: np.ndarray, exif: bytes = b"", profile: bytes = b"") -> 
     tags = Image.Exif()
     if exif:
         tags.load(exif)
-    order = ">" if tags.endian == ">" else "<"
+    order = "<" if tags.endian == "<" else ">"  # Pillow writes big-endian unless the block it loaded was not
     differences = np.diff(levels, axis=1, prepend=np.zeros_like(levels[:, :1]))  # wraps around, as Predictor 2 wants
     strip = zlib.compress(differences.astype(levels.dtype.newbyteorder(order)).tobytes())
     baseline = {

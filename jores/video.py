@@ -26,6 +26,9 @@ from .pipeline import checked, enhance, finish, wanted_exposure
 LOOKAHEAD = 6
 """Frames read ahead of the one that is worked on: they tell the first frames of a shot what to settle on."""
 
+HELD_BYTES = 40
+"""Per pixel, on `device` from one frame to the next: what the averages remember."""
+
 GAIN_PACE = 0.1  # share of a change of the wanted gain that one frame follows
 
 
@@ -80,7 +83,7 @@ def enhance_frames(
         """A frame by itself is finished here; the others are mixed with their originals once they are steady."""
         if frame.alone:
             return enhance(frame.original.to(device), exposure=aim, mask=frame.mask, **dials, **options)
-        return enhance(frame.low, exposure=aim, **options)
+        return enhance(frame.low.to(device), exposure=aim, **options)
 
     steady = None
     for frame, following in _with_following(_lit(_tagged(incoming), nets, exposure, device, work)):
@@ -90,8 +93,8 @@ def enhance_frames(
         if frame.cut:
             steady = TemporalFilter()
             for later in reversed(following):  # time runs backwards to the first frame, and then forwards from it
-                steady(later.low, later.picture)
-        picture = steady(frame.low, frame.picture)
+                steady(later.low.to(device), later.picture.to(device))
+        picture = steady(frame.low.to(device), frame.picture.to(device))
         yield finish(picture * 2 - 1, frame.original.to(device), mask=frame.mask, **dials)
 
 
@@ -114,7 +117,7 @@ def _lit(
     light = gain = None
 
     def wanted(low: Tensor) -> Tensor:
-        return exposure_gain(mean_luma(low), wanted_exposure(nets, low, exposure))
+        return exposure_gain(mean_luma(low), wanted_exposure(nets, low, exposure).to(low.device))
 
     for frame, following in _with_following(frames):
         frame.alone = frame.cut and not following
@@ -125,10 +128,11 @@ def _lit(
         if frame.cut:
             light = SteadyLight()
             gain = torch.stack([wanted(_rgb(f, device)).log() for f in (frame, *following)]).mean(0).exp()
-        frame.low = light(_rgb(frame, device))
+        low = light(_rgb(frame, device))
         # Not the exposure itself: when a lamp enters the picture, the rest of it should stay as bright as it was.
-        gain = follow(gain, wanted(frame.low), GAIN_PACE)
-        frame.picture = work(frame, (gain * mean_luma(frame.low).clamp_min(DARKEST)).clamp_max(1))
+        gain = follow(gain, wanted(low), GAIN_PACE)
+        frame.low = low.to(frame.original.device)
+        frame.picture = work(frame, (gain * mean_luma(low).clamp_min(DARKEST)).clamp_max(1)).to(frame.low.device)
         yield frame
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -219,3 +220,28 @@ def test_the_command_line_takes_clips(tmp_path, clips, nets, capsys):
     assert facts == before and sound == tone and smooth.mean() > dark.mean() + 50
     assert main([*command, "--overwrite", "--independent-frames"]) == 0
     assert not np.array_equal(read_clip(out / "night.mp4")[1], smooth)
+
+
+def test_the_node_smooths_clips_and_nothing_else(jores_pack, clips, nets):
+    """Runs in a real ComfyUI. A single picture, or two that are unrelated, come out bit by bit the same."""
+    extension = asyncio.run(jores_pack.comfy_entrypoint())
+    node = next(n for n in asyncio.run(extension.get_node_list()) if n.define_schema().node_id == "JoReSEnhance")
+    schema = node.define_schema()
+    assert schema.inputs[-1].id == "smooth_frames" and schema.inputs[-1].default is True
+    shown = {slot.id: slot.default for slot in schema.inputs if getattr(slot, "default", None) is not None}
+    dials = shown | {"steps": 1, "semantic": False}
+
+    def run(dark, **changed):
+        with torch.inference_mode():
+            return node.execute(image=dark.movedim(1, -1), **(dials | changed)).result[0].movedim(-1, 1)
+
+    clip = clips["static"].dark[:4]
+    unrelated = torch.cat([clip[:1], clip[:1].flip(3)])
+    for picture in (clip[:1], unrelated):
+        assert torch.equal(run(picture), run(picture, smooth_frames=False))
+    single = torch.cat([run(picture) for picture in unrelated.split(1)])
+    assert torch.equal(run(unrelated), single)
+    boiling, smooth = run(clip, smooth_frames=False).std(0).mean(), run(clip).std(0).mean()
+    assert smooth < boiling / 2
+    expected = torch.cat(list(enhance_frames(clip.split(1), nets, steps=1)))
+    torch.testing.assert_close(run(clip), expected, atol=1e-4, rtol=0)

@@ -1,7 +1,7 @@
 """How much memory the method needs, how much there is, and the tile that fits.
 
-Needs are counted as the peak of live tensors on the processor, for both presets and several sizes: per pixel they hardly
-depend on the size, and follow the width of the widest maps. SLACK covers what an accelerator adds.
+Needs are counted as the peak of live tensors on the processor, for both presets and several sizes: per pixel they
+hardly depend on the size, and follow the width of the widest maps. SLACK covers what an accelerator adds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import psutil
 import torch
 
-from .config import DenoiserConfig, JoReSConfig, RefinementConfig
+from .config import DecompositionConfig, DenoiserConfig, JoReSConfig, RefinementConfig
 from .imaging.tiles import ALIGNMENT, MIN_TILE
 
 SLACK = 1.25  # workspaces of convolutions, and gaps that the allocator cannot use
@@ -19,8 +19,8 @@ MAIN_MEMORY = 4 * 2**30  # what a program may ask of a computer that it shares w
 
 
 def denoiser_bytes(config: DenoiserConfig, pixels: int) -> int:
-    """compact: 390 bytes per pixel counted; paper: 5,150."""
-    return int(SLACK * pixels * (200 + 80 * config.widths[0] / config.fold**2))
+    """compact: 370 bytes per pixel counted; paper: 5,150."""
+    return int(SLACK * pixels * (50 + 80 * config.widths[0] / config.fold**2))
 
 
 def refinement_bytes(config: RefinementConfig, pixels: int) -> int:
@@ -28,9 +28,14 @@ def refinement_bytes(config: RefinementConfig, pixels: int) -> int:
     return int(SLACK * pixels * (60 + 35 * config.widths[0] / config.fold**2))
 
 
+def decomposition_bytes(config: DecompositionConfig, pixels: int) -> int:
+    """compact: 220 bytes per pixel counted; paper: 270."""
+    return int(SLACK * pixels * (60 + 6.6 * config.width))
+
+
 def retinex_bytes(config: JoReSConfig, pixels: int) -> int:
-    """ANet, and DNet with it. compact: 460 bytes per pixel counted; paper: 580."""
-    return int(SLACK * pixels * (100 + 8 * config.adjustment.widths[0]))
+    """ANet. compact: 460 bytes per pixel counted; paper: 580."""
+    return int(SLACK * pixels * (100 + 7.5 * config.adjustment.widths[0]))
 
 
 def condition_bytes(config: JoReSConfig, pixels: int) -> int:
@@ -39,13 +44,9 @@ def condition_bytes(config: JoReSConfig, pixels: int) -> int:
 
 
 def pipeline_bytes(config: JoReSConfig, pixels: int) -> int:
-    """The hungriest stage beside the condition."""
-    stages = (
-        retinex_bytes(config, pixels),
-        denoiser_bytes(config.denoiser, pixels),
-        refinement_bytes(config.refinement, pixels),
-    )
-    return condition_bytes(config, pixels) + max(stages)
+    """The hungriest stage beside what is alive then: R, L and their product for ANet, the condition for the others."""
+    loop = max(denoiser_bytes(config.denoiser, pixels), refinement_bytes(config.refinement, pixels))
+    return max(retinex_bytes(config, pixels) + 40 * pixels, condition_bytes(config, pixels) + loop)
 
 
 def auto_tile(free_bytes: int, config: JoReSConfig, height: int, width: int) -> int:

@@ -44,6 +44,10 @@ class Tiler:
 
     tile: int = 0
 
+    def __post_init__(self) -> None:
+        if self.tile and self.tile < MIN_TILE:
+            raise ValueError(f"tile must be 0 or at least {MIN_TILE} pixels, not {self.tile}")
+
     @classmethod
     def choose(cls, tile: int | Tiler | None, config: JoReSConfig, images: Tensor, device: torch.device) -> Tiler:
         """`tile` in pixels (0: whole), an existing Tiler, or None: what fits into the memory of `device`."""
@@ -51,8 +55,6 @@ class Tiler:
             return tile
         if tile is None:
             tile = auto_tile(free_memory(device) // len(images), config, *images.shape[-2:])
-        if tile and tile < MIN_TILE:
-            raise ValueError(f"tile must be 0 (off) or at least {MIN_TILE} pixels, not {tile}")
         return cls(tile)
 
     def covers(self, size: tuple[int, int]) -> bool:
@@ -106,15 +108,13 @@ class Tiler:
             bands = self._row(row, area, work, sides)
             stop = row[0].rows.stop if after is None else after[0].rows.start
             done = replace(row[0].rows, stop=stop)
-            for i, side in enumerate(sides):
-                if carry is not None:
-                    bands[i][..., : carry[i].shape[-2], :] += carry[i]
-            heights = [len(range(*done.cells(side).indices(10**9))) for side in sides]
+            if carry is not None:
+                for band, rest in zip(bands, carry, strict=True):
+                    band[..., : rest.shape[-2], :] += rest
+            rows_done = tuple(done.cells(side) for side in sides)
+            heights = [cells.stop - cells.start for cells in rows_done]
             carry = [band[..., height:, :].clone() for band, height in zip(bands, heights, strict=True)]
-            yield (
-                tuple(done.cells(side) for side in sides),
-                tuple(band[..., :height, :] for band, height in zip(bands, heights, strict=True)),
-            )
+            yield rows_done, tuple(band[..., :height, :] for band, height in zip(bands, heights, strict=True))
 
     def _row(self, row: list[Window], area: Window, work: Work, sides: tuple[int, ...]) -> list[Tensor]:
         """The windows of a row, side by side and each times its weights."""
@@ -200,35 +200,44 @@ def ddim_in_tiles(
         callback: after every window as (steps done, a fraction; steps; None), and after every step with x0', at most
             about PREVIEW pixels wide where the picture is done in tiles.
     """
-    taus = [*schedule.timesteps(steps), -1]
-    size = tuple(x_t.shape[-2:])
+    taus, size = [*schedule.timesteps(steps), -1], tuple(x_t.shape[-2:])
     for i in range(steps):
         fresh = fresh_noise(schedule, taus[i], taus[i + 1], eta, x_t, generator)
-        total, done, shrink = tiler.windows(size), 0, _shrink(tiler, size) if callback else 0
+        shrink = _shrink(tiler, size) if callback is not None else 0
 
         def step(window: Window, i=i, fresh=fresh, shrink=shrink) -> tuple[Tensor, ...]:
             denoise, refine = stage(window)
-            cut = None if fresh is None else window.cut(fresh).to(like)
-            x = window.cut(x_t).to(like)
+            x, cut = window.cut(x_t).to(like), None if fresh is None else window.cut(fresh).to(like)
             made, x0 = ddim_step(denoise, x, schedule, taus[i], taus[i + 1], eta=eta, refine=refine, fresh=cut)
-            made = made.to(x_t)
-            if not shrink:
-                return (made,)
-            nonlocal done
-            done += 1
-            if total > 1 and done < total:
-                callback(i + done / total, steps, None)
-            small = x0 if shrink == 1 else F.avg_pool2d(pad_to_multiple(x0, ALIGNMENT), shrink)
-            return made, small.to(x_t)
+            if shrink > 1:
+                x0 = F.avg_pool2d(pad_to_multiple(x0, ALIGNMENT), shrink)
+            return (made.to(x_t), x0.to(x_t)) if shrink else (made.to(x_t),)
 
-        previews = []
-        for rows, band in tiler.bands(size, step, (1, shrink) if shrink else (1,)):
+        work, previews = step, []
+        if callback is not None:
+            work = _counted(step, tiler.windows(size), lambda part, i=i: callback(i + part, steps, None))
+        for rows, band in tiler.bands(size, work, (1, shrink) if shrink else (1,)):
             x_t[..., rows[0], :] = band[0]
             previews.extend(band[1:])
         if callback is not None:
             shown = tuple(-(-length // shrink) for length in size)
             callback(i + 1, steps, crop_to(torch.cat(previews, -2), shown))
     return x_t
+
+
+def _counted(work: Work, total: int, tell: Callable[[float], None]) -> Work:
+    """`work` that tells, after all windows but the last, what part of them is done."""
+    done = 0
+
+    def counted(window: Window) -> tuple[Tensor, ...]:
+        nonlocal done
+        result = work(window)
+        done += 1
+        if done < total:
+            tell(done / total)
+        return result
+
+    return counted
 
 
 def _shrink(tiler: Tiler, size: tuple[int, int]) -> int:

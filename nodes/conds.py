@@ -9,6 +9,9 @@ import comfy.conds
 import comfy.utils
 from torch import Tensor
 
+from ..jores.imaging.tiles import Span, Window
+from ..jores.tiling import SEMANTIC_SIDE
+
 
 class CoarseMaps(comfy.conds.CONDList):
     """Maps coarser than the picture. Where the conditioning has an area, the part that lies under it is cut out."""
@@ -25,7 +28,7 @@ class CoarseMaps(comfy.conds.CONDList):
 
 
 class CoarseMap(comfy.conds.CONDRegular):
-    """One such map."""
+    """One such map, of another grid than the picture's: under an area it is sampled anew, cell by cell."""
 
     def __init__(self, cond: Tensor, size: tuple[int, int]) -> None:
         super().__init__(cond)
@@ -35,7 +38,11 @@ class CoarseMap(comfy.conds.CONDRegular):
         return self.__class__(cond, self.of_size)
 
     def process_cond(self, batch_size: int, area: Any = None, **_kwargs: Any) -> CoarseMap:
-        return self._copy_with(_part(self.cond, self.of_size, area, batch_size))
+        coarse = self.cond
+        if area is not None:
+            window = Window(*(Span(area[i + 2], area[i + 2] + area[i]) for i in (0, 1)))
+            coarse = window.sample(coarse, self.of_size, SEMANTIC_SIDE)
+        return self._copy_with(comfy.utils.repeat_to_batch_size(coarse, batch_size))
 
 
 def _part(coarse: Tensor, size: tuple[int, int], area: Any, batch_size: int) -> Tensor:

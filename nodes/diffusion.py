@@ -16,7 +16,19 @@ from .native import CONDITION_KEY, SEMANTIC_KEY, JoReSDiffusion, check_same_mode
 from .patchers import Adjusted, NetPatchers, StepProgress, memory_advice
 from .pictures import shown_size
 from .sampling import sampling_sigmas
-from .schema import ADVANCED, LOW_LIGHT, Condition, Nets, Semantic, eta_input, node_schema, seed_input, steps_input
+from .schema import (
+    ADVANCED,
+    LOW_LIGHT,
+    Condition,
+    Nets,
+    Semantic,
+    eta_input,
+    node_schema,
+    seed_input,
+    steps_input,
+    tile_input,
+)
+from .tiles import TILE_KEY, tiler_of
 
 
 class JoReSCondition(io.ComfyNode):
@@ -124,6 +136,7 @@ class JoReSSample(io.ComfyNode):
                 steps_input(),
                 seed_input(),
                 eta_input(),
+                tile_input(),
             ],
             outputs=[
                 io.Latent.Output(
@@ -135,7 +148,7 @@ class JoReSSample(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: ModelPatcher, positive: list, latent: dict, steps: int, seed: int, eta: float
+        cls, model: ModelPatcher, positive: list, latent: dict, steps: int, seed: int, eta: float, tile: int = 0
     ) -> io.NodeOutput:
         node, samples = "Sample JoReS Diffusion", latent["samples"]
         base = jores_model(model, node)
@@ -145,14 +158,15 @@ class JoReSSample(io.ComfyNode):
         sigmas = sampling_sigmas(base.model_sampling, base.schedule.timesteps(steps))
         noise = start_noise((1, *samples.shape[1:]), seed, samples)
         progress, result = StepProgress(len(samples) * steps), torch.empty_like(samples)
+        tiler = tiler_of(tile, base.jores, size := tuple(samples.shape[-2:]))
         with memory_advice(node, shown_size(samples)):
             for i in range(len(samples)):
-                sampler = comfy.samplers.KSAMPLER(few_step_sampler(base.schedule, steps, eta, seed, frame=i))
-                one = frame_of(positive, i)
+                recipe = few_step_sampler(base.schedule, steps, eta, seed, i, tiler, progress)
+                one = frame_of(positive, i, 0 if tiler.covers(size) else tiler.tile)
+                sampler = comfy.samplers.KSAMPLER(recipe)
                 result[i : i + 1] = comfy.sample.sample_custom(
-                    model, noise, 1.0, sampler, sigmas, one, one, samples[i : i + 1], seed=seed,
-                    callback=lambda _step, x0, _x, _total: progress(x0=x0), disable_pbar=True,
-                )  # fmt: skip
+                    model, noise, 1.0, sampler, sigmas, one, one, samples[i : i + 1], seed=seed, disable_pbar=True
+                )
         return io.NodeOutput({**latent, "samples": result})
 
 
@@ -183,11 +197,11 @@ def check_same_picture(condition: Adjusted, semantic: SemanticPrior) -> None:
         )
 
 
-def frame_of(conditioning: list, index: int) -> list:
+def frame_of(conditioning: list, index: int, tile: int) -> list:
     """The conditioning of one picture of a batch; what was made from a single picture serves all."""
     frames = []
     for embedding, options in conditioning:
-        options = dict(options)
+        options = {**options, TILE_KEY: tile}
         if (adjusted := options.get(CONDITION_KEY)) is not None:
             i = index % len(adjusted.low)
             options[CONDITION_KEY] = Adjusted(adjusted.condition.frame(i), adjusted.low[i : i + 1])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import comfy.model_management as mm
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..jores import pipeline
 from ..jores.checkpoint import PARTS
+from ..jores.imaging.upsampling import worked_size
 from ..jores.nets.segmentation import load_segmenter
+from ..jores.video import HELD_BYTES, enhance_frames
 from .budget import enhance_bytes
 from .files import SHIPPED_BUNDLE_NAME, SHIPPED_SEGMENTER_NAME, bundle_names, bundle_path, file_stamp, segmenter_path
 from .patchers import StepProgress, load_patchers, manage, memory_advice
 from .pictures import empty_image, from_image, from_mask, shown_size, to_image
-from .retinex import on_device
 from .schema import (
     ADVANCED,
     LOW_LIGHT,
@@ -23,7 +25,9 @@ from .schema import (
     seed_input,
     steps_input,
     strength_input,
+    tile_input,
 )
+from .tiles import tiler_of, window_pixels
 
 
 class JoReSFinish(io.ComfyNode):
@@ -112,6 +116,20 @@ class JoReSEnhance(io.ComfyNode):
                 ),
                 mask_input(),
                 *control_inputs(),
+                tile_input(),
+                io.Int.Input(
+                    "working_size", default=0, min=0, max=16384, step=16, optional=True,
+                    tooltip="The longer side in pixels at which a big picture is worked on, for speed: the result is "
+                    "then enlarged along the picture's own detail, and less is cleaned. 0 = full size.",
+                    **ADVANCED,
+                ),
+                io.Boolean.Input(
+                    "smooth_frames", default=True, optional=True,
+                    tooltip="For the frames of a video: keeps light, colours and noise from flickering, scene by "
+                    "scene. Pictures that have nothing to do with each other are never mixed. Off: every frame by "
+                    "itself.",
+                    **ADVANCED,
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -135,34 +153,45 @@ class JoReSEnhance(io.ComfyNode):
         feather: int = 0,
         shadows: float = 0.0,
         colour_fidelity: float = 0.0,
+        tile: int = 0,
+        working_size: int = 0,
+        smooth_frames: bool = True,
     ) -> io.NodeOutput:
         node = "Enhance Low Light"
         pixels = from_image(image, node)
         weight = from_mask(mask, len(pixels), tuple(pixels.shape[-2:]), node)
         nets = load_patchers(bundle_path(model_name), *PARTS)
         segmenter = manage(load_segmenter(segmenter_path(SHIPPED_SEGMENTER_NAME))) if semantic else None
-        progress = StepProgress(len(pixels) * steps)
+        size = worked_size(tuple(pixels.shape[-2:]), working_size)
+        progress, tiler = StepProgress(len(pixels) * steps), tiler_of(tile, nets.config, size)
         result = empty_image(len(pixels), pixels)
         with memory_advice(node, shown_size(pixels)):
+            held = HELD_BYTES * pixels[0, 0].numel() if smooth_frames and len(pixels) > 1 else 0
             loaded = nets.load(
-                enhance_bytes(nets.config, pixels[0, 0].numel()), *PARTS, beside=(segmenter,) if segmenter else ()
+                enhance_bytes(nets.config, window_pixels(tiler, size)) + held,
+                *PARTS,
+                beside=(segmenter,) if segmenter else (),
             )
-            for i in range(len(pixels)):
-                enhanced = pipeline.enhance(
-                    on_device(pixels[i : i + 1]),
-                    loaded,
-                    segmenter.model if segmenter else None,
-                    steps=steps,
-                    seed=seed,
-                    exposure=exposure or None,
-                    strength=strength,
-                    mask=None if weight is None else weight[i : i + 1],
-                    callback=progress,
-                    feather=feather,
-                    shadows=shadows,
-                    colour_fidelity=colour_fidelity,
-                )
-                result[i : i + 1] = to_image(enhanced)
+            enhanced = enhance_frames(
+                pixels.split(1),
+                loaded,
+                segmenter.model if segmenter else None,
+                smooth=smooth_frames,
+                steps=steps,
+                seed=seed,
+                exposure=exposure or None,
+                strength=strength,
+                masks=None if weight is None else weight.split(1),
+                callback=progress,
+                tile=tiler,
+                working_size=working_size,
+                feather=feather,
+                shadows=shadows,
+                colour_fidelity=colour_fidelity,
+                device=mm.get_torch_device() if tiler.covers(size) else None,
+            )
+            for i, frame in enumerate(enhanced):
+                result[i : i + 1] = to_image(frame)
         return io.NodeOutput(result)
 
     @classmethod

@@ -10,11 +10,14 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..jores.diffusion.sampling import ddim_sample
+from ..jores.diffusion.sampling import Callback, Denoise, Refine
 from ..jores.diffusion.schedule import NoiseSchedule
+from ..jores.imaging.tiles import Window
+from ..jores.tiling import Tiler, cut_condition, ddim_in_tiles
 from .patchers import Adjusted
 from .pictures import shown_size
 from .sampling import sampling_sigmas
+from .tiles import conditioned_on
 
 ROUNDING = 1e-6
 SAME_SIGMA = 1e-3  # stock schedulers come back a rounding beside the table's values
@@ -28,12 +31,14 @@ def refinement(rnet: ModelPatcher, adjusted: Adjusted, start: float, end: float)
     cloning a MODEL copies its options deeply, and would copy the network with the object.
     """
 
-    def refine(x0: Tensor, level: Tensor, frame: int | None = None) -> Tensor:
+    def refine(x0: Tensor, level: Tensor, frame: int | None = None, window: Window | None = None) -> Tensor:
         if not start - ROUNDING <= float(level[0]) <= end + ROUNDING:
             return x0
         condition = adjusted.condition
         if frame is not None:
             condition = condition.frame(frame % len(adjusted.low))
+        if window is not None:
+            condition = cut_condition(condition, window)
         if condition.size != tuple(x0.shape[-2:]):
             raise ValueError(
                 f"Apply RNet Refinement: condition was made from a picture of {shown_size(condition.reflectance)}, but "
@@ -52,13 +57,20 @@ def refinement(rnet: ModelPatcher, adjusted: Adjusted, start: float, end: float)
 
 
 def few_step_sampler(
-    schedule: NoiseSchedule, steps: int, eta: float, seed: int, frame: int | None
+    schedule: NoiseSchedule,
+    steps: int,
+    eta: float,
+    seed: int,
+    frame: int | None,
+    tiler: Tiler | None = None,
+    report: Callback | None = None,
 ) -> Callable[..., Tensor]:
-    """A sampler function for the host's KSAMPLER: `ddim_sample`, with x_t kept at unit variance as in the library.
+    """A sampler function for the host's KSAMPLER: `ddim_in_tiles`, with x_t kept at unit variance as in the library.
 
     Stock samplers take eps from the refined x0; the method takes it from the UNet's own x0. So RNet is lifted out of
-    the model's options here, and called between the two.
+    the model's options here, and called between the two. `report` is called as the library's callbacks are.
     """
+    tiler = tiler or Tiler()
 
     def sample(
         model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Any = None, disable: Any = None
@@ -75,19 +87,30 @@ def few_step_sampler(
             x0 = model(x_t * (1 + sigma**2).sqrt(), sigma * one, **{**extra_args, "model_options": plain})
             return schedule.output(x_t, x0, schedule.alpha_bar(t))
 
-        def refine(x0: Tensor, alpha_bar: float) -> Tensor:
-            for refiner in refiners:
-                x0 = refiner(x0, one * alpha_bar**0.5, frame)
-            return x0
+        def stage(window: Window) -> tuple[Denoise, Refine]:
+            part = None if window.size == tuple(x.shape[-2:]) else window
 
-        def report(done: int, _total: int, x0: Tensor) -> None:
-            if callback is not None:
-                callback({"i": done - 1, "denoised": x0, "x": x0})
+            def denoise_part(x_t: Tensor, t: int) -> Tensor:
+                with conditioned_on(model.inner_model, window, x_t):
+                    return denoise(x_t, t)
+
+            def refine(x0: Tensor, alpha_bar: float) -> Tensor:
+                for refiner in refiners:
+                    x0 = refiner(x0, one * alpha_bar**0.5, frame, part)
+                return x0
+
+            return denoise if part is None else denoise_part, refine
+
+        def tell(done: float, total: int, x0: Tensor | None) -> None:
+            if report is not None:
+                report(done, total, x0)
+            if callback is not None and x0 is not None:
+                callback({"i": int(done) - 1, "denoised": x0, "x": x0})
 
         generator = torch.Generator("cpu").manual_seed((seed + 1) % 2**64)
         noise = x / (1 + sigmas[0] ** 2).sqrt()
-        return ddim_sample(
-            denoise, noise, schedule, steps, eta=eta, refine=refine, generator=generator, callback=report
+        return ddim_in_tiles(
+            tiler, noise, schedule, steps, stage, like=x, eta=eta, generator=generator, callback=tell
         )  # fmt: skip
 
     return sample

@@ -25,6 +25,7 @@ from .latents import PixelSpace
 from .patchers import Adjusted
 from .pictures import shown_size
 from .sampling import model_sampling
+from .tiles import TILE_KEY
 
 CONDITION_KEY, SEMANTIC_KEY = "jores_condition", "jores_semantic"  # in the conditioning's dictionary
 LoadedPatcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
@@ -97,19 +98,27 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
         self._check(adjusted, noise)
         condition, (height, width) = adjusted.condition, adjusted.condition.size
         maps = torch.cat([adjusted.low, condition.reflectance, condition.illumination], 1)  # (B, 7, H, W)
+        # What is sampled in tiles waits where it is, and goes to the device tile by tile.
+        device = maps.device if kwargs.get(TILE_KEY) else kwargs["device"]
         padded = (math.ceil(height / 16) * 16, math.ceil(width / 16) * 16)
         conds = {
-            "c_concat": comfy.conds.CONDNoiseShape(maps.to(kwargs["device"])),
-            "jores_features": CoarseMaps([f.to(kwargs["device"]) for f in condition.features], padded),
+            "c_concat": comfy.conds.CONDNoiseShape(maps.to(device)),
+            "jores_features": CoarseMaps([f.to(device) for f in condition.features], padded),
         }
         prior = kwargs.get(SEMANTIC_KEY)
         if prior is not None:
-            conds["jores_semantics"] = CoarseMap(prior.probabilities.to(kwargs["device"]), (height, width))
+            conds["jores_semantics"] = CoarseMap(prior.probabilities.to(device), (height, width))
         return conds
+
+    def extra_conds_shapes(self, **kwargs: Any) -> dict[str, list[int]]:
+        return {TILE_KEY: [1, 3, kwargs[TILE_KEY], kwargs[TILE_KEY]]} if kwargs.get(TILE_KEY) else {}
 
     def memory_required(self, input_shape: list[int], cond_shapes: Any = None) -> float:
         """Bytes of the UNet, or of RNet if that needs more: stock samplers run it in between (see fewstep.py)."""
-        pixels = input_shape[0] * math.prod(input_shape[2:])
+        pixels = math.prod(input_shape[2:])
+        if tiles := (cond_shapes or {}).get(TILE_KEY):
+            pixels = min(pixels, max(math.prod(shape[2:]) for shape in tiles))
+        pixels *= input_shape[0]
         return max(denoiser_bytes(self.jores.denoiser, pixels), refinement_bytes(self.jores.refinement, pixels))
 
     def _check(self, adjusted: Adjusted, noise: Tensor) -> None:

@@ -60,13 +60,15 @@ class StepProgress:
     """The node's progress bar over all steps of all frames, with x0 as live preview where the host shows previews."""
 
     def __init__(self, total: int) -> None:
-        self.bar, self.total, self.done = comfy.utils.ProgressBar(total), total, 0
+        self.bar, self.total, self.done, self.before = comfy.utils.ProgressBar(total), total, 0, 0
         self.previewer = latent_preview.get_previewer(mm.get_torch_device(), PixelSpace())
 
-    def __call__(self, _step: int = 0, _steps: int = 0, x0: Tensor | None = None) -> None:
-        """A library callback; raises the host's exception when the user cancelled."""
+    def __call__(self, step: float = 1, steps: int = 1, x0: Tensor | None = None) -> None:
+        """A library callback; raises the host's exception when the user cancelled. Picture after picture."""
         mm.throw_exception_if_processing_interrupted()
-        self.done += 1
+        self.done = self.before + step
+        if step == steps:
+            self.before += steps
         preview = None
         if self.previewer is not None and x0 is not None:
             preview = self.previewer.decode_latent_to_preview_image("JPEG", x0.float())

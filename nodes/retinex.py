@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ..jores import pipeline
 from ..jores.conditions import RetinexMaps, join_frames
-from .budget import retinex_bytes
+from .budget import decomposition_bytes, retinex_bytes
 from .patchers import Adjusted, NetPatchers, each_frame, memory_advice
 from .pictures import from_image, from_mask, shown_size, to_image, to_mask
 from .schema import LOW_LIGHT, Condition, Nets, Retinex, exposure_input, node_schema
+from .tiles import tiler_of, window_pixels
 
 
 class JoReSDecompose(io.ComfyNode):
@@ -50,11 +51,14 @@ class JoReSDecompose(io.ComfyNode):
     @classmethod
     def execute(cls, nets: NetPatchers, image: Tensor) -> io.NodeOutput:
         pixels = from_image(image, "Decompose Retinex")[:, :3]
+        tiler = tiler_of(0, nets.config, size := tuple(pixels.shape[-2:]))
         with memory_advice("Decompose Retinex", shown_size(pixels)):
-            dnet = nets.load(retinex_bytes(nets.config, pixels[0, 0].numel()), "decomposition")
+            dnet = nets.load(
+                decomposition_bytes(nets.config.decomposition, window_pixels(tiler, size)), "decomposition"
+            )
             frames = each_frame(
                 len(pixels),
-                lambda i: pipeline.decompose(dnet, on_device(pixels[i : i + 1])).to(mm.intermediate_device()),
+                lambda i: pipeline.decompose(dnet, pixels[i : i + 1], tile=tiler).to(mm.intermediate_device()),
             )
         maps = join_frames(frames)
         return io.NodeOutput(maps, to_image(maps.reflectance), to_mask(maps.illumination))
@@ -110,12 +114,16 @@ class JoReSAdjust(io.ComfyNode):
         light = from_mask(illumination, count, retinex.size, node, "illumination")
 
         def adjust(i: int):
-            maps, own = retinex.frame(i).to(mm.get_torch_device()), None if light is None else light[i : i + 1]
-            condition = pipeline.adjust(anet, maps, exposure=exposure or None, denoise=denoise, illumination=own)
+            own = None if light is None else light[i : i + 1]
+            condition = pipeline.adjust(
+                anet, retinex.frame(i), exposure=exposure or None, denoise=denoise, illumination=own, tile=tiler
+            )
             return condition.to(mm.intermediate_device())
 
+        tiler = tiler_of(0, nets.config, retinex.size)
+
         with memory_advice(node, shown_size(retinex.reflectance)):
-            anet = nets.load(retinex_bytes(nets.config, retinex.reflectance[0, 0].numel()), "adjustment")
+            anet = nets.load(retinex_bytes(nets.config, window_pixels(tiler, retinex.size)), "adjustment")
             condition = join_frames(each_frame(count, adjust))
         reflectance, lifted = to_image(condition.reflectance), to_mask(condition.illumination)
         return io.NodeOutput(Adjusted(condition, retinex.picture), reflectance, lifted, to_image(condition.picture))

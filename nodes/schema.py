@@ -59,6 +59,16 @@ def eta_input() -> io.Float.Input:
     )  # fmt: skip
 
 
+def tile_input() -> io.Int.Input:
+    """Optional, so that graphs from before it existed still run."""
+    return io.Int.Input(
+        "tile", default=0, min=0, max=8192, step=16, optional=True,
+        tooltip="Side in pixels of the overlapping tiles in which a big picture is worked on, at least 64: 0 = "
+        "automatic (the picture as a whole while that fits into the memory, then the tiles that fit).",
+        **ADVANCED,
+    )  # fmt: skip
+
+
 def strength_input() -> io.Float.Input:
     return io.Float.Input(
         "strength", default=1.0, min=0.0, max=1.0, step=0.01,

@@ -62,7 +62,7 @@ def test_spans_cover_a_length_and_their_weights_sum_to_one(length, tile, start):
         total = torch.zeros(last.stop)
         for s in plan:
             weights = s.weights(side)
-            assert 0 <= weights.min() and weights.max() <= 1
+            assert weights.min() >= 0 and weights.max() <= 1
             total[s.cells(side)] += weights
         torch.testing.assert_close(total[start // side :], torch.ones(last.stop - start // side))
 
@@ -192,5 +192,5 @@ def test_the_automatic_tile_fits(free, height, width, preset):
 
 
 def test_a_tile_too_small_is_refused(nets, low):
-    with pytest.raises(ValueError, match="tile must be 0 .* at least 64"):
+    with pytest.raises(ValueError, match="tile must be 0 or at least 64"):
         pipeline.enhance(low, nets, tile=10)

@@ -3,9 +3,9 @@
     python -m tests.benchmarks.big_pictures [--sizes 2000x1500 6000x4000] [--tiles 512 1024] [--working 1000]
                                             [--steps 4] [--threads 1] [--whole] [--nets tiny]
 
-Every row runs in a process of its own, whose peak memory is that of the row alone. A dark photograph is enlarged and gets
-new sensor noise. PSNR is against the same picture done whole (--whole, where memory allows). "seam" is the mean gradient
-across the middles of the tiles' overlaps, divided by that elsewhere, and by the same ratio of the whole picture.
+Every row runs in a process of its own, whose peak memory is that of the row alone. A dark photograph is enlarged and
+gets new sensor noise. PSNR is against the same picture done whole (--whole, where memory allows). "seam" is the mean
+gradient where tiles hand over to each other, divided by that elsewhere, and by the same ratio of the whole picture.
 """
 
 from __future__ import annotations

@@ -1,0 +1,61 @@
+"""A result that was made small, at the full size of its picture: guided upsampling.
+
+After the fast guided filter (He & Sun, 2015, arXiv 1505.00996): how strongly the result follows the picture is fitted
+locally at the small size, and the picture's own detail is added at full size by that slope. In plain or noisy places
+the slope is near 0, so little noise comes back.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .exposure import luma
+from .tiles import Span, Window
+
+RADIUS = 1  # cells of the small picture
+EDGE = 0.05  # contrast of the lit picture below which detail counts as noise
+DARK = 1 / 512  # keeps the gain of black finite
+BAND = 256  # rows that are done at once
+
+
+def worked_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """(H, W) with a longer side of `longest` pixels; `size` itself where that is 0 or no reduction."""
+    if not 0 < longest < max(size):
+        return tuple(size)
+    return tuple(max(1, round(side * longest / max(size))) for side in size)
+
+
+def guided_upsample(result: Tensor, small: Tensor, full: Tensor) -> Tensor:
+    """The result at the size of `full`.
+
+    Args:
+        result: (B, 3, h, w) in [0, 1], made of `small` (B, 3, h, w), which is `full` (B, 3, H, W) reduced.
+
+    Returns:
+        (B, 3, H, W) float32 in [0, 1]: the result enlarged, plus the detail that `small` lacks, under the gain from
+        dark to bright and by the slope of the result over the so lit picture.
+    """
+    result, small = result.float(), small.to(result.device, torch.float32)
+    gain = (_box(luma(result)) + DARK) / (_box(luma(small)) + DARK)  # (B, 1, h, w)
+    lit = small * gain
+    mean = _box(lit)
+    covariance = _box(lit * result) - mean * _box(result)
+    variance = (_box(lit * lit) - mean * mean).clamp_min(0)
+    slope = _box(covariance / (variance + EDGE**2)).clamp(0, 1.5)  # (B, 3, h, w)
+    coarse = torch.cat([result, lit, slope, gain], 1).to(full.device)  # (B, 10, h, w)
+    picture, size = torch.empty(full.shape, device=full.device), tuple(full.shape[-2:])
+    for top in range(0, size[0], BAND):
+        rows = Span(top, min(top + BAND, size[0]))
+        maps = Window(rows, Span(0, size[1])).sample(coarse, size, 1)
+        enlarged, lit_before, slopes, gains = maps.split((3, 3, 3, 1), 1)
+        detail = full[..., rows.cells(1), :].float() * gains - lit_before
+        picture[..., rows.cells(1), :] = (enlarged + slopes * detail).clamp(0, 1)
+    return picture
+
+
+def _box(x: Tensor) -> Tensor:
+    """Mean over a square of 2 RADIUS + 1 cells, of those that lie within the picture."""
+    side = 2 * RADIUS + 1
+    return F.avg_pool2d(x, side, stride=1, padding=RADIUS, count_include_pad=False)

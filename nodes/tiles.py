@@ -1,0 +1,59 @@
+"""Big pictures: the tile that a node works with, and the host's conditioning cut to it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import comfy.conds
+import comfy.model_management as mm
+from torch import Tensor
+
+from ..jores.config import JoReSConfig
+from ..jores.imaging.tiles import Window
+from ..jores.memory import MAIN_MEMORY, auto_tile
+from ..jores.tiling import Tiler
+
+TILE_KEY = "jores_tile"  # in the conditioning's dictionary: pixels a side, where a picture is sampled in tiles
+
+
+def tiler_of(tile: int, config: JoReSConfig, size: tuple[int, int]) -> Tiler:
+    """For pictures of this (H, W) that go one by one: `tile` as in the nodes' widget, 0 = what fits.
+
+    All of an accelerator's memory counts, because the host moves other models out of the way.
+    """
+    device = mm.get_torch_device()
+    memory = mm.get_total_memory(device)
+    if mm.is_device_cpu(device):
+        memory = min(mm.get_free_memory(device), MAIN_MEMORY)
+    return Tiler(tile or auto_tile(memory, config, *size))
+
+
+def window_pixels(tiler: Tiler, size: tuple[int, int]) -> int:
+    """Pixels of one picture that are worked on at once."""
+    return size[0] * size[1] if tiler.covers(size) else tiler.tile**2
+
+
+@contextlib.contextmanager
+def conditioned_on(guider: Any, window: Window, like: Tensor) -> Iterator[None]:
+    """Within, the guider's conditioning is that of one window of the picture, on the device of `like`."""
+    whole = guider.conds
+    guider.conds = {name: [_cut(cond, window, like) for cond in conds or []] for name, conds in whole.items()}
+    try:
+        yield
+    finally:
+        guider.conds = whole
+
+
+def _cut(cond: dict[str, Any], window: Window, like: Tensor) -> dict[str, Any]:
+    area = (*window.size, window.rows.start, window.columns.start)
+    maps = {name: c.process_cond(batch_size=len(like), area=area) for name, c in cond["model_conds"].items()}
+    return {**cond, "model_conds": {name: _moved(c, like) for name, c in maps.items()}}
+
+
+def _moved(cond: comfy.conds.CONDRegular, like: Tensor) -> comfy.conds.CONDRegular:
+    values = cond.cond
+    if isinstance(values, Tensor):
+        return cond._copy_with(values.to(like.device))
+    return cond._copy_with([v.to(like.device) for v in values]) if isinstance(values, list) else cond

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..jores import pipeline
 from ..jores.conditions import SemanticPrior, join_frames
 from ..jores.imaging.controls import class_mask, find_classes
-from .budget import SEGMENTER
+from .budget import segmenter_bytes
 from .files import class_names
 from .patchers import each_frame
 from .pictures import from_image, to_image, to_mask
@@ -87,7 +87,8 @@ class JoReSSegment(io.ComfyNode):
             classes = dict.fromkeys([names.index(class_name), *find_classes(more_classes, names)])
         except ValueError as error:
             raise ValueError(f"Segment Semantic Prior: more_classes: {error}") from error
-        mm.load_models_gpu([segmenter], memory_required=SEGMENTER, force_full_load=True)
+        needed = segmenter_bytes(segmenter.model, tuple(pixels.shape[-2:]))
+        mm.load_models_gpu([segmenter], memory_required=needed, force_full_load=True)
         frames = each_frame(
             len(pixels),
             lambda i: pipeline.segment(segmenter.model, on_device(pixels[i : i + 1])).to(mm.intermediate_device()),

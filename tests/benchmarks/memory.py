@@ -50,9 +50,15 @@ def measure(height: int, width: int, preset: str = "compact") -> dict[str, tuple
         r, light, features, level = condition.reflectance, condition.illumination, condition.features, torch.ones(1) / 2
         semantics, picture = prior.probabilities, low * 2 - 1
         work: dict[str, tuple[int, Callable]] = {
-            "decompose": (budget.retinex_bytes(nets.config, pixels), lambda: pipeline.decompose(nets, low)),
+            "decompose": (
+                budget.decomposition_bytes(nets.config.decomposition, pixels),
+                lambda: pipeline.decompose(nets, low),
+            ),
             "adjust": (budget.retinex_bytes(nets.config, pixels), lambda: pipeline.adjust(nets, maps)),
-            "segment": (budget.SEGMENTER, lambda: pipeline.segment(segmenter, low)),
+            "segment": (
+                budget.segmenter_bytes(segmenter, (height, width)),
+                lambda: pipeline.segment(segmenter, low),
+            ),
             "denoise": (
                 budget.denoiser_bytes(nets.config.denoiser, pixels),
                 lambda: nets.denoiser(picture, level, low, r, light, features, semantics),

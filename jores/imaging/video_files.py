@@ -151,7 +151,7 @@ class _Rewriter:
         for packet in self.reader.demux([self.video, *(self.reader.streams[i] for i in self.copies)]):
             if packet.stream.index == self.video.index:
                 for frame in packet.decode():
-                    self.times.append((frame.pts, frame.time_base, frame.duration or 0))
+                    self.times.append((frame.pts, frame.time_base, getattr(frame, "duration", None) or 0))
                     levels = frame.to_ndarray(format=_RGB, interpolation="BICUBIC", **tags)
                     pixels = torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1)[None] / 65535
                     yield pixels.rot90(self.turns, (2, 3))
@@ -168,6 +168,8 @@ class _Rewriter:
         frame = frame.reformat(format=context.pix_fmt, interpolation="AREA", **tags)
         frame.colorspace, frame.color_range = self.video.codec_context.colorspace, self.range
         frame.pts, frame.time_base, duration = self.times.popleft()
+        if duration:  # unknown in some containers, and to older releases of PyAV
+            frame.duration = duration
         self.last = int(duration * frame.time_base / context.time_base)
         return frame
 

@@ -41,7 +41,7 @@ def fit(pictures: Iterable[Tensor]) -> tuple[Tensor, Tensor, int]:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="folder of well-lit photographs")
-    parser.add_argument("--pairs-tsv", type=Path, required=True, help="LOL v1: one bright picture of each training scene")
+    parser.add_argument("--pairs-tsv", type=Path, required=True, help="LOL v1: a bright picture of each training scene")
     parser.add_argument("--output", type=Path, default=PARAMETERS)
     args = parser.parse_args(argv)
     photos = find_images([args.photos])

@@ -5,7 +5,8 @@
 For every stage with nets of its own: FLOPs of a training step are 3 times those of the forward pass (1 forward, 2
 backward) of what is trained plus 1 time those of what is frozen, per crop. Memory is what autograd keeps for the
 backward pass, counted on tensors without data in 16 bits, plus 22 bytes per trained parameter (weight, gradient, two
-moments of AdamW and EMA in fp32, a copy in 16 bits); workspaces come on top. `--tflops` is what the GPU sustains, usually a third or less of what its data sheet says.
+moments of AdamW and EMA in fp32, a copy in 16 bits); workspaces come on top. `--tflops` is what the GPU sustains,
+usually a third or less of what its data sheet says.
 """
 
 from __future__ import annotations

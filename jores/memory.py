@@ -19,13 +19,13 @@ MAIN_MEMORY = 4 * 2**30  # what a program may ask of a computer that it shares w
 
 
 def denoiser_bytes(config: DenoiserConfig, pixels: int) -> int:
-    """compact: 370 bytes per pixel counted; paper: 5,150."""
-    return int(SLACK * pixels * (50 + 80 * config.widths[0] / config.fold**2))
+    """compact: 370 bytes per pixel counted; paper: 4,530."""
+    return int(SLACK * pixels * (95 + 69 * config.widths[0] / config.fold**2))
 
 
 def refinement_bytes(config: RefinementConfig, pixels: int) -> int:
-    """compact: 200 bytes per pixel counted; paper: 620."""
-    return int(SLACK * pixels * (60 + 35 * config.widths[0] / config.fold**2))
+    """compact: 200 bytes per pixel counted; paper: 590."""
+    return int(SLACK * pixels * (65 + 33 * config.widths[0] / config.fold**2))
 
 
 def decomposition_bytes(config: DecompositionConfig, pixels: int) -> int:
@@ -34,7 +34,7 @@ def decomposition_bytes(config: DecompositionConfig, pixels: int) -> int:
 
 
 def retinex_bytes(config: JoReSConfig, pixels: int) -> int:
-    """ANet. compact: 460 bytes per pixel counted; paper: 580."""
+    """ANet. compact: 460 bytes per pixel counted; paper: 590."""
     return int(SLACK * pixels * (100 + 7.5 * config.adjustment.widths[0]))
 
 

@@ -40,8 +40,7 @@ def measure(height: int, width: int, preset: str = "compact") -> dict[str, tuple
         for name in ("nodes.budget", "jores.checkpoint", "jores.config", "jores.pipeline", "jores.nets.segmentation")
     )
     torch.manual_seed(0)
-    nets = checkpoint.build(config.PRESETS[preset]).eval() if preset != "compact" else None
-    nets = nets or checkpoint.load_bundle(checkpoint.SHIPPED_WEIGHTS)
+    nets = checkpoint.build(config.PRESETS[preset])
     segmenter = segmentation.load_segmenter(checkpoint.SHIPPED_SEGMENTER)
     low, pixels = torch.rand(1, 3, height, width) * 0.1, height * width
     with torch.inference_mode():

@@ -250,8 +250,33 @@ def test_the_mask_of_a_class_and_the_map(pack, model):
     prior, colours, mask = run(pack, "JoReSSegment", segmenter=model.segmenter, image=image, class_name="wall")
     assert colours.shape == image.shape and mask.shape == (2, *SIZE)
     assert len(prior.labels) == 150 and 0 <= mask.min() <= mask.max() <= 1
-    other = run(pack, "JoReSSegment", segmenter=model.segmenter, image=image, class_name="sky")[2]
+    inputs = {"segmenter": model.segmenter, "image": image}
+    other = run(pack, "JoReSSegment", class_name="sky", **inputs)[2]
     assert not torch.equal(mask, other)
+    both = run(pack, "JoReSSegment", class_name="wall", more_classes="Sky, wall", **inputs)[2]
+    torch.testing.assert_close(both, mask + other)
+    hard = run(pack, "JoReSSegment", class_name="wall", more_classes="sky", threshold=0.2, invert=True, **inputs)[2]
+    assert torch.equal(hard, (both < 0.2).float())
+    with pytest.raises(ValueError, match="Segment Semantic Prior: more_classes: there is no class 'skies'.*sky"):
+        run(pack, "JoReSSegment", class_name="wall", more_classes="skies", **inputs)
+
+
+def test_the_controls_of_the_result_are_the_librarys(pack, model):
+    image, x0 = picture(batch=2, channels=4) * 6, torch.rand(2, 3, *SIZE) * 2 - 1
+    mask = torch.zeros(1, *SIZE)
+    mask[:, 5:30, 8:40] = 1
+    dials = {"strength": 0.9, "feather": 4, "shadows": 0.8, "colour_fidelity": 0.6}
+    result = run(pack, "JoReSFinish", latent={"samples": x0}, image=image, mask=mask, **dials)[0]
+    expected = pack.pipeline.finish(x0, to_bchw(image), mask=mask[:, None], **dials)
+    assert torch.equal(to_bchw(result), expected)
+    outside = mask[0] == 0
+    assert torch.equal(result[:, outside], image[:, outside]) and not torch.equal(result[:, 17], image[:, 17])
+    inputs = {"exposure": 0.0, "steps": 1, "seed": 0, "semantic": False, "model_name": f"{model.name}.safetensors"}
+    result = run(pack, "JoReSEnhance", image=image, mask=mask, **inputs, **dials)[0]
+    expected = pack.pipeline.enhance(to_bchw(image), model.library, steps=1, mask=mask[:, None], **dials)
+    torch.testing.assert_close(to_bchw(result), expected, atol=model.tolerance, rtol=0)
+    with pytest.raises(ValueError, match="Enhance Low Light: mask holds NaN"):
+        run(pack, "JoReSEnhance", image=image, mask=mask / 0, **inputs, **dials)
 
 
 @pytest.mark.parametrize(

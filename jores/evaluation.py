@@ -95,7 +95,8 @@ def evaluate(pairs: Iterable[Pair], enhance: Callable[[Tensor], Tensor]) -> Iter
 def assess(result: Tensor, reference: Tensor | None = None) -> dict[str, float]:
     """Every figure there is of a (1, 3, H, W) picture in [0, 1], rounded to 8 bits: NIQE, and with a reference `score`
     and the exposure error. NIQE is NaN where the picture is too small for it."""
-    figures = {"niqe": niqe((result * 255).round() / 255).item()}
+    result = (result * 255).round() / 255
+    figures = {"niqe": niqe(result).item()}
     if reference is None:
         return figures
     return {**score(result, reference), "exposure_error": exposure_error(result, reference).item(), **figures}

@@ -28,7 +28,7 @@ from .nets.segmentation import Segmenter, load_segmenter
 from .pipeline import enhance, wanted_exposure
 from .video import enhance_frames
 
-DIALS = ("steps", "seed", "strength", "shadows", "colour_fidelity", "feather")
+DIALS = ("steps", "seed", "strength", "shadows", "colour_fidelity", "feather", "tile", "working_size")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Enhancer:
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, float]:
         """(3 or 4, H, W) in [0, 1] on the processor -> the same, and the exposure it was made for."""
-        images = pixels[None].to(self.device)
+        images = pixels[None]  # stays on the processor: the pipeline takes what it works on to the nets
         exposure = wanted_exposure(self.nets, images[:, :3], self.args.exposure)
         options = self._options() | {"exposure": exposure, "mask": self.mask(tuple(pixels.shape[1:]))}
         return enhance(images, self.nets, self.segmenter, **options)[0].cpu(), exposure.item()

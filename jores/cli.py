@@ -15,6 +15,8 @@ from typing import Any
 
 from . import training
 
+SMALLEST_TILE = 64  # imaging.tiles.MIN_TILE, without importing torch for --help
+
 
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
@@ -86,6 +88,10 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exposure", type=_exposure, metavar="auto|0..1", help=exposure_help)
     parser.add_argument("--steps", type=int, default=4, help="diffusion steps (default: 4)")
     parser.add_argument("--seed", type=int, default=0, help="of the start noise (default: 0)")
+    tile_help = "side of the tiles that big pictures are done in, 64 or more; 0: never (default: auto, what fits)"
+    parser.add_argument("--tile", type=_tile, metavar="auto|0|N", help=tile_help)
+    working_help = "do the work at this longer side, then enlarge along the picture's detail (default: 0, full size)"
+    parser.add_argument("--working-size", type=_pixels, default=0, metavar="N", help=working_help)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, xpu, mps (default: auto)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="bundle (default: the shipped one)")
     parser.add_argument("--segmenter", metavar="FOLDER", help="ADE20K model, or 'none' (default: the shipped one)")
@@ -103,6 +109,22 @@ def _between(low: float, high: float) -> Callable[[str], float]:
 
 def _exposure(text: str) -> float | None:
     return None if text == "auto" else _between(0.01, 1)(text)
+
+
+def _tile(text: str) -> int | None:
+    """None: chosen by the memory that there is."""
+    if text == "auto":
+        return None
+    if (side := _pixels(text)) and side < SMALLEST_TILE:
+        raise argparse.ArgumentTypeError(f"{text} is neither 0 nor at least {SMALLEST_TILE}")
+    return side
+
+
+def _pixels(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value
 
 
 def run_enhance(args: argparse.Namespace) -> int:

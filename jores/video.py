@@ -92,7 +92,7 @@ def enhance_frames(
             continue
         if frame.cut:
             steady = TemporalFilter()
-            for later in reversed(following):  # time runs backwards to the first frame, and then forwards from it
+            for later in reversed(following):  # as above: the first frame is as steady as the later ones
                 steady(later.low.to(device), later.picture.to(device))
         picture = steady(frame.low.to(device), frame.picture.to(device))
         yield finish(picture * 2 - 1, frame.original.to(device), mask=frame.mask, **dials)
@@ -126,8 +126,10 @@ def _lit(
             yield frame
             continue
         if frame.cut:
-            light = SteadyLight()
-            gain = torch.stack([wanted(_rgb(f, device)).log() for f in (frame, *following)]).mean(0).exp()
+            light, shot = SteadyLight(), [_rgb(f, device) for f in (frame, *following)]
+            for later in reversed(shot[1:]):  # backwards, so that the first frame does not set the level by itself
+                light(later)
+            gain = torch.stack([wanted(low).log() for low in shot]).mean(0).exp()
         low = light(_rgb(frame, device))
         # Not the exposure itself: when a lamp enters the picture, the rest of it should stay as bright as it was.
         gain = follow(gain, wanted(low), GAIN_PACE)

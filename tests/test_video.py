@@ -22,7 +22,7 @@ from jores.pipeline import enhance
 from jores.video import LOOKAHEAD, enhance_frames
 from tests.benchmarks import flicker
 
-SIZE, FRAMES = (64, 96), 8
+SIZE, FRAMES = (64, 96), 6
 TICK = Fraction(1, 30000)
 
 
@@ -39,10 +39,11 @@ def clips():
 def test_flicker_goes_and_neither_a_pan_nor_a_moving_thing_pays_for_it(clips):
     results = flicker.run(clips, steps=1)
     figures = {key: flicker.measure(result, clips[key[0]]) for key, result in results.items()}
-    still, smooth = figures["static", "independent"], figures["static", "smooth"]
-    assert smooth["mean luma"] < still["mean luma"] / 3
-    assert smooth["blocks"] < still["blocks"] / 3
-    assert smooth["PSNR raw"] > still["PSNR raw"] - 0.1
+    for clip in ("static", "lamp"):
+        still, smooth = figures[clip, "independent"], figures[clip, "smooth"]
+        assert smooth["mean luma"] < still["mean luma"] / 3, clip
+        assert smooth["blocks"] < still["blocks"] / 3, clip
+        assert smooth["PSNR raw"] > still["PSNR raw"] - 0.1, clip
     for clip, figure in (("pan", "PSNR raw"), ("pan", "PSNR GT-mean"), ("crossing", "ghost")):
         assert figures[clip, "smooth"][figure] > figures[clip, "independent"][figure] - 0.1, clip
     assert figures["pan", "smooth"]["warp"] > figures["pan", "independent"]["warp"] + 3

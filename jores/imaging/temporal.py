@@ -32,7 +32,7 @@ class SteadyLight:
     change that one frame follows, 0..1.
     """
 
-    pace: float = 0.15
+    pace: float = 0.1
     before: Tensor | None = None
 
     def __call__(self, frame: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ def light_change(before: Tensor, after: Tensor) -> Tensor:
     """
     cells = [min(n, m) for n, m in zip(LIGHT_CELLS, before.shape[-2:], strict=True)]
     a, b = ((F.adaptive_avg_pool2d(x.float(), cells) + BLACK / 4).log().flatten(2) for x in (before, after))
-    change = (b - a).median(2, keepdim=True).values                        # (1, C, 1)
+    change = (b - a).median(2, keepdim=True).values  # (1, C, 1)
     spread = (b - a - change).abs().median(2, keepdim=True).values
     change = change.clamp(-LIGHT_STEP, LIGHT_STEP) * (1 - spread / 0.2).clamp_min(0)
     return change[..., None].to(after.dtype)
@@ -162,10 +162,10 @@ def stillness(frame: Tensor, history: Tensor, known: Tensor) -> Tensor:
     local = F.avg_pool2d(error, LOW_PASS, 1, LOW_PASS // 2, count_include_pad=False)
     grain = _grain(frame)
     # Where most of the picture moves the differences' own spread is no measure of noise: the grain bounds it.
-    z = (error / _noise(history, error, grain, 2.0)).abs().amax(1, keepdim=True)
-    z_local = (local / _noise(history, local, grain, 4.0 / LOW_PASS)).square().mean(1, keepdim=True).sqrt()
+    z = (error / _noise(history, error, grain, 1.5)).abs().amax(1, keepdim=True)
+    z_local = (local / _noise(history, local, grain, 2.5 / LOW_PASS)).square().mean(1, keepdim=True).sqrt()
     excess = torch.maximum(z - 3, z_local - 1.5).clamp_min(0)
-    return (-(excess**2)).exp() * known
+    return (-2 * excess**2).exp() * known
 
 
 def _noise(level: Tensor, values: Tensor, grain: Tensor, bound: float) -> Tensor:
@@ -181,7 +181,7 @@ def _noise(level: Tensor, values: Tensor, grain: Tensor, bound: float) -> Tensor
     usable = [i for i in range(8) if classes[0][i].shape[1]]
     edges = torch.stack([classes[0][i][:, -1] for i in usable[:-1]], 1) if len(usable) > 1 else None
     spread, bounds = (torch.stack([c[i].median(1).values for i in usable], 1) * 1.48 for c in classes[1:])
-    sigma = torch.minimum(spread, bounds * bound).clamp_min(0.3 / 255 * bound)   # (C, 8)
+    sigma = torch.minimum(spread, bounds * bound).clamp_min(0.3 / 255 * bound)  # (C, 8)
     if edges is None:
         return sigma.view(1, channels, 1, 1)
     index = torch.searchsorted(edges.contiguous(), level.reshape(channels, -1).contiguous())

@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.flicker [--size 192x128] [--frames 12] [--shift 3] [--plot FILE.png]
 
-Two clips with a known truth, both made of the photograph behind workflows/jores_five_stages.input.png, darkened by
+Clips with a known truth, all made of the photograph behind workflows/jores_five_stages.input.png, darkened by
 `jores.training.data.Darkening` with fresh sensor noise in every frame: "static", and "pan", which moves by --shift
-columns per frame; "crossing" adds a patch of another picture that crosses the static scene.
+columns per frame; "crossing" adds a patch of another picture that crosses the static scene; under "lamp" its light
+wavers by up to 15 percent from frame to frame.
 
 mean luma: standard deviation over time of the frames' mean luma, relative to the truth's, in percent. blocks: standard
 deviation over time of 8x8 blocks in 1/255, averaged over them; what the eye sees as boiling. warp: PSNR in dB between
@@ -66,10 +67,12 @@ def make_clips(size: tuple[int, int], count: int, shift: int, seed: int = 0) -> 
     changed = torch.maximum(inside, torch.cat([inside[:1], inside[:-1]]))
     generator = torch.Generator().manual_seed(seed)
     dark = lambda clip: torch.stack([SENSOR(frame, generator) for frame in clip])  # noqa: E731
+    waver = 1 + 0.3 * (torch.rand(count, 1, 1, 1, generator=generator) - 0.5)
     return {
         "static": Clip(still, dark(still)),
         "pan": Clip(pan, dark(pan), shift),
         "crossing": Clip(crossing, dark(crossing), changed=changed),
+        "lamp": Clip(still, (dark(still) * waver).clamp(0, 1)),
     }
 
 

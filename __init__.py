@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+WEB_DIRECTORY = "nodes/web"
+"""Holds docs/<node id>.md, the help pages; there are no scripts for the browser."""
+
 
 async def comfy_entrypoint():
     from .nodes.extension import JoReSExtension

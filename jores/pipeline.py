@@ -45,6 +45,8 @@ def enhance(
 ) -> Tensor:
     """Dark pictures (B, 3 or 4, H, W) in, enhanced ones of the same shape out, float32 in [0, 1].
 
+    The pictures may be of any floating-point dtype and are not changed.
+
     Args:
         segmenter: gives the semantic prior; without one the semantic attention layers are skipped.
         steps: 1..T diffusion steps. seed: of the start noise, the same for every picture of the batch.
@@ -57,6 +59,9 @@ def enhance(
             picture's own detail (`guided_upsample`). 0, and more than the picture has: its full size.
         callback: (steps done, steps, x0) after every step; may raise to cancel. In tiles also after every tile, with a
             fraction of steps done and None, and x0 comes reduced.
+
+    Raises:
+        ValueError: names the argument that cannot be used, before any work is done.
     """
     low = checked(images)[:, :3]
     dials = {"strength": strength, "feather": feather, "shadows": shadows, "colour_fidelity": colour_fidelity}

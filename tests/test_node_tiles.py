@@ -1,0 +1,128 @@
+"""Big pictures on the graph: the blocks in tiles give what the library gives, and ask for a tile's memory."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+SIZE, TILE = (150, 180), 96
+SHIPPED = "jores-compact.safetensors (shipped)"
+SEGMENTER = "segformer-dark (shipped)"
+
+
+@pytest.fixture(scope="module")
+def pack(jores_pack):
+    extension = asyncio.run(jores_pack.comfy_entrypoint())
+    nodes = {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
+    load = lambda name: importlib.import_module(f"jores_pack.{name}")  # noqa: E731
+    return SimpleNamespace(nodes=nodes, load=load, pipeline=load("jores.pipeline"), checkpoint=load("jores.checkpoint"))
+
+
+def run(pack, node_id, **inputs):
+    with torch.inference_mode():
+        return pack.nodes[node_id].execute(**inputs).result
+
+
+@pytest.fixture(scope="module")
+def image():
+    y, x = torch.meshgrid(torch.linspace(0, 1, SIZE[0]), torch.linspace(0, 1, SIZE[1]), indexing="ij")
+    scene = torch.stack([0.2 + 0.6 * x, 0.3 + 0.4 * y, 0.8 - 0.5 * x], -1) * (0.05 + 0.2 * x * y)[..., None]
+    noise = torch.randn(2, *scene.shape, generator=torch.Generator().manual_seed(0)) * 0.005
+    return (scene + noise).clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def graph(pack, image):
+    """The shipped model up to the sampler, for a batch of two."""
+    model, nets, _vae = run(pack, "JoReSLoadModel", model_name=SHIPPED)
+    segmenter = run(pack, "JoReSLoadSegmenter", segmenter_name=SEGMENTER)[0]
+    retinex = run(pack, "JoReSDecompose", nets=nets, image=image)[0]
+    condition = run(pack, "JoReSAdjust", nets=nets, retinex=retinex, exposure=0.0, denoise=1.0)[0]
+    prior = run(pack, "JoReSSegment", segmenter=segmenter, image=image, class_name="sky")[0]
+    positive, _negative, latent = run(pack, "JoReSCondition", condition=condition, semantic=prior)
+    model = run(
+        pack, "JoReSApplyRefinement", model=model, nets=nets, condition=condition, start_percent=0.0, end_percent=1.0
+    )[0]  # fmt: skip
+    return SimpleNamespace(model=model, positive=positive, latent=latent, segmenter=segmenter.model)
+
+
+def psnr(a, b):
+    return -10 * torch.log10((a - b).square().mean())
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5])
+def test_the_blocks_in_tiles_give_what_the_library_gives(pack, graph, image, eta, monkeypatch):
+    library, low = pack.checkpoint.load_bundle(pack.checkpoint.SHIPPED_WEIGHTS), image.movedim(-1, 1)
+    seen, forward = [], type(graph.model.model.diffusion_model).forward
+
+    def watched(self, x, *args, **kwargs):
+        seen.append(tuple(x.shape[-2:]))
+        return forward(self, x, *args, **kwargs)
+
+    monkeypatch.setattr(type(graph.model.model.diffusion_model), "forward", watched)
+    inputs = {"model": graph.model, "positive": graph.positive, "latent": graph.latent, "steps": 2, "seed": 3}
+    tiled = run(pack, "JoReSSample", eta=eta, tile=TILE, **inputs)[0]
+    assert len(seen) > 2 * 2 * 4 and max(map(max, seen)) <= TILE
+    seen.clear()
+    whole = run(pack, "JoReSSample", eta=eta, **inputs)[0]
+    assert seen == [SIZE] * 4
+    tiled, whole = (run(pack, "JoReSFinish", latent=x, image=image, strength=1.0)[0] for x in (tiled, whole))
+    expected = pack.pipeline.enhance(low, library, graph.segmenter, steps=2, seed=3, eta=eta, tile=TILE)
+    assert psnr(tiled.movedim(-1, 1), expected) > 60
+    assert psnr(tiled, whole) > 45
+    assert not torch.equal(tiled, whole)
+
+
+def test_the_one_block_in_tiles_and_at_a_working_size(pack, graph, image):
+    library, low = pack.checkpoint.load_bundle(pack.checkpoint.SHIPPED_WEIGHTS), image[:1].movedim(-1, 1)
+    inputs = {"exposure": 0.0, "strength": 1.0, "steps": 1, "seed": 0, "semantic": True, "model_name": SHIPPED}
+    for options in ({"tile": TILE}, {"working_size": 90}):
+        result = run(pack, "JoReSEnhance", image=image[:1], **inputs, **options)[0]
+        expected = pack.pipeline.enhance(low, library, graph.segmenter, steps=1, **options)
+        torch.testing.assert_close(result.movedim(-1, 1), expected, atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="tile must be 0 or at least 64"):
+        run(pack, "JoReSEnhance", image=image, **inputs, tile=20)
+
+
+def test_memory_is_asked_for_a_tile(pack, graph):
+    """What the host computes before it loads the model, from the conditioning that the sampler node makes."""
+    sampler_helpers = importlib.import_module("comfy.sampler_helpers")
+    frame_of, shape = pack.load("nodes.diffusion").frame_of, (1, 3, 6000, 8000)
+
+    def asked(tile):
+        conds = {"positive": sampler_helpers.convert_cond(frame_of(graph.positive, 0, tile))}
+        return sampler_helpers.estimate_memory(graph.model, shape, conds)[1]
+
+    assert asked(0) > 10 * 2**30
+    assert asked(1024) == pytest.approx(asked(0) * 1024**2 / (6000 * 8000), rel=1e-6)
+
+
+def test_memory_that_runs_out_halves_the_tile_of_the_sampler(pack, graph, image):
+    """A real exception from inside the native model; the conditioning is then cut on the fly."""
+    inputs = {"model": graph.model, "positive": graph.positive, "latent": graph.latent, "steps": 1, "seed": 3}
+    whole = run(pack, "JoReSSample", eta=0.0, **inputs)[0]["samples"]
+
+    def small_device(_net, args):
+        if args[0].shape[-1] > 100:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+
+    hook = graph.model.model.diffusion_model.register_forward_pre_hook(small_device)
+    try:
+        halved = run(pack, "JoReSSample", eta=0.0, **inputs)[0]["samples"]
+    finally:
+        hook.remove()
+    assert psnr(halved / 2, whole / 2) > 45
+
+
+def test_an_area_of_the_host_gets_its_own_part_of_the_semantic_map(pack, comfy_inprocess):
+    """The cut map, resized by the net to its own cells, is what the whole map shows there."""
+    conds, resize = pack.load("nodes.conds"), pack.load("jores.conditions").resize_map
+    coarse = torch.rand(1, 2, 12, 16)
+    cond = conds.CoarseMap(coarse, (96, 128))
+    part = cond.process_cond(batch_size=1, area=(48, 64, 16, 32)).cond
+    torch.testing.assert_close(part, resize(coarse, (12, 16))[..., 2:8, 4:12])
+    assert torch.equal(cond.process_cond(batch_size=3, area=None).cond, coarse.expand(3, -1, -1, -1))

@@ -29,16 +29,19 @@ class SteadyLight:
     """Lets changes of the light (lamps, automatic exposure and white balance) come through slowly.
 
     Call it with each frame (1, 3, H, W) of a shot in turn; the first comes back as it is. `pace` is the share of a
-    change that one frame follows, 0..1.
+    change that one frame follows, 0..1; the first ones follow more, so that the level starts as their mean.
     """
 
     pace: float = 0.1
     before: Tensor | None = None
+    seen: int = 0
 
     def __call__(self, frame: Tensor) -> Tensor:
+        self.seen += 1
         if self.before is not None:
             pair = overlap(self.before, frame, camera_shift(self.before, frame))
-            frame = (frame * light_change(*pair).mul(self.pace - 1).exp()).clamp(0, 1)
+            undone = 1 - max(self.pace, 1 / self.seen)
+            frame = (frame * light_change(*pair).mul(-undone).exp()).clamp(0, 1)
         self.before = frame
         return frame
 

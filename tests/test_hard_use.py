@@ -93,7 +93,7 @@ def fault(images: torch.Tensor, mask: torch.Tensor | None) -> str | None:
 
 
 @given(st.data())
-@examples(90)
+@examples(70)
 def test_any_picture_gives_a_proper_result_or_a_clear_word(data):
     images = data.draw(pictures())
     mask = data.draw(masks(images))
@@ -221,7 +221,7 @@ def test_a_damaged_picture_is_read_or_refused_by_name(tmp_path, name):
     assert read_image(path).pixels.shape[0] in (3, 4)
 
     @given(damaged(FILES[name]))
-    @examples(60)
+    @examples(50)
     def check(data: bytes) -> None:
         path.write_bytes(data)
         try:
@@ -262,7 +262,7 @@ def loads_or_is_refused(path: Path) -> None:
 
 
 @given(data=st.data())
-@examples(120)
+@examples(70)
 def test_a_damaged_bundle_is_loaded_or_refused_by_name(tmp_path, bundle, data):
     end = 8 + int.from_bytes(bundle[:8], "little")
     if data.draw(st.booleans()):  # where it hurts: in the header
@@ -293,7 +293,7 @@ def changed(value, path: tuple, new):
 
 
 @given(data=st.data())
-@examples(120)
+@examples(70)
 def test_a_bundle_with_an_odd_config_is_loaded_or_refused_by_name(tmp_path, bundle, data):
     header = header_of(bundle)
     config = json.loads(header["__metadata__"]["config"])

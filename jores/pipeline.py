@@ -18,7 +18,7 @@ from .imaging.tiles import Window
 from .imaging.upsampling import guided_upsample, worked_size
 from .nets.adjustment import THUMBNAIL
 from .nets.segmentation import Segmenter
-from .tiling import FEATURE_SIDES, ConditionOnDemand, Tiler, cut_condition, cut_prior, ddim_in_tiles
+from .tiling import CACHE, FEATURE_SIDES, ConditionOnDemand, Tiler, cut_condition, cut_prior, ddim_in_tiles
 
 DEFAULT_STEPS = 4
 BAND = 256  # rows of a picture that are finished at once
@@ -80,7 +80,7 @@ def enhance(
         maps = decompose(nets, low, tile=tiles)
         condition = adjust(nets, maps, exposure=exposure, tile=tiles)
     else:
-        condition = condition_on_demand(nets, low, exposure)
+        condition = condition_on_demand(nets, low, exposure, keep=steps > 1)
     # Semantic prior: an off-the-shelf network segments the input picture (Fig. 3b)
     prior = segment(segmenter, low) if segmenter is not None else None
     # Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)
@@ -152,8 +152,10 @@ def adjust(
     return RetinexCondition(reflectance, light.expand_as(maps.illumination), tuple(features), exposure)
 
 
-def condition_on_demand(nets: JoReSNets, low: Tensor, exposure: float | Tensor | None) -> ConditionOnDemand:
-    """DNet and ANet for any window of a big picture, told the brightness of all of it."""
+def condition_on_demand(
+    nets: JoReSNets, low: Tensor, exposure: float | Tensor | None, *, keep: bool
+) -> ConditionOnDemand:
+    """DNet and ANet for any window of a big picture, told the brightness of all of it; `keep`: for another step."""
     weight = _weight(nets.adjustment)
     whole = low.clamp(0, 1)
     exposure, mean = wanted_exposure(nets, whole, exposure), mean_luma(whole).to(weight.device)
@@ -163,7 +165,7 @@ def condition_on_demand(nets: JoReSNets, low: Tensor, exposure: float | Tensor |
         maps = nets.decomposition(window.cut(low).clamp(0, 1).to(weight))
         return nets.adjustment(maps, exposure, mean)
 
-    return ConditionOnDemand(make, low.device)
+    return ConditionOnDemand(make, low.device, CACHE if keep else 0)
 
 
 @torch.inference_mode()

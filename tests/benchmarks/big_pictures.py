@@ -60,6 +60,7 @@ def tiny_nets() -> JoReSNets:
     """Random nets so narrow that only the pictures themselves take memory: what a big picture costs in any case."""
     config, widths = PRESETS["compact"], (8, 8, 8)
     parts = {
+        "decomposition": dataclasses.replace(config.decomposition, width=4, blocks=1),
         "adjustment": dataclasses.replace(config.adjustment, widths=(8, *widths), encoder=(1,) * 4, decoder=(1,) * 3),
         "denoiser": dataclasses.replace(config.denoiser, widths=widths, blocks=(1,) * 3, feature_widths=widths),
         "refinement": dataclasses.replace(config.refinement, widths=(8, 8), feature_widths=widths),

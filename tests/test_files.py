@@ -176,7 +176,11 @@ def test_errors_name_the_file(tmp_path):
     (tmp_path / "text.jpg").write_text("not a picture")
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "film.webp", save_all=True, append_images=frames[1:])
-    for name, reason in {"cut.png": "truncated", "text.jpg": "not a PNG", "film.webp": "2 frames"}.items():
+    Image.fromarray(random_levels(1, 8).astype(np.uint8).squeeze()).save(tmp_path / "huge.bmp")
+    claims = (tmp_path / "huge.bmp").read_bytes()
+    (tmp_path / "huge.bmp").write_bytes(claims[:18] + struct.pack("<ii", 12_000, 12_000) + claims[26:])
+    reasons = {"cut.png": "truncated", "text.jpg": "not a PNG", "film.webp": "2 frames", "huge.bmp": "12000x12000"}
+    for name, reason in reasons.items():
         with pytest.raises(ImageFileError, match=f"{name}.*{reason}"):
             read_image(tmp_path / name)
     with pytest.raises(ImageFileError, match="nowhere.png.*No such file"):

@@ -29,6 +29,7 @@ FORMATS = {
 }  # fmt: skip
 _UNDERSTOOD = "PNG, JPEG, WebP, TIFF or BMP"
 _SAVE_OPTIONS = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}, "PNG": {}, "BMP": {}}
+_ALWAYS_TRIED, _PIXELS_PER_BYTE = 1 << 24, 20_000  # no photograph is packed as tightly as that
 _BROKEN_EXIF = (ValueError, TypeError, KeyError, OverflowError, SyntaxError, struct.error)
 _BROKEN_FILE = (*_BROKEN_EXIF, OSError, EOFError, IndexError, Image.DecompressionBombError)
 
@@ -139,6 +140,9 @@ def _decode(image: Image.Image, data: bytes) -> Picture:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # an MPO is a phone's JPEG with a preview behind it
         raise ValueError(f"it holds {frames} frames or pages; save them as single pictures")
+    count = image.width * image.height
+    if count > _ALWAYS_TRIED and count > len(data) * _PIXELS_PER_BYTE:  # or a few wrong bytes would take a gigabyte
+        raise ValueError(f"it claims {image.width}x{image.height} pixels in {len(data)} bytes, so it is damaged")
     exif = _read_exif(image)
     stored = exif.get(ExifTags.Base.Orientation, 1)
     image.load()  # also before PyAV, which forgives truncated files

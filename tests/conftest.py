@@ -26,7 +26,7 @@ from host.server import BASE_FOLDERS, PACK, Server, host_tree, start_server
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--gpu", action="store_true", help="let ComfyUI use this machine's accelerator, not the CPU")
-    parser.addoption("--renew-schema", action="store_true", help="write tests/schema.json anew from the nodes")
+    parser.addoption("--renew-schema", action="store_true", help="write tests/schema.json and locales/en anew")
 
 
 @pytest.fixture(scope="session")

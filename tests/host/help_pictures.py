@@ -30,14 +30,15 @@ STRIPS: dict[str, list[tuple[str, str, tuple[int, int, int, int] | None]]] = {
     "JoReSDecompose": [("dark", "picture", None), ("R", "reflectance", None), ("L", "illumination", None)],
     "JoReSAdjust": [("R2", "reflectance R'", None), ("L2", "illumination L'", None), ("preview", "preview", None),
                     ("preview_dim", "preview, exposure 0.2", None)],
-    "JoReSLoadSegmenter": [("cup", "dark picture", None), ("cup_map", "what the segmenter sees", None)],
-    "JoReSSegment": [("dark", "picture", None), ("map", "class map", None), ("person", "class mask: person", None)],
+    "JoReSLoadSegmenter": [("dark", "dark picture", None), ("map", "wall, person, floor", None)],
+    "JoReSSegment": [("dark", "picture", None), ("map", "class map", None), ("soft", "class mask: person", None),
+                     ("person", "threshold 0.2", None)],
     "JoReSCondition": [("dark", "picture", None), ("R2", "R'", None), ("L2", "L'", None), ("map", "semantic", None)],
     "JoReSApplyRefinement": [("plain", "without RNet", FACE), ("result", "with RNet", FACE)],
     "JoReSSample": [("dark", "picture", None), ("preview", "condition", None), ("result", "sampled", None)],
     "JoReSSampler": [("custom", "eta 0", FACE), ("custom_eta", "eta 1", FACE)],
     "JoReSSigmas": [("steps1", "1 step", FACE), ("steps2", "2 steps", FACE), ("custom", "4 steps", FACE)],
-    "JoReSFinish": [("dark", "original", None), ("person", "mask", None), ("masked", "inside the mask", None),
+    "JoReSFinish": [("dark", "original", None), ("right", "mask", None), ("masked", "mask, feather 80", None),
                     ("half", "strength 0.5", None)],
 }  # fmt: skip
 """Node id -> (picture of the graph below, caption, part of it)."""
@@ -78,13 +79,12 @@ def build(dark_file: str, cup_file: str) -> Prompt:
         "JoReSAdjust", nets=nets, retinex=retinex, exposure=0.0, denoise=1.0
     )
     dim = graph.add("JoReSAdjust", nets=nets, retinex=retinex, exposure=0.2, denoise=1.0)[3]
-    semantic, class_map, person, _ = graph.add("JoReSSegment", segmenter=segmenter, image=dark, class_name="person")
-    cup_map = graph.add("JoReSSegment", segmenter=segmenter, image=cup, class_name="table")[1]
+    semantic, class_map, soft, _ = graph.add("JoReSSegment", segmenter=segmenter, image=dark, class_name="person")
+    person = graph.add("JoReSSegment", segmenter=segmenter, image=dark, class_name="person", threshold=0.2)[2]
     for name, picture in {"R": reflectance, "R2": cleaned, "preview": preview, "preview_dim": dim}.items():
         graph.show(name, picture)
     graph.show("map", class_map)
-    graph.show("cup_map", cup_map)
-    for name, mask in {"L": illumination, "L2": lifted, "person": person}.items():
+    for name, mask in {"L": illumination, "L2": lifted, "soft": soft, "person": person}.items():
         graph.show(name, mask, mask=True)
     positive, _negative, latent, _ = graph.add("JoReSCondition", condition=condition, semantic=semantic)
     refined = graph.add(
@@ -97,11 +97,16 @@ def build(dark_file: str, cup_file: str) -> Prompt:
     for name, samples in sampled.items():
         graph.show(name, graph.add("JoReSFinish", latent=samples, image=dark, strength=1.0)[0])
     graph.show("half", graph.add("JoReSFinish", latent=sampled["result"], image=dark, strength=0.5)[0])
-    graph.show("masked", graph.add("JoReSFinish", latent=sampled["result"], image=dark, strength=1.0, mask=person)[0])
-    guider, noise = graph.add("BasicGuider", model=refined, conditioning=positive)[0], graph.add("RandomNoise", noise_seed=0)
+    half, black = (graph.add("SolidMask", value=float(v), width=512 >> v, height=512)[0] for v in (1, 0))
+    right = graph.add("MaskComposite", destination=black, source=half, x=256, y=0, operation="add")[0]
+    graph.show("right", right, mask=True)
+    masked = graph.add("JoReSFinish", latent=sampled["result"], image=dark, strength=1.0, mask=right, feather=80)[0]
+    graph.show("masked", masked)
+    guider = graph.add("BasicGuider", model=refined, conditioning=positive)[0]
+    noise = graph.add("RandomNoise", noise_seed=0)[0]
     for name, steps, eta in (("custom", 4, 0.0), ("custom_eta", 4, 1.0), ("steps1", 1, 0.0), ("steps2", 2, 0.0)):
         custom = graph.add(
-            "SamplerCustomAdvanced", noise=noise[0], guider=guider, sampler=graph.add("JoReSSampler", eta=eta)[0],
+            "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=graph.add("JoReSSampler", eta=eta)[0],
             sigmas=graph.add("JoReSSigmas", model=refined, steps=steps)[0], latent_image=latent,
         )  # fmt: skip
         graph.show(name, graph.add("VAEDecode", samples=custom[0], vae=vae)[0])
@@ -123,17 +128,17 @@ def strip(pictures: list[tuple[str, Image.Image]]) -> Image.Image:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="jores-") as base, start_server(Path(base)) as server:
-        with server.connect() as client:
-            prompt = build(*(client.upload(WORKFLOWS / f"{name}.input.png")
-                             for name in ("jores_five_stages", "enhance_low_light")))  # fmt: skip
-            entry = client.run(prompt, timeout=900)
-            wanted = {name for row in STRIPS.values() for name, _text, _part in row}
-            made = {name: client.pictures(entry, f"show {name}", "temp")[0] for name in wanted}
+    inputs = [WORKFLOWS / f"{name}.input.png" for name in ("jores_five_stages", "enhance_low_light")]
+    wanted = {name for row in STRIPS.values() for name, _text, _part in row}
+    with tempfile.TemporaryDirectory() as base, start_server(Path(base)) as server, server.connect() as client:
+        entry = client.run(build(*map(client.upload, inputs)), timeout=900)
+        made = {name: client.pictures(entry, f"show {name}", "temp")[0] for name in wanted}
     DOCS.mkdir(parents=True, exist_ok=True)
     for node_id, row in STRIPS.items():
-        opened = [(text, Image.open(io.BytesIO(made[name])).convert("RGB").crop(part) if part
-                   else Image.open(io.BytesIO(made[name])).convert("RGB")) for name, text, part in row]  # fmt: skip
+        opened = []
+        for name, text, part in row:
+            picture = Image.open(io.BytesIO(made[name])).convert("RGB")
+            opened.append((text, picture.crop(part or (0, 0, *picture.size))))
         path = DOCS / f"{node_id}.jpg"
         partial = path.with_name(path.name + ".part")
         strip(opened).save(partial, "JPEG", quality=85)

@@ -18,8 +18,11 @@ from pathlib import Path
 from .client import Client, HostError
 
 PACK = Path(__file__).resolve().parents[2]
-PACK_FOLDER = "JoReS low light (dev)"
-"""The pack's name in custom_nodes: people rename folders, so no code may depend on it being an identifier."""
+PACK_FOLDER = "JoReS-low-light-(dev)"
+"""The pack's name in custom_nodes: people rename folders, so no code may depend on it being an identifier.
+
+Without blanks: of a folder with blanks in its name ComfyUI serves no files (help pages, templates).
+"""
 
 BASE_FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
 _NOT_OURS = shutil.ignore_patterns(".*", "__pycache__", "output", "runs")

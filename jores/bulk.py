@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
-from .imaging import video_files
-from .imaging.files import FORMATS, find_images, read_image, write_image
+from .imaging.files import FORMATS, VIDEO_FORMATS, find_images, read_image, write_image
 from .nets.segmentation import Segmenter, load_segmenter
 from .pipeline import enhance, wanted_exposure
 from .video import enhance_frames
@@ -155,7 +154,7 @@ def jobs(inputs: list[Path], output: Path) -> Iterator[Job]:
 def run(args: argparse.Namespace) -> int:
     """`jores enhance`: one line of JSON for each file as it is done, the failures once more at the end."""
     share = Share.from_environment(args)
-    todo = list(jobs(find_images(args.inputs, (*FORMATS, *video_files.FORMATS)), args.output))
+    todo = list(jobs(find_images(args.inputs, (*FORMATS, *VIDEO_FORMATS)), args.output))
     enhancer = Enhancer.from_args(args, share.device)
     args.output.mkdir(parents=True, exist_ok=True)
     failures = []
@@ -191,7 +190,7 @@ def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, A
         return {"output": str(target), "skipped": True}
     if target.exists() and not args.overwrite:
         raise ValueError(f"{path}: {target} exists already; add --overwrite, or --resume to keep it")
-    if path.suffix.lower() in video_files.FORMATS:
+    if path.suffix.lower() in VIDEO_FORMATS:
         return _enhance_video(path, target, enhancer)
     return _enhance_picture(path, target, enhancer)
 
@@ -214,6 +213,10 @@ def _enhance_picture(path: Path, target: Path, enhancer: Enhancer) -> dict[str, 
 
 
 def _enhance_video(path: Path, target: Path, enhancer: Enhancer) -> dict[str, Any]:
+    try:
+        from .imaging.video_files import rewrite_video
+    except ImportError as error:
+        raise ValueError(f"{path}: videos need PyAV: pip install av") from error
     start = time.perf_counter()
-    report = video_files.rewrite_video(path, target, enhancer.frames)
+    report = rewrite_video(path, target, enhancer.frames)
     return {"output": str(target), **asdict(report), "seconds": round(time.perf_counter() - start, 3)}

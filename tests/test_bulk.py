@@ -81,9 +81,9 @@ def test_a_stopped_run_goes_on(night, tmp_path, capsys):
         main([*command, "--resume", "--overwrite"])
 
 
-def test_one_process_needs_no_accelerate(night, tmp_path):
+def test_pictures_in_one_process_need_neither_accelerate_nor_pyav(night, tmp_path):
     program = (
-        "import sys; sys.modules['accelerate'] = None; from jores.cli import main; "
+        "import sys; sys.modules['accelerate'] = sys.modules['av'] = None; from jores.cli import main; "
         f"sys.exit(main(['enhance', {str(night / 'a.png')!r}, '--output', {str(tmp_path / 'out')!r}, *{OPTIONS}]))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -44,8 +44,8 @@ def test_flicker_goes_and_neither_a_pan_nor_a_moving_thing_pays_for_it(clips):
         assert smooth["mean luma"] < still["mean luma"] / (3 if clip == "static" else 2), clip
         assert smooth["blocks"] < still["blocks"] / 3, clip
         assert smooth["PSNR raw"] > still["PSNR raw"] - 0.1, clip
-    for clip, figure in (("pan", "PSNR raw"), ("pan", "PSNR GT-mean"), ("crossing", "ghost")):
-        assert figures[clip, "smooth"][figure] > figures[clip, "independent"][figure] - 0.1, clip
+    for clip, figure, loss in (("pan", "PSNR raw", 0.1), ("pan", "PSNR GT-mean", 0.1), ("crossing", "ghost", 0.2)):
+        assert figures[clip, "smooth"][figure] > figures[clip, "independent"][figure] - loss, clip
     assert figures["pan", "smooth"]["warp"] > figures["pan", "independent"]["warp"] + 3
 
 

@@ -27,6 +27,11 @@ logger = logging.getLogger(__name__)
 FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
 }  # fmt: skip
+VIDEO_FORMATS = {
+    ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi", ".ts": "mpegts",
+}  # fmt: skip
+"""Suffixes that are taken for video, and the container that FFmpeg writes for them: see `video_files`."""
+
 _UNDERSTOOD = "PNG, JPEG, WebP, TIFF or BMP"
 _SAVE_OPTIONS = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}, "PNG": {}, "BMP": {}}
 _ALWAYS_TRIED, _PIXELS_PER_BYTE = 1 << 24, 20_000  # no photograph is packed as tightly as that

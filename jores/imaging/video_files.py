@@ -19,12 +19,9 @@ from av.sidedata.sidedata import Type as SideData
 from av.video.stream import VideoStream
 from torch import Tensor
 
-logger = logging.getLogger(__name__)
+from .files import VIDEO_FORMATS
 
-FORMATS = {
-    ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi", ".ts": "mpegts",
-}  # fmt: skip
-"""Suffixes that are taken for video, and the container that FFmpeg writes for them."""
+logger = logging.getLogger(__name__)
 
 # Close to what the eye can tell from the original; encoders that are not named here get a bit rate.
 _QUALITY = {
@@ -69,14 +66,14 @@ def rewrite_video(
         VideoFileError: missing, damaged, not a video, PQ (HDR), or the system's or FFmpeg's refusal.
     """
     source, target = Path(source), Path(target)
-    if target.suffix.lower() not in FORMATS:
-        raise VideoFileError(f"{target}: unknown suffix; choose one of {', '.join(FORMATS)}")
+    if target.suffix.lower() not in VIDEO_FORMATS:
+        raise VideoFileError(f"{target}: unknown suffix; choose one of {', '.join(VIDEO_FORMATS)}")
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         matrix = _first_frame(source)
         with (
             av.open(str(source)) as reader,
-            av.open(str(temporary), "w", format=FORMATS[target.suffix.lower()]) as writer,
+            av.open(str(temporary), "w", format=VIDEO_FORMATS[target.suffix.lower()]) as writer,
         ):
             report = _Rewriter(source, reader, writer, matrix).run(work)
         os.replace(temporary, target)

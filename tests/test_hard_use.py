@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from jores.checkpoint import SHIPPED_SEGMENTER, CheckpointError, load_bundle, sa
 from jores.cli import main
 from jores.imaging.codecs import encode_png_16, encode_tiff
 from jores.imaging.files import ImageFileError, read_image
-from jores.nets.segmentation import load_segmenter
+from jores.nets.segmentation import SegmenterError, load_segmenter
 from tests.test_nets import TINY, shaken
 
 
@@ -353,3 +354,22 @@ def test_numbers_that_are_no_8_or_16_bit_levels_are_refused_or_read_in_full(tmp_
     tifffile.imwrite(path, np.ones((9, 8, channels), kind).squeeze(), photometric="rgb" if channels == 3 else None)
     with pytest.raises(ImageFileError, match=re.escape(str(path))):
         read_image(path)
+
+
+@given(data=st.data())
+@examples(10)
+def test_a_segmenter_with_an_odd_config_is_loaded_or_refused_by_name(tmp_path_factory, data):
+    config = json.loads((SHIPPED_SEGMENTER / "config.json").read_text("utf-8"))
+    sizes = [p for p in places(config) if p[0] not in ("id2label", "label2id")]
+    text = json.dumps(changed(config, data.draw(st.sampled_from(sizes)), data.draw(st.sampled_from(ODD_VALUES))))
+    if data.draw(st.integers(0, 3)) == 0:
+        text = data.draw(damaged(text.encode())).decode("utf-8", "replace")
+    folder = tmp_path_factory.mktemp("segmenter")
+    (folder / "config.json").write_text(text, "utf-8")
+    shutil.copy(SHIPPED_SEGMENTER / "model.safetensors", folder)
+    try:
+        segmenter = load_segmenter(folder)
+    except SegmenterError as error:
+        assert str(folder) in str(error)
+    else:
+        assert bool(torch.isfinite(segmenter(torch.rand(1, 3, 40, 30)).probabilities).all())

@@ -7,7 +7,9 @@ lifts the picture first. The shipped SegFormer was distilled for exactly this in
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ CLASSES = 150
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FIRST_LABELS = ("wall", "building", "sky")
 OTHERS = ("other", "others", "background")
+LARGEST_SIZE = 1 << 16  # of anything that a model's config counts
 STRIDE = 32
 """Working sides are multiples of the deepest stride: no architecture then meets a picture that it cannot fold."""
 
@@ -113,24 +116,47 @@ def load_segmenter(
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise SegmenterError(f"{folder}: no config.json there. Choose the folder of an ADE20K segmentation model")
+    _check_sizes(folder / "config.json")
     model = _load_model(folder, dtype or torch.float32)
     mean, std = _statistics(folder)
     try:
-        segmenter = Segmenter(model, mean=mean, std=std)
+        segmenter = Segmenter(model, mean=mean, std=std).eval().requires_grad_(False)
+        if dtype in (None, torch.float32):  # half precision is not for every processor
+            segmenter(torch.zeros(1, 3, STRIDE, STRIDE))
     except SegmenterError as error:
         raise SegmenterError(f"{folder}: {error}") from error
-    return segmenter.to(device).eval().requires_grad_(False)
+    except Exception as error:
+        raise SegmenterError(f"{folder}: cannot segment a picture ({error}): its config is damaged") from error
+    return segmenter.to(device)
+
+
+def _check_sizes(path: Path) -> None:
+    """transformers builds whatever a config asks for, of any size and depth."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        largest = max((abs(n) for n in _numbers(config)), default=0)
+    except (ValueError, RecursionError) as error:
+        raise SegmenterError(f"{path}: cannot be loaded, not valid JSON ({error})") from error
+    if not isinstance(config, dict) or largest > LARGEST_SIZE:
+        raise SegmenterError(f"{path}: no segmentation model's config (a size of {largest:g}?). Get it again")
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
+    elif isinstance(value, int | float):
+        yield value
 
 
 def _load_model(folder: Path, dtype: torch.dtype) -> nn.Module:
-    from safetensors import SafetensorError
     from transformers import AutoModelForSemanticSegmentation
 
     try:
         model, report = AutoModelForSemanticSegmentation.from_pretrained(
             str(folder), local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+    except Exception as error:  # whatever transformers and a model's own code make of a damaged config
         raise SegmenterError(
             f"{folder}: cannot be loaded as a segmentation model ({error}). It needs config.json and model.safetensors "
             "as transformers writes them; older .bin weights must be converted first"

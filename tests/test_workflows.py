@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from host.client import Client, PromptError
-from host.refresh_workflows import WORKFLOWS, run_on, to_api
+from host.refresh_workflows import WORKFLOWS, run_on
 
 NAMES = ("enhance_low_light", "jores_five_stages")
 
@@ -32,33 +32,6 @@ def small(name: str, folder: Path, mode: str = "RGB", file: str = "small.png") -
 
 def pixels(encoded: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(encoded))).astype(float) / 255
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_workflow_runs_and_brightens(comfy_client: Client, tmp_path: Path, name: str):
-    graph = json.loads((WORKFLOWS / f"{name}.json").read_text("utf-8"))
-    prompt = api(name)
-    assert to_api(graph, comfy_client.object_info()) == prompt, "run python -m tests.host.refresh_workflows"
-    source = small(name, tmp_path)
-    entry = run_on(comfy_client, prompt, source)
-    before, after = pixels(source.read_bytes()), pixels(comfy_client.pictures(entry)[0])
-    assert after.shape == before.shape
-    assert before.mean() < 0.12 < 0.25 < after.mean()
-    previews = [node for node, spec in prompt.items() if spec["class_type"] in ("PreviewImage", "MaskPreview")]
-    assert all(comfy_client.pictures(entry, node, "temp") for node in previews)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_workflow_is_laid_out(name: str):
-    graph = json.loads((WORKFLOWS / f"{name}.json").read_text("utf-8"))
-    boxes = [(n["title"] if "title" in n else n["type"], *n["pos"], *n["size"]) for n in graph["nodes"]]
-    for i, (first, x, y, w, h) in enumerate(boxes):
-        for second, x2, y2, w2, h2 in boxes[i + 1 :]:
-            apart = x + w <= x2 or x2 + w2 <= x or y + h <= y2 - 30 or y2 + h2 <= y - 30  # 30: the title above a node
-            assert apart, f"{first} lies on {second}"
-    with Image.open(WORKFLOWS / f"{name}.jpg") as thumbnail:
-        assert thumbnail.width >= 400
-    assert {n["type"] for n in graph["nodes"]} >= {"LoadImage", "SaveImage", "MarkdownNote"}
 
 
 def test_one_seed_is_one_picture(comfy_client: Client, tmp_path: Path):

@@ -1,8 +1,10 @@
-"""After a workflow was edited and saved in the browser: renew its API copy and its thumbnail, with the shipped weights.
+"""After a workflow was edited and saved in the browser, or the weights changed: renew the API copies and the pictures.
 
-    .venv/bin/python -m tests.host.refresh_workflows
+    .venv/bin/python -m tests.host.refresh_workflows              all
+    .venv/bin/python -m tests.host.refresh_workflows NAME ...     the pictures of some
 
-workflows/<name>.json is the source; workflows/api/<name>.json and workflows/<name>.jpg follow from it.
+workflows/<name>.json is the source; workflows/api/<name>.json and workflows/<name>.jpg follow from it, and
+workflows/before_after.jpg from two of the results.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import av
 from PIL import Image
 
 from .client import Client, Prompt
@@ -22,7 +25,11 @@ from .server import PACK, start_server
 
 WORKFLOWS = PACK / "workflows"
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+LOADERS = {"LoadImage": "image", "LoadVideo": "file"}
+"""Which input of the host's loaders names a file of its input folder."""
+
 THUMBNAIL_WIDTH = 640
+BEFORE_AFTER, COLUMN = ("enhance_low_light", "jores_five_stages"), 480
 
 
 def to_api(graph: dict[str, Any], object_info: dict[str, Any]) -> Prompt:
@@ -59,13 +66,27 @@ def widget_values(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
     return named
 
 
-def run_on(client: Client, prompt: Prompt, picture: Path, timeout: float = 600.0) -> dict[str, Any]:
-    """Run a workflow with `picture` in its Load Image; return the history entry."""
-    name = client.upload(picture)
+def source_of(prompt: Prompt) -> Path:
+    """The picture or clip in workflows/ that a graph starts from."""
+    names = [node["inputs"][LOADERS[node["class_type"]]] for node in prompt.values() if node["class_type"] in LOADERS]
+    return WORKFLOWS / names[0]
+
+
+def run_on(client: Client, prompt: Prompt, source: Path, timeout: float = 600.0) -> dict[str, Any]:
+    """Run a workflow with `source` in its Load Image or Load Video; return the history entry."""
+    name = client.upload(source)
     for node in prompt.values():
-        if node["class_type"] == "LoadImage":
-            node["inputs"]["image"] = name
+        if node["class_type"] in LOADERS:
+            node["inputs"][LOADERS[node["class_type"]]] = name
     return client.run(prompt, timeout)
+
+
+def decode(encoded: bytes) -> list[Image.Image]:
+    """The frames of what a workflow saved: one for a picture."""
+    if encoded[4:8] != b"ftyp":
+        return [Image.open(io.BytesIO(encoded))]
+    with av.open(io.BytesIO(encoded)) as clip:
+        return [frame.to_image() for frame in clip.decode(video=0)]
 
 
 def write(path: Path, data: bytes) -> None:
@@ -74,20 +95,45 @@ def write(path: Path, data: bytes) -> None:
     os.replace(part, path)
 
 
-def main() -> None:
+def write_jpeg(path: Path, picture: Image.Image) -> None:
+    encoded = io.BytesIO()
+    picture.convert("RGB").save(encoded, "JPEG", quality=88)
+    write(path, encoded.getvalue())
+
+
+def before_after(pairs: list[tuple[Image.Image, Image.Image]]) -> Image.Image:
+    """Two columns: the pictures as they were, and enhanced."""
+    rows = [[picture.convert("RGB").resize((COLUMN, COLUMN * picture.height // picture.width), Image.Resampling.LANCZOS)
+             for picture in pair] for pair in pairs]  # fmt: skip
+    sheet, top = Image.new("RGB", (2 * COLUMN, sum(row[0].height for row in rows))), 0
+    for row in rows:
+        for column, picture in enumerate(row):
+            sheet.paste(picture, (column * COLUMN, top))
+        top += row[0].height
+    return sheet
+
+
+def main(names: list[str]) -> None:
+    known = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+    if unknown := set(names) - set(known):
+        sys.exit(f"there is no workflow {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
     with tempfile.TemporaryDirectory() as base, start_server(Path(base)) as server, server.connect() as client:
-        info = client.object_info()
-        for path in sorted(WORKFLOWS.glob("*.json")):
-            prompt = to_api(json.loads(path.read_text("utf-8")), info)
-            write(WORKFLOWS / "api" / path.name, (json.dumps(prompt, indent=2) + "\n").encode())
-            entry = run_on(client, prompt, path.with_suffix(".input.png"))
-            with Image.open(io.BytesIO(client.pictures(entry)[0])) as result:
-                result.thumbnail((THUMBNAIL_WIDTH, THUMBNAIL_WIDTH))
-                encoded = io.BytesIO()
-                result.convert("RGB").save(encoded, "JPEG", quality=88)
-            write(path.with_suffix(".jpg"), encoded.getvalue())
-            sys.stdout.write(f"{path.stem}: API copy and thumbnail written\n")
+        info, prompts, results = client.object_info(), {}, {}
+        for name in known:
+            prompts[name] = to_api(json.loads((WORKFLOWS / f"{name}.json").read_text("utf-8")), info)
+            write(WORKFLOWS / "api" / f"{name}.json", (json.dumps(prompts[name], indent=2) + "\n").encode())
+        for name in names or known:
+            frames = decode(client.pictures(run_on(client, prompts[name], source_of(prompts[name])))[0])
+            results[name] = frames[len(frames) // 2]
+            thumbnail = results[name].copy()
+            thumbnail.thumbnail((THUMBNAIL_WIDTH, THUMBNAIL_WIDTH))
+            write_jpeg(WORKFLOWS / f"{name}.jpg", thumbnail)
+            sys.stdout.write(f"{name}: API copy and thumbnail written\n")
+            sys.stdout.flush()
+    if set(BEFORE_AFTER) <= set(results):
+        pairs = [(Image.open(WORKFLOWS / f"{name}.input.png"), results[name]) for name in BEFORE_AFTER]
+        write_jpeg(WORKFLOWS / "before_after.jpg", before_after(pairs))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

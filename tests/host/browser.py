@@ -1,0 +1,152 @@
+"""ComfyUI's own front end in a headless Chromium: load a graph, run it, see what it says, keep a picture of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+OPTIONS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False}
+"""Or the template browser and the small map lie over the graph."""
+
+SIZE = (1920, 1080)
+PATIENCE = 180_000  # ms: the front end's 30 MB of scripts, on a machine that has other work
+
+_LOAD = "graph => app.loadGraphData(graph)"
+_PROMPT = "async () => JSON.stringify((await app.graphToPrompt()).output)"
+_RUN = """async () => {
+  await app.queuePrompt(0);
+  const busy = async () => { const q = await (await fetch('/queue')).json();
+                             return q.queue_running.length + q.queue_pending.length; };
+  do { await new Promise(done => setTimeout(done, 100)); } while (await busy());
+}"""
+_SHOWN = """types => app.graph._nodes.filter(n => types.includes(n.type)).every(
+  n => n.imgs?.length || n.videoContainer?.querySelector('video'))"""
+_PROBLEMS = """() => {
+  const found = [];
+  for (const n of app.graph._nodes) {
+    if (n.has_errors) found.push(`${n.title}: red`);
+    if (!LiteGraph.registered_node_types[n.type]) found.push(`${n.title}: unknown type ${n.type}`);
+  }
+  for (const e of Object.keys(app.lastNodeErrors ?? {})) found.push(`node ${e}: refused`);
+  if (app.lastExecutionError) found.push(app.lastExecutionError.exception_message);
+  const texts = '.p-dialog, .p-toast-message-error, .p-toast-message-warn';
+  for (const box of document.querySelectorAll(texts)) found.push(box.innerText);
+  return found;
+}"""
+_SET = """([id, widgets]) => {
+  for (const widget of app.graph.getNodeById(id).widgets)
+    if (widget.name in widgets) widget.value = widgets[widget.name];
+}"""
+_STORE = "document.getElementById('vue-app').__vue_app__.config.globalProperties.$pinia._s.get('subgraph')"
+_BLUEPRINTS = f"() => ({_STORE}?.subgraphBlueprints ?? []).map(b => b.display_name)"
+_LOAD_BLUEPRINT = f"""async ([name, picture, prefix]) => {{
+  await app.loadGraphData({{nodes: [], links: [], version: 0.4}});
+  const {{nodes, definitions}} = {_STORE}.getBlueprint('SubgraphBlueprint.' + name);
+  app.canvas._deserializeItems({{nodes, subgraphs: definitions.subgraphs}}, {{position: [400, 0]}});
+  const [block] = app.graph._nodes, [load, save] = ['LoadImage', 'SaveImage'].map(type => LiteGraph.createNode(type));
+  app.graph.add(load); app.graph.add(save);
+  load.pos = [0, 0]; load.setSize([340, 400]); save.pos = [800, 0]; save.setSize([500, 500]);
+  load.widgets.find(w => w.name === 'image').value = picture;
+  save.widgets.find(w => w.name === 'filename_prefix').value = prefix;
+  load.connect(0, block, 0); block.connect(0, save, 0);
+}}"""
+_BOXES = "() => app.graph._nodes.map(n => [n.title, n.pos[0], n.pos[1], n.size[0], n.size[1]])"
+_FIT = """([width, height]) => {
+  const boxes = [...app.graph._nodes, ...app.graph._groups], [left, top] = [80, 110];
+  const x = Math.min(...boxes.map(b => b.pos[0])), y = Math.min(...boxes.map(b => b.pos[1])) - 40;
+  const w = Math.max(...boxes.map(b => b.pos[0] + b.size[0])) - x;
+  const h = Math.max(...boxes.map(b => b.pos[1] + b.size[1])) - y;
+  const scale = Math.min((width - left - 30) / w, (height - top - 70) / h), view = app.canvas.ds;
+  view.scale = scale; view.offset = [left / scale - x, top / scale - y]; app.canvas.setDirty(true, true);
+}"""
+
+
+def find_chromium() -> str | None:
+    """The browser's path: $CHROMIUM, or the first of its usual names on PATH."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+@dataclass(frozen=True)
+class Editor:
+    """The front end in one tab."""
+
+    page: Page
+
+    def load(self, graph: dict[str, Any]) -> None:
+        self.page.evaluate(_LOAD, graph)
+        self.page.wait_for_timeout(300)  # dialogs about missing nodes and models come late
+
+    def prompt(self) -> dict[str, Any]:
+        """What the front end makes of the graph for the server."""
+        return json.loads(self.page.evaluate(_PROMPT))
+
+    def run(self, previews: tuple[str, ...]) -> None:
+        """Run the graph and wait for the pictures on its nodes of the given types."""
+        self.page.evaluate(_RUN)
+        self.fit()
+        self.page.wait_for_function(_SHOWN, arg=list(previews), timeout=30_000)
+
+    def problems(self) -> list[str]:
+        """Red or unknown nodes, errors, and what dialogs and warnings say."""
+        return self.page.evaluate(_PROBLEMS)
+
+    def set_widgets(self, node: int, values: dict[str, Any]) -> None:
+        self.page.evaluate(_SET, [node, values])
+
+    def blueprints(self) -> list[str]:
+        """Names of the subgraph blueprints that the node library offers."""
+        return self.page.evaluate(_BLUEPRINTS)
+
+    def load_blueprint(self, name: str, picture: str, prefix: str) -> None:
+        """A new graph: Load Image, the blueprint as the node library inserts it, Save Image."""
+        self.page.evaluate(_LOAD_BLUEPRINT, [name, picture, prefix])
+        self.page.wait_for_timeout(300)
+
+    def boxes(self) -> list[tuple[str, float, float, float, float]]:
+        """Title, x, y, width and height of every node, as they are now: pictures make nodes grow."""
+        return [tuple(box) for box in self.page.evaluate(_BOXES)]
+
+    def fit(self) -> None:
+        self.page.evaluate(_FIT, list(SIZE))
+
+    def shoot(self, path: Path) -> None:
+        """Write a PNG of the whole graph."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.fit()
+        self.page.wait_for_timeout(400)
+        self.page.screenshot(path=path)
+
+
+@contextlib.contextmanager
+def open_editor(url: str, chromium: str) -> Iterator[Editor]:
+    """Open the front end of the ComfyUI at `url` until the block ends. Needs playwright, whose own browser is not."""
+    from playwright.sync_api import sync_playwright
+
+    body = json.dumps(SETTINGS).encode()
+    request = urllib.request.Request(f"{url}/api/settings", body, {"Content-Type": "application/json"})
+    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=OPTIONS, timeout=PATIENCE)
+        try:
+            page = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
+            page.set_default_timeout(PATIENCE)
+            page.goto(url, wait_until="commit")
+            page.wait_for_function("window.app?.graph && window.app.vueAppReady")
+            yield Editor(page)
+        finally:
+            browser.close()

@@ -1,0 +1,202 @@
+"""Every shipped workflow: its files, its layout, run over the interface, and run in the host's own front end.
+
+Screenshots of the graphs after a run are kept in output/gallery, or in $GALLERY_SCREENSHOTS.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from host.browser import Editor, find_chromium, open_editor
+from host.client import Client
+from host.refresh_workflows import WORKFLOWS, decode, run_on, source_of, to_api
+from host.server import PACK, Server
+
+NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+SCREENSHOTS = Path(os.environ.get("GALLERY_SCREENSHOTS") or PACK / "output" / "gallery")
+BLUEPRINTS = sorted((PACK / "subgraphs").glob("*.json"))
+PREVIEWS = ("PreviewImage", "MaskPreview", "SaveImage", "SaveVideo")
+
+GRIDS = {"compare_steps": (2, 2), "big_photograph": (1, 2), "video_without_flicker": (1, 2)}
+"""Rows and columns of pictures in the results that are put side by side, 8 pixels apart."""
+
+DIMMER = {"only_this_region": 1.5, "relight_by_hand": 1.5, "class_wise": 2.0}
+"""By what factor results are brighter at least that are not meant to be bright all over; the others reach 0.25."""
+
+SMALL_RUN = {"big_photograph": {"2": {"tile": 64}, "3": {"working_size": 64}}, "compare_steps": {"5": {"steps": 6}}}
+"""Widgets for pictures of 96 pixels."""
+
+
+def saved(name: str) -> dict[str, Any]:
+    return json.loads((WORKFLOWS / f"{name}.json").read_text("utf-8"))
+
+
+def copied(name: str) -> dict[str, Any]:
+    return json.loads((WORKFLOWS / "api" / f"{name}.json").read_text("utf-8"))
+
+
+def small_source(name: str, folder: Path) -> Path:
+    """What the workflow starts from, under its own name, at 96 pixels and at most 4 frames."""
+    source = source_of(copied(name))
+    small = folder / source.name
+    if source.suffix == ".mp4":
+        frames = [frame.resize((96, 64)) for frame in decode(source.read_bytes())[:4]]
+        with av.open(small, "w") as container:
+            stream = container.add_stream("libx264", rate=8, options={"crf": "10", "threads": "1"})
+            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_image(frame)))
+            container.mux(stream.encode())
+    else:
+        with Image.open(source) as picture:
+            picture.thumbnail((96, 96))
+            picture.save(small)
+    return small
+
+
+def scaled_down(name: str, nodes: dict[str, dict[str, Any]]) -> None:
+    for node, widgets in SMALL_RUN.get(name, {}).items():
+        nodes[node]["inputs"] |= widgets
+
+
+def array(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture.convert("RGB")).astype(float) / 255
+
+
+def without_titles(prompt: dict[str, Any]) -> dict[str, Any]:
+    return {node: {key: spec[key] for key in ("class_type", "inputs")} for node, spec in prompt.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_comes_with_its_files_and_a_note(name: str):
+    graph = saved(name)
+    source = source_of(copied(name))
+    assert source.is_file() and source.stat().st_size < 500_000
+    with Image.open(WORKFLOWS / f"{name}.jpg") as thumbnail:
+        assert thumbnail.width >= 400
+    (note,) = [node for node in graph["nodes"] if node["type"] == "MarkdownNote"]
+    text = note["widgets_values"][0]
+    assert "What to look at" in note["title"] and f"`{source.name}`" in text
+    assert f"`{name}.json`" in (WORKFLOWS / "README.md").read_text("utf-8")
+    for node in graph["nodes"]:  # the front end would look for the shipped weights in models/, and warn
+        assert "models" not in node["properties"], f"{node['type']}: the shipped weights lie in the pack"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_is_laid_out(name: str):
+    boxes = [(n.get("title", n["type"]), *n["pos"], *n["size"]) for n in saved(name)["nodes"]]
+    assert not overlaps(boxes)
+
+
+def overlaps(boxes: list[tuple[str, float, float, float, float]]) -> list[str]:
+    """Pairs of nodes of which one lies on the other, or on the title above it."""
+    found = []
+    for i, (first, x, y, w, h) in enumerate(boxes):
+        for second, x2, y2, w2, h2 in boxes[i + 1 :]:
+            if x < x2 + w2 and x2 < x + w and y - 30 < y2 + h2 and y2 - 30 < y + h:
+                found.append(f"{first} lies on {second}")
+    return found
+
+
+def test_saved_widgets_are_those_of_the_nodes(comfy_client: Client):
+    """A graph names no widgets: one that is added or moved would shift all the values behind it."""
+    info = comfy_client.object_info()
+    fits = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool, "COMBO": str}
+    for path in [WORKFLOWS / f"{name}.json" for name in NAMES] + BLUEPRINTS:
+        for node in own_nodes(json.loads(path.read_text("utf-8"))):
+            wanted = []
+            for kind, order in info[node["type"]]["input_order"].items():
+                for name in order if kind != "hidden" else ():
+                    type_, options = (*info[node["type"]]["input"][kind][name], {})[:2]
+                    type_ = "COMBO" if isinstance(type_, list) else type_
+                    if type_ in fits:
+                        wanted.append((name, fits[type_], options))
+                        wanted += [("control_after_generate", str, {})] if options.get("control_after_generate") else []
+            values = node.get("widgets_values", [])
+            place = f"{path.name}: {node['type']}"
+            assert len(values) == len(wanted), f"{place} has {values}, the node {[name for name, *_ in wanted]}"
+            for value, (name, kind, options) in zip(values, wanted, strict=True):
+                assert isinstance(value, kind) and (kind is bool) == isinstance(value, bool), f"{place}.{name}: {value}"
+                if "min" in options:
+                    assert options["min"] <= value <= options["max"], f"{place}.{name}: {value}"
+
+
+def own_nodes(graph: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    subgraphs = graph.get("definitions", {}).get("subgraphs", ())
+    for part in (graph, *subgraphs):
+        yield from (node for node in part["nodes"] if node["type"].startswith("JoReS"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_runs_and_brightens(comfy_client: Client, tmp_path: Path, name: str):
+    prompt = copied(name)
+    live = to_api(saved(name), comfy_client.object_info())
+    assert without_titles(live) == without_titles(prompt), "run python -m tests.host.refresh_workflows"
+    scaled_down(name, prompt)
+    source = small_source(name, tmp_path)
+    entry = run_on(comfy_client, prompt, source)
+    dark, light = (list(map(array, decode(data))) for data in (source.read_bytes(), comfy_client.pictures(entry)[0]))
+    rows, columns = GRIDS.get(name, (1, 1))
+    height, width = dark[0].shape[:2]
+    assert len(light) == len(dark)
+    assert light[0].shape[:2] == (rows * height + 8 * (rows - 1), columns * width + 8 * (columns - 1))
+    before, after = np.mean(dark), np.mean(light)
+    assert after > DIMMER[name] * before if name in DIMMER else after > 0.25 > before
+    previews = [node for node, spec in prompt.items() if spec["class_type"] in ("PreviewImage", "MaskPreview")]
+    assert all(comfy_client.pictures(entry, node, "temp") for node in previews)
+
+
+@pytest.fixture(scope="module")
+def editor(comfy_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Editor]:
+    pytest.importorskip("playwright", reason="the graphs are not opened in the front end: playwright is not installed")
+    chromium = find_chromium()
+    if chromium is None:
+        pytest.skip("the graphs are not opened in the front end: there is no Chromium on PATH or in $CHROMIUM")
+    folder = tmp_path_factory.mktemp("small")
+    for name in NAMES:
+        source = small_source(name, folder)
+        (comfy_server.base / "input" / source.name).write_bytes(source.read_bytes())
+    with open_editor(comfy_server.url, chromium) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_front_end_shows_and_runs_a_workflow(editor: Editor, comfy_client: Client, name: str):
+    graph = saved(name)
+    editor.load(graph)
+    assert editor.problems() == []
+    assert without_titles(editor.prompt()) == without_titles(copied(name)), "the front end reads the widgets otherwise"
+    for node, widgets in SMALL_RUN.get(name, {}).items():
+        editor.set_widgets(int(node), widgets)
+    editor.run(PREVIEWS)
+    editor.shoot(SCREENSHOTS / f"{name}.png")
+    assert editor.problems() == []
+    assert overlaps(editor.boxes()) == []
+
+
+@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
+def test_a_blueprint_is_offered_and_does_what_the_five_stages_do(
+    editor: Editor, comfy_server: Server, comfy_client: Client, tmp_path: Path, path: Path
+):
+    if path.stem not in editor.blueprints():
+        pytest.skip("this host takes no blueprints from node packs")
+    source = small_source("jores_five_stages", tmp_path)
+    editor.load_blueprint(path.stem, source.name, "gallery/blueprint")
+    assert editor.problems() == []
+    editor.run(("SaveImage",))
+    editor.shoot(SCREENSHOTS / "blueprint.png")
+    assert editor.problems() == []
+    (result,) = (comfy_server.base / "output" / "gallery").glob("blueprint_*.png")
+    (stages,) = comfy_client.pictures(run_on(comfy_client, copied("jores_five_stages"), source))
+    with Image.open(result) as block, Image.open(io.BytesIO(stages)) as blocks:
+        assert np.array_equal(array(block), array(blocks))

@@ -26,7 +26,7 @@ from .memory import auto_tile, free_memory, is_out_of_memory
 FEATURE_SIDES = (4, 8, 16)  # pixels in a cell of ANet's F^1, F^2, F^3
 SEMANTIC_SIDE = 8  # finer than any class map, and the finest level of the compact UNet that looks at it
 PREVIEW = 1024  # px: a big picture's x0 is shown reduced
-CACHE = 768 * 2**20  # bytes of conditions that are kept from step to step
+CACHE = 512 * 2**20  # bytes of conditions that are kept from step to step
 
 log = logging.getLogger(__name__)
 

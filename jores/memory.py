@@ -59,6 +59,12 @@ def auto_tile(free_bytes: int, config: JoReSConfig, height: int, width: int) -> 
     return min(max(side, MIN_TILE), MAX_TILE)
 
 
+def cache_bytes(free_bytes: int, config: JoReSConfig, pixels: int, tile: int) -> int:
+    """What is left to remember conditions in, beside a picture, x_t and the result of `pixels`, and a tile's work."""
+    pictures = 3 * 3 * 4 * pixels
+    return max(0, free_bytes - pictures - pipeline_bytes(config, tile * tile))
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that can be had on a device; of the main memory at most MAIN_MEMORY."""
     if device.type in ("cuda", "xpu"):

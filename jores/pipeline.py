@@ -16,9 +16,10 @@ from .imaging.controls import colour_scale, feather_mask, scale_colours, shadow_
 from .imaging.exposure import mean_luma, well_lit
 from .imaging.tiles import Window
 from .imaging.upsampling import guided_upsample, worked_size
+from .memory import cache_bytes, free_memory
 from .nets.adjustment import THUMBNAIL
 from .nets.segmentation import Segmenter
-from .tiling import CACHE, FEATURE_SIDES, ConditionOnDemand, Tiler, cut_condition, cut_prior, ddim_in_tiles
+from .tiling import FEATURE_SIDES, ConditionOnDemand, Tiler, cut_condition, cut_prior, ddim_in_tiles
 
 DEFAULT_STEPS = 4
 BAND = 256  # rows of a picture that are finished at once
@@ -80,7 +81,8 @@ def enhance(
         maps = decompose(nets, low, tile=tiles)
         condition = adjust(nets, maps, exposure=exposure, tile=tiles)
     else:
-        condition = condition_on_demand(nets, low, exposure, keep=steps > 1)
+        room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
+        condition = condition_on_demand(nets, low, exposure, cache=room if steps > 1 else 0)
     # Semantic prior: an off-the-shelf network segments the input picture (Fig. 3b)
     prior = segment(segmenter, low) if segmenter is not None else None
     # Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)
@@ -153,9 +155,9 @@ def adjust(
 
 
 def condition_on_demand(
-    nets: JoReSNets, low: Tensor, exposure: float | Tensor | None, *, keep: bool
+    nets: JoReSNets, low: Tensor, exposure: float | Tensor | None, *, cache: int
 ) -> ConditionOnDemand:
-    """DNet and ANet for any window of a big picture, told the brightness of all of it; `keep`: for another step."""
+    """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes."""
     weight = _weight(nets.adjustment)
     whole = low.clamp(0, 1)
     exposure, mean = wanted_exposure(nets, whole, exposure), mean_luma(whole).to(weight.device)
@@ -165,7 +167,7 @@ def condition_on_demand(
         maps = nets.decomposition(window.cut(low).clamp(0, 1).to(weight))
         return nets.adjustment(maps, exposure, mean)
 
-    return ConditionOnDemand(make, low.device, CACHE if keep else 0)
+    return ConditionOnDemand(make, low.device, cache)
 
 
 @torch.inference_mode()

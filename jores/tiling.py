@@ -26,7 +26,6 @@ from .memory import auto_tile, free_memory, is_out_of_memory
 FEATURE_SIDES = (4, 8, 16)  # pixels in a cell of ANet's F^1, F^2, F^3
 SEMANTIC_SIDE = 8  # finer than any class map, and the finest level of the compact UNet that looks at it
 PREVIEW = 1024  # px: a big picture's x0 is shown reduced
-CACHE = 512 * 2**20  # bytes of conditions that are kept from step to step
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +162,7 @@ class ConditionOnDemand:
 
     make: Callable[[Window], RetinexCondition]
     store: torch.device
-    cache: int = CACHE
+    cache: int = 0
     kept: dict[Window, RetinexCondition] = field(default_factory=dict)
 
     def window(self, window: Window) -> RetinexCondition:

@@ -15,7 +15,7 @@ from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
 from jores.conditions import resize_map
 from jores.config import PRESETS
 from jores.imaging.tiles import ALIGNMENT, MIN_TILE, Span, Window, spans
-from jores.memory import SHARE, auto_tile, pipeline_bytes
+from jores.memory import MAIN_MEMORY, SHARE, auto_tile, cache_bytes, condition_bytes, pipeline_bytes
 from jores.metrics import psnr
 from jores.nets.segmentation import load_segmenter
 from jores.tiling import ConditionOnDemand, Tiler
@@ -187,6 +187,12 @@ def test_the_automatic_tile_fits(free, height, width, preset):
     else:
         assert tile % ALIGNMENT == 0 and tile >= MIN_TILE
         assert tile == MIN_TILE or pipeline_bytes(config, tile * tile) <= SHARE * free
+
+
+def test_conditions_are_remembered_only_where_the_pictures_leave_room():
+    config, photo = PRESETS["compact"], 24 * 10**6
+    assert cache_bytes(MAIN_MEMORY, config, photo, 1024) > condition_bytes(config, photo) / 2  # in half precision
+    assert cache_bytes(MAIN_MEMORY, config, 101 * 10**6, 1024) < 2**26
 
 
 def test_a_tile_too_small_is_refused(nets, low):

@@ -113,7 +113,9 @@ def _state(out, key):
 
 
 def test_every_stage_trains_on_two_processes_and_hands_on_what_the_next_one_needs(data, recipe, tmp_path):
-    two = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--mixed_precision", "no")
+    # --multi_gpu is accelerate's word for several processes; the training's own --cpu keeps them on the processor.
+    two = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--mixed_precision", "no")
+    two += ("--num_machines", "1", "--dynamo_backend", "no", "--main_process_port", "0")
     run(data, recipe, tmp_path / "d", "decompose", launcher=two)
     bundle = tmp_path / "d/decompose.safetensors"
     assert held_parts(bundle) == ("decomposition",)
@@ -123,8 +125,9 @@ def test_every_stage_trains_on_two_processes_and_hands_on_what_the_next_one_need
     run(data, recipe, tmp_path / "f", "diffuse", "--init", tmp_path / "e/expose.safetensors")
     final = tmp_path / "f/diffuse.safetensors"
     config, metadata = read_header(final)
-    stages = [record["stage"] for record in json.loads(metadata["training"])]
-    assert config == TINY and stages == ["decompose", "adjust", "expose", "diffuse"]
+    history = json.loads(metadata["training"])
+    assert config == TINY and [r["stage"] for r in history] == ["decompose", "adjust", "expose", "diffuse"]
+    assert [r["processes"] for r in history] == [2, 1, 1, 1]
     load_bundle(final)
     for name in ("validation.csv", "contact_sheet.png", "tensorboard"):
         assert (tmp_path / "f" / name).exists()

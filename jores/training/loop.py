@@ -163,7 +163,10 @@ class _Run:
         self.writer.flush()
         if pictures:
             contact_sheet(pictures, self.out / "contact_sheet.png")
-        record = {"stage": self.stage.name, "step": p.step, "minutes": round(p.seconds / 60, 1), "val": scores}
+        record = {
+            "stage": self.stage.name, "step": p.step, "minutes": round(p.seconds / 60, 1),
+            "processes": self.accelerator.num_processes, "val": scores,
+        }  # fmt: skip
         if scores[self.stage.best_score] > p.best:
             p.best = scores[self.stage.best_score]
             self.stage.export(averaged, self.out / f"{self.stage.name}.safetensors", record)

@@ -33,7 +33,11 @@ GRIDS = {"compare_steps": (2, 2), "big_photograph": (1, 2), "video_without_flick
 DIMMER = {"only_this_region": 1.5, "relight_by_hand": 1.5, "class_wise": 2.0}
 """By what factor results are brighter at least that are not meant to be bright all over; the others reach 0.25."""
 
-SMALL_RUN = {"big_photograph": {"2": {"tile": 64}, "3": {"working_size": 64}}, "compare_steps": {"5": {"steps": 6}}}
+SMALL_RUN = {
+    "big_photograph": {"2": {"tile": 64}, "3": {"working_size": 64}},
+    "compare_steps": {"5": {"steps": 6}},
+    "only_this_region": {"3": {"feather": 4}},
+}
 """Widgets for pictures of 96 pixels."""
 
 
@@ -59,7 +63,7 @@ def small_source(name: str, folder: Path) -> Path:
             container.mux(stream.encode())
     else:
         with Image.open(source) as picture:
-            picture.thumbnail((96, 96))
+            picture.thumbnail((96, 96), Image.Resampling.NEAREST)  # others lose the colours under an alpha of 0
             picture.save(small)
     return small
 

@@ -55,8 +55,9 @@ _SET = """([id, widgets]) => {
 _STORE = "document.getElementById('vue-app').__vue_app__.config.globalProperties.$pinia._s.get('subgraph')"
 _BLUEPRINTS = f"() => ({_STORE}?.subgraphBlueprints ?? []).map(b => b.display_name)"
 _LOAD_BLUEPRINT = f"""async ([name, picture, prefix]) => {{
-  await app.loadGraphData({{nodes: [], links: [], version: 0.4}});
-  const {{nodes, definitions}} = {_STORE}.getBlueprint('SubgraphBlueprint.' + name);
+  await app.loadGraphData({{nodes: [], links: [], last_node_id: 0, last_link_id: 0, version: 0.4}});
+  const entry = {_STORE}.subgraphBlueprints.find(b => b.display_name === name);
+  const {{nodes, definitions}} = {_STORE}.getBlueprint(entry.name);
   app.canvas._deserializeItems({{nodes, subgraphs: definitions.subgraphs}}, {{position: [400, 0]}});
   const [block] = app.graph._nodes, [load, save] = ['LoadImage', 'SaveImage'].map(type => LiteGraph.createNode(type));
   app.graph.add(load); app.graph.add(save);
@@ -67,7 +68,7 @@ _LOAD_BLUEPRINT = f"""async ([name, picture, prefix]) => {{
 }}"""
 _BOXES = "() => app.graph._nodes.map(n => [n.title, n.pos[0], n.pos[1], n.size[0], n.size[1]])"
 _FIT = """([width, height]) => {
-  const boxes = [...app.graph._nodes, ...app.graph._groups], [left, top] = [80, 110];
+  const boxes = [...app.graph._nodes, ...app.graph._groups], [left, top] = [80, 140];
   const x = Math.min(...boxes.map(b => b.pos[0])), y = Math.min(...boxes.map(b => b.pos[1])) - 40;
   const w = Math.max(...boxes.map(b => b.pos[0] + b.size[0])) - x;
   const h = Math.max(...boxes.map(b => b.pos[1] + b.size[1])) - y;

@@ -88,7 +88,7 @@ def enhance(
     # Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)
     x0 = sample(nets, condition, prior, low=low, steps=steps, seed=seed, eta=eta, tile=tiles, callback=callback)
     del condition
-    return finish(x0, images, mask=mask, **dials)
+    return finish(x0, images, mask=mask, reuse=True, **dials)
 
 
 def checked(images: Tensor) -> Tensor:
@@ -259,6 +259,7 @@ def finish(
     feather: int = 0,
     shadows: float = 0.0,
     colour_fidelity: float = 0.0,
+    reuse: bool = False,
 ) -> Tensor:
     """x0 in [-1, 1] -> picture in [0, 1], in float32, with the original's alpha; where mask or strength is 0 the
     original's pixels come back bit by bit (even those that are not in [0, 1]).
@@ -276,7 +277,9 @@ def finish(
     scale = None
     if colour_fidelity:
         scale = colour_scale(x0.to(original.device, torch.float32) / 2 + 0.5, original[:, :3], colour_fidelity)
-    result = torch.empty(original.shape, device=original.device)
+    # `reuse`: x0 is overwritten where it has the shape of the result, which a big picture has hardly room for twice.
+    reuse = reuse and x0.shape == original.shape and x0.dtype == torch.float32 and x0.device == original.device
+    result = x0 if reuse else torch.empty(original.shape, device=original.device)
     for top in range(0, original.shape[-2], BAND):  # a big picture's intermediate results would fill the memory
         rows = slice(top, top + BAND)
         before, picture = original[..., rows, :].float(), x0[..., rows, :].to(original.device, torch.float32)

@@ -75,9 +75,9 @@ class Darkening:
     def draw(cls, rng: np.random.Generator) -> Darkening:
         if rng.random() < 0.2:  # well lit already: must come back as it went in
             return cls(1.0, 0.0, 0.0, (1.0, 1.0, 1.0))
-        gain = float(np.exp(rng.uniform(np.log(1 / 40), np.log(1 / 2))))
+        gain = float(np.exp(rng.uniform(np.log(1 / 60), np.log(1 / 2))))
         cast = tuple(float(v) for v in rng.uniform(0.85, 1.15, 3))
-        return cls(gain, float(rng.uniform(0, 0.002)), float(rng.uniform(0, 0.006)), cast)
+        return cls(gain, float(rng.uniform(0, 0.003)), float(rng.uniform(0, 0.008)), cast)
 
     def __call__(self, picture: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(3, H, W) in [0, 1] -> the same, dark; noiseless without a generator (thumbnails)."""

@@ -34,7 +34,19 @@ def main() -> None:
 
 
 def measure(height: int, width: int, preset: str = "compact") -> dict[str, tuple[int, int]]:
-    """Stage -> (estimate, counted) in bytes. Weights and inputs are alive before a stage and not part of either."""
+    """Stage -> (estimate, counted) in bytes. Weights and inputs are alive before a stage and not part of either.
+
+    Counted with one thread: each further one has small workspaces of its own, which only the processor knows.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _measure(height, width, preset)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measure(height: int, width: int, preset: str) -> dict[str, tuple[int, int]]:
     budget, checkpoint, config, pipeline, segmentation = (
         load_module(name)
         for name in ("nodes.budget", "jores.checkpoint", "jores.config", "jores.pipeline", "jores.nets.segmentation")

@@ -22,11 +22,25 @@ import pytest
 
 from host.client import Client
 from host.server import BASE_FOLDERS, PACK, Server, host_tree, start_server
+from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
+from jores.nets.segmentation import Segmenter, load_segmenter
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--gpu", action="store_true", help="let ComfyUI use this machine's accelerator, not the CPU")
     parser.addoption("--renew-schema", action="store_true", help="write tests/schema.json and locales/en anew")
+
+
+@pytest.fixture(scope="module")
+def nets() -> JoReSNets:
+    """The shipped nets."""
+    return load_bundle(SHIPPED_WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    """The shipped segmenter."""
+    return load_segmenter(SHIPPED_SEGMENTER)
 
 
 @pytest.fixture(scope="session")

@@ -11,27 +11,15 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from jores import pipeline
-from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
 from jores.conditions import resize_map
 from jores.config import PRESETS
 from jores.imaging.tiles import ALIGNMENT, MIN_TILE, Span, Window, spans
 from jores.memory import MAIN_MEMORY, SHARE, auto_tile, cache_bytes, condition_bytes, pipeline_bytes
 from jores.metrics import psnr
-from jores.nets.segmentation import load_segmenter
 from jores.tiling import ConditionOnDemand, Tiler
 from tests.benchmarks.big_pictures import seam_ratio
 
 SIZE, TILE = (196, 250), 128
-
-
-@pytest.fixture(scope="module")
-def nets():
-    return load_bundle(SHIPPED_WEIGHTS)
-
-
-@pytest.fixture(scope="module")
-def segmenter():
-    return load_segmenter(SHIPPED_SEGMENTER)
 
 
 @pytest.fixture(scope="module")

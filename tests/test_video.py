@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
+from jores.checkpoint import SHIPPED_SEGMENTER
 from jores.cli import main
 from jores.imaging import video_files
 from jores.imaging.temporal import camera_shift, follow, is_cut
@@ -24,11 +24,6 @@ from tests.benchmarks import flicker
 
 SIZE, FRAMES = (64, 96), 6
 TICK = Fraction(1, 30000)
-
-
-@pytest.fixture(scope="module")
-def nets():
-    return load_bundle(SHIPPED_WEIGHTS)
 
 
 @pytest.fixture(scope="module")

@@ -9,24 +9,13 @@ import pytest
 import torch
 
 from jores import pipeline
-from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle, read_header
+from jores.checkpoint import SHIPPED_WEIGHTS, load_bundle, read_header
 from jores.config import PRESETS
 from jores.evaluation import mean_of, pairs_of_table, score
 from jores.imaging.exposure import mean_luma
 from jores.imaging.files import read_image
 from jores.nets.attention import RetinexAttention
-from jores.nets.segmentation import load_segmenter
 from tests.benchmarks.ablation import without
-
-
-@pytest.fixture(scope="module")
-def nets():
-    return load_bundle(SHIPPED_WEIGHTS)
-
-
-@pytest.fixture(scope="module")
-def segmenter():
-    return load_segmenter(SHIPPED_SEGMENTER)
 
 
 @pytest.fixture(scope="module")

@@ -52,9 +52,10 @@ def test_cancel_in_mid_sampling_leaves_the_server_usable(comfy_client: Client, t
     prompt[sampler]["inputs"]["steps"] = steps
 
     def cancel_after_two_steps(kind: str, data: dict) -> None:
+        """Newer hosts report ten times a second at most: the second report may be of any step."""
         if kind == "progress" and data["node"] == sampler:
             done.append(data["value"])
-            if data["value"] == 2:
+            if len(done) == 2:
                 threading.Thread(target=comfy_client.interrupt).start()
 
     prompt["1"]["inputs"]["image"] = comfy_client.upload(source)

@@ -189,15 +189,15 @@ def ddim_in_tiles(
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """`ddim_sample` that takes x_t (B, 3, H, W) of a picture of any size from noise to x0, in place.
+    """Takes x_t (B, 3, H, W) of a picture of any size from noise to x0 in [-1, 1], in place.
 
     The windows' x_{t-1} are blended; they are linear in x0' and eps, so this blends both. RNet runs before.
 
     Args:
-        stage: the window's own denoise and refine, as in `ddim_sample`.
+        stage: the window's own denoise and refine, as in `ddim_step`.
         like: a tensor of the device and dtype that they work with; x_t may lie elsewhere.
         callback: after every window as (steps done, a fraction; steps; None), and after every step with x0', at most
-            about PREVIEW pixels wide where the picture is done in tiles.
+            about PREVIEW pixels wide where the picture is done in tiles. What it raises ends the sampling.
     """
     taus, size = [*schedule.timesteps(steps), -1], tuple(x_t.shape[-2:])
     for i in range(steps):

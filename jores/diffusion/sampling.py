@@ -1,4 +1,4 @@
-"""Few-step DDIM with the refinement of x0 inside the loop (Eqs. 13, 18 and 19)."""
+"""A step of DDIM with the refinement of x0 inside (Eqs. 13, 18 and 19); `tiling.ddim_in_tiles` loops over them."""
 
 from __future__ import annotations
 
@@ -14,38 +14,6 @@ Refine = Callable[[Tensor, float], Tensor]
 Callback = Callable[[int, int, Tensor], None]
 
 
-def ddim_sample(
-    denoise: Denoise,
-    noise: Tensor,
-    schedule: NoiseSchedule,
-    steps: int,
-    *,
-    eta: float = 0.0,
-    refine: Refine | None = None,
-    generator: torch.Generator | None = None,
-    callback: Callback | None = None,
-) -> Tensor:
-    """Samples x0 (B, 3, H, W) in [-1, 1] from `noise` of the same shape.
-
-    Args:
-        denoise: (x_t, t) -> network output ("v" or "eps", as the schedule says).
-        eta: 0 is deterministic after the start noise (our default), 1 draws fresh noise at every step (PyDiff).
-        refine: (x0, alpha_bar) -> x0', RNet. As in PyDiff and Diff-Retinex the next x_t is made of the refined x0' and
-            the UNet's own eps; that the paper refines at every step, the last included, is inferred from its captions.
-        generator: a CPU generator for eta > 0, so that one seed means one picture on every device. All pictures of a
-            batch share what it draws: a clip then does not flicker, and a picture does not depend on its neighbours.
-        callback: called after every step as (steps done, steps, x0'); an exception it raises ends the sampling.
-    """
-    taus = [*schedule.timesteps(steps), -1]
-    x_t = noise
-    for i in range(steps):
-        fresh = fresh_noise(schedule, taus[i], taus[i + 1], eta, noise, generator)
-        x_t, x0 = ddim_step(denoise, x_t, schedule, taus[i], taus[i + 1], eta=eta, refine=refine, fresh=fresh)
-        if callback is not None:
-            callback(i + 1, steps, x0)
-    return x_t
-
-
 def ddim_step(
     denoise: Denoise,
     x_t: Tensor,
@@ -57,7 +25,15 @@ def ddim_step(
     refine: Refine | None = None,
     fresh: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One step from time t to t_next (-1: the clean picture). Returns the next x_t, and x0' on which it was built."""
+    """One step from time t to t_next (-1: the clean picture). Returns the next x_t, and x0' on which it was built.
+
+    Args:
+        denoise: (x_t, t) -> network output ("v" or "eps", as the schedule says).
+        eta: 0 is deterministic after the start noise (our default), 1 draws fresh noise at every step (PyDiff).
+        refine: (x0, alpha_bar) -> x0', RNet. As in PyDiff and Diff-Retinex the next x_t is made of the refined x0' and
+            the UNet's own eps; that the paper refines at every step, the last included, is inferred from its captions.
+        fresh: the noise of this step, see `fresh_noise`.
+    """
     alpha_bar, alpha_next = schedule.alpha_bar(t), schedule.alpha_bar(t_next)
     x0, eps = schedule.x0_and_eps(x_t, denoise(x_t, t), alpha_bar)
     x0 = x0.clamp(-1, 1)
@@ -71,7 +47,11 @@ def ddim_step(
 def fresh_noise(
     schedule: NoiseSchedule, t: int, t_next: int, eta: float, like: Tensor, generator: torch.Generator | None
 ) -> Tensor | None:
-    """(1, 3, H, W) standard normal noise for a step that adds some, else None."""
+    """(1, 3, H, W) standard normal noise for a step that adds some, else None.
+
+    It comes from a CPU generator, so that one seed means one picture on every device, and all pictures of a batch share
+    it: a clip then does not flicker, and a picture does not depend on its neighbours.
+    """
     if ddim_sigma(schedule.alpha_bar(t), schedule.alpha_bar(t_next), eta) == 0:
         return None
     return torch.randn((1, *like.shape[1:]), generator=generator, dtype=torch.float32).to(like)

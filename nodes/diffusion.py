@@ -113,7 +113,7 @@ class JoReSApplyRefinement(io.ComfyNode):
             for percent in (start_percent, end_percent)
         ]
         refined = model.clone()
-        refined.set_model_sampler_post_cfg_function(refinement(rnet, condition, *between))
+        refined.set_model_sampler_post_cfg_function(refinement(rnet, nets.config, condition, *between))
         refined.set_additional_models("jores_refinement", [rnet])
         return io.NodeOutput(refined)
 

@@ -10,6 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ..jores.config import JoReSConfig
 from ..jores.diffusion.sampling import Callback, Denoise, Refine
 from ..jores.diffusion.schedule import NoiseSchedule
 from ..jores.imaging.tiles import Window
@@ -17,14 +18,16 @@ from ..jores.tiling import Tiler, cut_condition, ddim_in_tiles
 from .patchers import Adjusted
 from .pictures import shown_size
 from .sampling import sampling_sigmas
-from .tiles import conditioned_on
+from .tiles import TILED_KEY, conditioned_on, tiler_of
 
 ROUNDING = 1e-6
 SAME_SIGMA = 1e-3  # stock schedulers come back a rounding beside the table's values
 POST_CFG = "sampler_post_cfg_function"
 
 
-def refinement(rnet: ModelPatcher, adjusted: Adjusted, start: float, end: float) -> Callable[[dict[str, Any]], Tensor]:
+def refinement(
+    rnet: ModelPatcher, config: JoReSConfig, adjusted: Adjusted, start: float, end: float
+) -> Callable[[dict[str, Any]], Tensor]:
     """The host's post-CFG function that puts x0 through RNet where the noise level lies between `start` and `end`.
 
     Its attribute `refine` is the same without the host's envelope, for our own sampler. Functions, not an object:
@@ -44,10 +47,16 @@ def refinement(rnet: ModelPatcher, adjusted: Adjusted, start: float, end: float)
                 f"Apply RNet Refinement: condition was made from a picture of {shown_size(condition.reflectance)}, but "
                 f"{shown_size(x0)} is sampled: use the condition that 'Condition JoReS Diffusion' got"
             )
-        maps = (condition.reflectance, condition.illumination, *condition.features)
-        maps = [comfy.utils.repeat_to_batch_size(m.to(x0.device, torch.float32), len(x0)) for m in maps]
-        refined = rnet.model(x0.float().clamp(-1, 1), level, maps[0], maps[1], tuple(maps[2:]))
-        return refined.to(x0.dtype)
+
+        def work(part: Window) -> tuple[Tensor]:
+            cut = cut_condition(condition, part)
+            maps = (cut.reflectance, cut.illumination, *cut.features)
+            maps = [comfy.utils.repeat_to_batch_size(m.to(x0.device, torch.float32), len(x0)) for m in maps]
+            x0_part = part.cut(x0).float().clamp(-1, 1)
+            return (rnet.model(x0_part, level, maps[0], maps[1], tuple(maps[2:])).to(x0.dtype),)
+
+        tiler = tiler_of(0, config, condition.size, len(x0)) if window is None else Tiler()
+        return tiler.run(condition.size, work)[0]
 
     def post_cfg(args: dict[str, Any]) -> Tensor:
         return refine(args["denoised"], args["model"].noise_level(args["sigma"]))
@@ -70,7 +79,7 @@ def few_step_sampler(
     Stock samplers take eps from the refined x0; the method takes it from the UNet's own x0. So RNet is lifted out of
     the model's options here, and called between the two. `report` is called as the library's callbacks are.
     """
-    tiler = tiler or Tiler()
+    cut_here, tiler = tiler is not None, tiler or Tiler()
 
     def sample(
         model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Any = None, disable: Any = None
@@ -79,6 +88,8 @@ def few_step_sampler(
         hooks = options.get(POST_CFG, [])
         refiners = [hook.refine for hook in hooks if hasattr(hook, "refine")]
         plain = {**options, POST_CFG: [hook for hook in hooks if not hasattr(hook, "refine")]}
+        if cut_here:
+            plain["transformer_options"] = {**options.get("transformer_options", {}), TILED_KEY: True}
         sigma_of = dict(zip(schedule.timesteps(steps), sigmas[:-1], strict=True))
         one = x.new_ones(len(x))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ from torch import Tensor
 from ..jores.checkpoint import load_bundle
 from ..jores.config import DenoiserConfig, JoReSConfig
 from ..jores.diffusion.schedule import NoiseSchedule
+from ..jores.imaging.tiles import Window
 from ..jores.nets.denoiser import DenoisingUNet
+from ..jores.tiling import FEATURE_SIDES, SEMANTIC_SIDE, Tiler
 from .budget import denoiser_bytes, refinement_bytes
 from .conds import CoarseMap, CoarseMaps
 from .latents import PixelSpace
 from .patchers import Adjusted
 from .pictures import shown_size
 from .sampling import model_sampling
-from .tiles import TILE_KEY
+from .tiles import TILE_KEY, TILED_KEY, tiler_of, window_pixels
 
 CONDITION_KEY, SEMANTIC_KEY = "jores_condition", "jores_semantic"  # in the conditioning's dictionary
 LoadedPatcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
@@ -44,7 +47,13 @@ class JoReSModelConfig(comfy.supported_models_base.BASE):
 
 
 class NativeUNet(DenoisingUNet):
-    """`DenoisingUNet` behind the host's calling convention."""
+    """`DenoisingUNet` behind the host's calling convention.
+
+    A picture too big for the memory is done in tiles, and what the net says of them is blended at every step: x0 is
+    linear in it. So any stock sampler takes a picture of any size. `tiler` (H, W, batch) chooses the tile.
+    """
+
+    tiler: Callable[[tuple[int, int], int], Tiler] = staticmethod(lambda size, batch: Tiler())
 
     def __init__(self, config: DenoiserConfig, *, dtype: torch.dtype, device: Any, operations: Any) -> None:
         super().__init__(config, operations=operations, device=device, dtype=dtype)
@@ -63,9 +72,21 @@ class NativeUNet(DenoisingUNet):
         **_unused: Any,
     ) -> Tensor:
         """x (B, 10, H, W): x_t, then low, R' and L' from c_concat; timesteps (B,): sqrt(alpha_bar) by now."""
-        x_t, low, reflectance, illumination = x.split((3, 3, 3, 1), 1)
-        features = tuple(jores_features)
-        return super().forward(x_t, timesteps, low, reflectance, illumination, features, jores_semantics)
+        size = tuple(x.shape[-2:])
+
+        def work(window: Window) -> tuple[Tensor]:
+            mm.throw_exception_if_processing_interrupted()
+            x_t, low, reflectance, illumination = window.cut(x).split((3, 3, 3, 1), 1)
+            features = tuple(window.cut(f, side) for f, side in zip(jores_features, FEATURE_SIDES, strict=True))
+            semantics = jores_semantics
+            if semantics is not None and window.size != size:
+                semantics = window.sample(semantics, size, SEMANTIC_SIDE)
+            net = super(NativeUNet, self).forward
+            return (net(x_t, timesteps, low, reflectance, illumination, features, semantics),)
+
+        if (transformer_options or {}).get(TILED_KEY):
+            return work(Window.whole(size))[0]
+        return self.tiler(size, len(x)).run(size, work)[0]
 
 
 class JoReSDiffusion(comfy.model_base.BaseModel):
@@ -77,6 +98,7 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
         )
         super().__init__(model_config, kind, device=device, unet_model=NativeUNet)
         self.jores, self.schedule = jores, NoiseSchedule(jores.schedule)
+        self.diffusion_model.tiler = lambda size, batch: tiler_of(0, jores, size, batch)
         self.model_sampling = model_sampling(jores.schedule)
         self.noise_levels = self.schedule.alphas_cumprod.sqrt().float()
 
@@ -115,10 +137,11 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
 
     def memory_required(self, input_shape: list[int], cond_shapes: Any = None) -> float:
         """Bytes of the UNet, or of RNet if that needs more: stock samplers run it in between (see fewstep.py)."""
-        pixels = math.prod(input_shape[2:])
+        batch, size = input_shape[0], tuple(input_shape[2:])
+        pixels = window_pixels(tiler_of(0, self.jores, size, batch), size)
         if tiles := (cond_shapes or {}).get(TILE_KEY):
             pixels = min(pixels, max(math.prod(shape[2:]) for shape in tiles))
-        pixels *= input_shape[0]
+        pixels *= batch
         return max(denoiser_bytes(self.jores.denoiser, pixels), refinement_bytes(self.jores.refinement, pixels))
 
     def _check(self, adjusted: Adjusted, noise: Tensor) -> None:

@@ -16,10 +16,11 @@ from ..jores.memory import MAIN_MEMORY, auto_tile
 from ..jores.tiling import Tiler
 
 TILE_KEY = "jores_tile"  # in the conditioning's dictionary: pixels a side, where a picture is sampled in tiles
+TILED_KEY = "jores_tiled"  # in the model's transformer options: what comes is a tile, or fits
 
 
-def tiler_of(tile: int, config: JoReSConfig, size: tuple[int, int]) -> Tiler:
-    """For pictures of this (H, W) that go one by one: `tile` as in the nodes' widget, 0 = what fits.
+def tiler_of(tile: int, config: JoReSConfig, size: tuple[int, int], batch: int = 1) -> Tiler:
+    """For pictures of this (H, W), `batch` of them at once: `tile` as in the nodes' widget, 0 = what fits.
 
     All of an accelerator's memory counts, because the host moves other models out of the way.
     """
@@ -27,7 +28,7 @@ def tiler_of(tile: int, config: JoReSConfig, size: tuple[int, int]) -> Tiler:
     memory = mm.get_total_memory(device)
     if mm.is_device_cpu(device):
         memory = min(mm.get_free_memory(device), MAIN_MEMORY)
-    return Tiler(tile or auto_tile(memory, config, *size))
+    return Tiler(tile or auto_tile(memory // batch, config, *size))
 
 
 def window_pixels(tiler: Tiler, size: tuple[int, int]) -> int:

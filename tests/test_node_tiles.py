@@ -97,8 +97,38 @@ def test_memory_is_asked_for_a_tile(pack, graph):
         conds = {"positive": sampler_helpers.convert_cond(frame_of(graph.positive, 0, tile))}
         return sampler_helpers.estimate_memory(graph.model, shape, conds)[1]
 
-    assert asked(0) > 10 * 2**30
-    assert asked(1024) == pytest.approx(asked(0) * 1024**2 / (6000 * 8000), rel=1e-6)
+    assert asked(512) == pytest.approx(asked(256) * 4, rel=1e-6)
+    assert asked(0) < 4 * 2**30  # what a picture that does not fit is cut into
+
+
+def test_stock_samplers_do_what_does_not_fit_in_tiles(pack, graph, monkeypatch, comfy_inprocess):
+    """The net is blended at every step, RNet too; the memory is that of a tile."""
+    seen, net = [], graph.model.model.diffusion_model
+    rnet, fold = graph.model.additional_models["jores_refinement"][0].model, net.config.fold
+    hooks = [
+        part.register_forward_pre_hook(lambda _net, args, side=side: seen.append(side * max(args[0].shape[-2:])))
+        for part, side in ((net.stem, fold), (rnet, 1))
+    ]
+
+    def sampled():
+        with torch.inference_mode():
+            return comfy_inprocess.nodes.KSampler().sample(
+                graph.model, 3, 2, 1.0, "euler", "simple", graph.positive, graph.positive, graph.latent
+            )[0]["samples"]
+
+    try:
+        whole = sampled()
+        assert len(seen) == 4 and min(seen) >= max(SIZE)
+        seen.clear()
+        for name in ("native", "fewstep"):
+            module = pack.load(f"nodes.{name}")
+            monkeypatch.setattr(module, "tiler_of", lambda *_: pack.load("jores.tiling").Tiler(TILE))
+        tiled = sampled()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert len(seen) > 4 * 4 and max(seen) <= TILE
+    assert psnr(tiled / 2, whole / 2) > 45 and not torch.equal(tiled, whole)
 
 
 def test_memory_that_runs_out_halves_the_tile_of_the_sampler(pack, graph, image):

@@ -13,7 +13,7 @@ from .conditions import RetinexCondition, RetinexMaps, SemanticPrior
 from .diffusion.sampling import Callback, Denoise, Refine, start_noise
 from .diffusion.schedule import NoiseSchedule
 from .finishing import check_finish, finish
-from .imaging.exposure import mean_luma, well_lit
+from .imaging.exposure import mean_colour, mean_luma, well_lit
 from .imaging.tiles import Window
 from .imaging.upsampling import guided_upsample, worked_size
 from .memory import cache_bytes, free_memory
@@ -138,7 +138,7 @@ def adjust(
     """
     weight, picture = _weight(nets.adjustment), maps.picture
     tiles = Tiler.choose(tile, nets.config, picture, weight.device)
-    exposure, mean = wanted_exposure(nets, picture, exposure), mean_luma(picture).to(weight.device)
+    exposure, mean = wanted_exposure(nets, picture, exposure), mean_colour(picture).to(weight.device)
 
     def work(window: Window) -> tuple[Tensor, ...]:
         part = RetinexMaps(window.cut(maps.reflectance), window.cut(maps.illumination)).to(weight.device)
@@ -160,7 +160,7 @@ def condition_on_demand(
     """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes."""
     weight = _weight(nets.adjustment)
     whole = low.clamp(0, 1)
-    exposure, mean = wanted_exposure(nets, whole, exposure), mean_luma(whole).to(weight.device)
+    exposure, mean = wanted_exposure(nets, whole, exposure), mean_colour(whole).to(weight.device)
     del whole
 
     def make(window: Window) -> RetinexCondition:

@@ -111,3 +111,10 @@ def test_the_worst_cases_are_on_the_sheet(weights, pairs, tmp_path, capsys):
         rows, height = 2, 60 + failure_cases.CAPTION + failure_cases.MARGIN
         assert image.format == "JPEG" and image.size == (8 + 4 * 128, failure_cases.CAPTION + rows * height)
         assert not math.isclose(image.getpixel((60, 80))[0], 255)  # a picture, not paper
+
+
+def test_photographs_can_be_spoilt_beyond_repair():
+    spoilt = {name: (low, high) for name, low, high in failure_cases.spoilt_photographs()}
+    assert len(spoilt) == 5
+    for low, high in spoilt.values():
+        assert low.shape == high.shape and 0 < low.mean() < 0.7 * high.mean()

@@ -10,6 +10,7 @@ import torch
 from jores import pipeline
 from jores.checkpoint import build
 from jores.config import PRESETS, AdjustmentConfig, DecompositionConfig, DenoiserConfig, JoReSConfig, RefinementConfig
+from jores.nets.adjustment import colour_cast
 from jores.nets.decomposition import FLOOR, neighbourhood_max
 
 OPTIONS = {"refine": 1, "structure": 0, "unet_structure": 0, "prior_dropout": 0, "start_share": 0.2, "retouch": 0.2}
@@ -63,6 +64,19 @@ def test_the_upper_envelope_is_smooth_and_never_below_the_picture():
     envelope = neighbourhood_max(x)
     assert (envelope - x).min() > -1e-6
     assert envelope.diff(dim=-1).abs().max() < 0.1 * x.diff(dim=-1).abs().max()
+
+
+def test_the_colour_cast_of_the_whole_picture_reaches_every_window():
+    """The tint follows from the mean colour alone, and a grey picture has none."""
+    nets, images = build(TINY), torch.rand(1, 3, 32, 32) * 0.2
+    net, maps = nets.adjustment, nets.decomposition(images)
+    torch.nn.init.normal_(net.tint.weight, std=0.2, generator=torch.Generator().manual_seed(0))
+    exposure, grey, reddish = torch.tensor([0.4]), torch.full((1, 3), 0.1), torch.tensor([[0.2, 0.1, 0.05]])
+    plain, tinted = (net(maps, exposure, mean, clamp=False).reflectance for mean in (grey, reddish))
+    ratios = (tinted / plain)[0].flatten(1)
+    expected = net.tint(colour_cast(reddish)).exp()[0]
+    torch.testing.assert_close(ratios, expected[:, None].expand_as(ratios), rtol=1e-4, atol=1e-4)
+    assert torch.equal(net.tint(colour_cast(grey)), torch.zeros(1, 3))
 
 
 def test_the_pipeline_obeys_seed_exposure_strength_and_mask():
@@ -128,5 +142,5 @@ def batch():
     low = torch.rand(2, 3, 32, 32) * 0.1
     return {
         "low": low, "high": torch.rand(2, 3, 32, 32), "exposure": torch.tensor([0.4, 0.5]),
-        "input_mean": torch.tensor([0.05, 0.05]), "semantics": torch.rand(2, 150, 4, 4) / 150,
+        "input_mean": torch.full((2, 3), 0.05), "semantics": torch.rand(2, 150, 4, 4) / 150,
     }  # fmt: skip

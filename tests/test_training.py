@@ -155,3 +155,12 @@ def test_darkening_is_dark_noisy_and_leaves_some_pictures_alone():
     for d in (d for d in drawn if d.gain < 1):
         dark = d(picture, torch.Generator().manual_seed(0))
         assert dark.mean() < 0.6 and abs(float(dark.mean() - d(picture).mean())) < 0.02
+    assert 5 <= sum(d.jpeg > 0 for d in drawn) <= 35 and not any(d.jpeg for d in alone)
+
+
+def test_a_darkened_photograph_may_come_from_a_jpeg():
+    picture, kept = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)), Darkening(0.2, 0, 0, (1, 1, 1))
+    compressed = Darkening(0.2, 0, 0, (1, 1, 1), jpeg=30)(picture, torch.Generator())
+    exact = kept(picture, torch.Generator())
+    assert 0.01 < (compressed - exact).abs().mean() < 0.2 and torch.equal(kept(picture, torch.Generator()), exact)
+    assert torch.equal(compressed * 255, (compressed * 255).round())

@@ -20,12 +20,20 @@ def luma(images: Tensor) -> Tensor:
     return (images * weights).sum(1, keepdim=True)
 
 
+def mean_colour(images: Tensor) -> Tensor:
+    """Mean of each channel of (B, 3, H, W) pictures, as (B, 3) in float32 or wider."""
+    wide = torch.promote_types(images.dtype, torch.float32)
+    return images.mean((2, 3), dtype=wide)  # half precision cannot add up a million pixels
+
+
 def mean_luma(images: Tensor) -> Tensor:
     """Mean Rec. 601 luma of each of (B, 3, H, W) pictures, as (B,) in float32 or wider."""
-    wide = torch.promote_types(images.dtype, torch.float32)
-    # Mean first: the luma is linear, and half precision cannot add up a million pixels.
-    channels = images.mean((2, 3), dtype=wide)
-    return luma(channels[:, :, None, None]).flatten()
+    return luma_of(mean_colour(images))
+
+
+def luma_of(colours: Tensor) -> Tensor:
+    """Rec. 601 luma of (B, 3) colours, as (B,)."""
+    return luma(colours[:, :, None, None]).flatten()
 
 
 def well_lit(images: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..conditions import RetinexCondition, RetinexMaps
 from ..config import AdjustmentConfig
-from ..imaging.exposure import BRIGHTNESS_STATISTICS, brightness_statistics
+from ..imaging.exposure import BRIGHTNESS_STATISTICS, brightness_statistics, luma_of
 from ..imaging.padding import crop_to, pad_to_multiple
 from .blocks import ScalarEmbedding, Stack, Upsample, zero_
 
@@ -19,6 +19,7 @@ THUMBNAIL = (48, 64)
 MAX_GAIN = 100.0
 USUAL_EXPOSURE = 0.44  # where the head starts from
 DARKEST = 1e-3  # mean luma below which a picture counts as black
+CAST = 4  # numbers that tell a colour cast
 
 
 class ExposureHead(nn.Module):
@@ -49,9 +50,11 @@ class ExposureHead(nn.Module):
 class AdjustmentNet(nn.Module):
     """RetinexMaps -> RetinexCondition. Computed once per picture: independent of the diffusion step.
 
-    R' = keep_R * R + residual and L' = keep_L * gain * L + residual, with gates in (0, 2) per pixel: where R is mostly
-    noise, closing a gate is easier than predicting the noise. A U-shape folded by space-to-depth 2. The trunk is told
-    the exposure to aim at and the gain that takes the picture there: brightness is a dial, not a guess of the trunk.
+    R' = tint * (keep_R * R + residual) and L' = keep_L * gain * L + residual, with gates in (0, 2) per pixel: where R
+    is mostly noise, closing a gate is easier than predicting the noise. A U-shape folded by space-to-depth 2. The trunk
+    is told the exposure to aim at and the gain that takes the picture there: brightness is a dial, not a guess of the
+    trunk. It is told the colour cast of the whole picture, too, and the tint follows from it alone: the darker a
+    picture, the more its sensor exaggerates a cast, and a crop or a tile cannot tell a cast from the colour of a wall.
     """
 
     multiple_of = 16
@@ -62,6 +65,8 @@ class AdjustmentNet(nn.Module):
         widths, emb = config.widths, 2 * config.widths[0]
         self.exposure_head = ExposureHead(config.exposure_width, **kw)
         self.embed = ScalarEmbedding(2, emb, **kw)
+        self.embed_cast = zero_(operations.Linear(CAST, emb, bias=False, **factory))
+        self.tint = zero_(operations.Linear(CAST, 3, bias=False, **factory))
         self.stem = operations.Conv2d(11 * 4, widths[0], 3, padding=1, **factory)
         self.encoders = nn.ModuleList(Stack(w, n, emb, **kw) for w, n in zip(widths, config.encoder, strict=True))
         pairs = list(zip(widths, widths[1:], strict=False))
@@ -77,23 +82,25 @@ class AdjustmentNet(nn.Module):
     def forward(
         self, maps: RetinexMaps, exposure: Tensor, input_mean: Tensor, *, clamp: bool = True
     ) -> RetinexCondition:
-        """`exposure` and `input_mean` (B,): mean luma wanted, and that of the WHOLE dark picture, 0..1.
+        """`exposure` (B,): mean luma wanted; `input_mean` (B, 3): mean colour of the WHOLE dark picture, 0..1.
 
         `clamp=False` leaves R' and L' unbounded, so that a loss still has a gradient outside [0, 1].
         """
         r = pad_to_multiple(maps.reflectance, self.multiple_of)            # (B, 3, H, W)
         light = pad_to_multiple(maps.illumination, self.multiple_of)       # (B, 1, H, W)
-        gain = exposure_gain(input_mean, exposure).to(r.dtype)
+        gain = exposure_gain(luma_of(input_mean), exposure).to(r.dtype)
+        cast = colour_cast(input_mean).to(r.dtype)
         lifted = (light * gain.view(-1, 1, 1, 1)).clamp(0, 1)
         picture = r * light
         bright = (picture * gain.view(-1, 1, 1, 1)).clamp(0, 1.5)
         log = (picture + 1 / 512).log() / 3 + 1
         x = F.pixel_unshuffle(torch.cat([r, light.sqrt(), lifted, bright, log], 1), 2)  # (B, 44, H/2, W/2)
         scalars = torch.stack([exposure.float() * 8, gain.float().log() * 2], 1)
-        features, out = self._trunk(x, self.embed(scalars, r.dtype))
+        features, out = self._trunk(x, self.embed(scalars, r.dtype) + self.embed_cast(cast))
         out = F.pixel_shuffle(out, 2)                                      # (B, 6, H, W)
         keep = 2 * out[:, 4:].sigmoid()                                    # 1 at the start; 0 drops what is only noise
-        reflectance = crop_to(r * keep[:, :1] + out[:, :3], maps.size)
+        tint = self.tint(cast).exp()[..., None, None]                      # (B, 3, 1, 1)
+        reflectance = crop_to((r * keep[:, :1] + out[:, :3]) * tint, maps.size)
         illumination = crop_to(lifted * keep[:, 1:] + out[:, 3:4], maps.size)
         if clamp:
             reflectance, illumination = reflectance.clamp(0, 1), illumination.clamp(0, 1)
@@ -114,6 +121,13 @@ class AdjustmentNet(nn.Module):
             h = decoder(up(h) + skip, embedding)                           # 1/8, 1/4, 1/2
             features.insert(0, h)
         return tuple(features[1:]), self.head(h)                           # F^1..F^3 at 1/4, 1/8, 1/16
+
+
+def colour_cast(mean: Tensor) -> Tensor:
+    """Red and blue against green in mean colours (B, 3): logarithms, and the same saturated; (B, 4) float32."""
+    red, green, blue = (mean.float() + DARKEST).log().unbind(1)
+    ratios = torch.stack([red - green, blue - green], 1)
+    return torch.cat([ratios, (3 * ratios).tanh()], 1)
 
 
 def exposure_gain(input_mean: Tensor, exposure: Tensor | float) -> Tensor:

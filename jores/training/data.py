@@ -7,6 +7,7 @@ are, so that the nets also learn to leave a good picture alone.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..evaluation import rows_of_table
-from ..imaging.exposure import mean_luma
+from ..imaging.exposure import mean_colour, mean_luma
 from ..nets.adjustment import THUMBNAIL
 
 
@@ -64,12 +65,14 @@ def thumbnail(pixels: np.ndarray) -> Tensor:
 
 @dataclass(frozen=True)
 class Darkening:
-    """A short exposure of a well-lit picture: linear gain, noise of a small sensor, tone curve, 8 bits."""
+    """A short exposure of a well-lit picture: linear gain, noise of a small sensor, tone curve, 8 bits, and a JPEG of
+    quality `jpeg` (0: none), since that is what most cameras keep of it."""
 
     gain: float
     read_noise: float
     shot_noise: float
     cast: tuple[float, float, float]
+    jpeg: int = 0
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Darkening:
@@ -77,7 +80,8 @@ class Darkening:
             return cls(1.0, 0.0, 0.0, (1.0, 1.0, 1.0))
         gain = float(np.exp(rng.uniform(np.log(1 / 60), np.log(1 / 2))))
         cast = tuple(float(v) for v in rng.uniform(0.85, 1.15, 3))
-        return cls(gain, float(rng.uniform(0, 0.003)), float(rng.uniform(0, 0.008)), cast)
+        jpeg = int(rng.integers(70, 98)) if rng.random() < 0.5 else 0
+        return cls(gain, float(rng.uniform(0, 0.003)), float(rng.uniform(0, 0.008)), cast, jpeg)
 
     def __call__(self, picture: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(3, H, W) in [0, 1] -> the same, dark; noiseless without a generator (thumbnails)."""
@@ -88,7 +92,17 @@ class Darkening:
             noise = torch.randn(linear.shape, generator=generator)
             linear = linear + noise * (self.read_noise**2 + self.shot_noise**2 * linear * 10).sqrt()
         dark = linear.clamp(0, 1).pow(1 / 2.2)
-        return (dark * 255).round().div(255) if generator is not None else dark
+        if generator is None:
+            return dark
+        return as_jpeg(dark, self.jpeg) if self.jpeg else (dark * 255).round().div(255)
+
+
+def as_jpeg(picture: Tensor, quality: int) -> Tensor:
+    """(3, H, W) in [0, 1] as it comes back from a JPEG file."""
+    file, pixels = io.BytesIO(), (picture * 255).round().byte().permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    with Image.open(file) as image:
+        return to_tensor(np.asarray(image))
 
 
 class Sampler:
@@ -103,8 +117,8 @@ class Sampler:
         self.photo_share = photo_share if self.photos else 0.0
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """low, high (B, 3, c, c); input_mean, exposure (B,), the mean luma of the whole dark and light picture;
-        semantics (B, 150, c/8, c/8) where the pairs carry them."""
+        """low, high (B, 3, c, c); input_mean (B, 3), the mean colour of the whole dark picture, and exposure
+        (B,), the mean luma of the light one; semantics (B, 150, c/8, c/8) where the pairs carry them."""
         samples = [self._sample(rng) for _ in range(self.batch)]
         return {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
 
@@ -124,7 +138,7 @@ class Sampler:
             low, thumb_low = (low * gain).clamp(0, 1), (thumb_low * gain).clamp(0, 1)
         sample = {
             "low": low, "high": high,
-            "input_mean": mean_luma(thumb_low[None])[0], "exposure": mean_luma(thumb_high[None])[0],
+            "input_mean": mean_colour(thumb_low[None])[0], "exposure": mean_luma(thumb_high[None])[0],
         }  # fmt: skip
         if pair.semantics is not None:
             sample["semantics"] = _cut_semantics(pair, crop)

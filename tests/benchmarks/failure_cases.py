@@ -1,8 +1,10 @@
 """Where it fails, as a picture: the worst held-out pairs by GT-mean PSNR and by exposure error on one contact sheet.
 
     python -m tests.benchmarks.failure_cases --pairs-tsv DATA/pairs.tsv --output failures.jpg [--worst 4] [--every N]
+    python -m tests.benchmarks.failure_cases --output jores/weights/failures.jpg
 
-Each row: the input lifted to the ground truth's mean brightness (it is too dark to be seen otherwise), R' x L', the
+Without a table of pairs: free photographs from scikit-image's data, spoilt in ways that ask too much of the nets. Each
+row: the input lifted to the ground truth's mean brightness (it is too dark to be seen otherwise), R' x L', the
 result, the ground truth. GT-mean PSNR finds noise, smear and wrong colours, the exposure error wrong brightness.
 """
 
@@ -10,9 +12,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import skimage.data
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
@@ -23,6 +28,7 @@ from jores.evaluation import Pair, assess, pairs_of_table
 from jores.imaging.files import read_image
 from jores.metrics import gt_mean
 from jores.nets.segmentation import load_segmenter
+from jores.training.data import Darkening, as_jpeg, to_tensor
 
 TITLES = ("input, brightened", "R' x L'", "result", "ground truth")
 MARGIN, CAPTION = 8, 22
@@ -34,14 +40,45 @@ class Case(NamedTuple):
     pictures: tuple[Image.Image, ...]  # as `TITLES`
 
 
-def judged(nets: JoReSNets, segmenter: nn.Module, pair: Pair, steps: int, width: int) -> Case:
+class Spoilt(NamedTuple):
+    """A (1, 3, H, W) dark picture and its truth."""
+
+    name: str
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def of_pair(cls, pair: Pair) -> Spoilt:
+        return cls(pair.name, *(read_image(path).pixels[None, :3] for path in (pair.low, pair.high)))
+
+
+def spoilt_photographs() -> Iterator[Spoilt]:
+    coffee, cat, astronaut = (
+        to_tensor(np.asarray(picture))
+        for picture in (skimage.data.coffee(), skimage.data.cat(), skimage.data.astronaut())
+    )
+    none, clean = (1.0, 1.0, 1.0), torch.Generator().manual_seed(0)
+    dark = Darkening(1 / 400, 0.0008, 0.003, none)(coffee, clean)
+    yield Spoilt("a 400th of the light: few of the 256 levels are left", dark[None], coffee[None])
+    noisy = Darkening(1 / 60, 0.006, 0.02, none)(astronaut, clean)
+    yield Spoilt("noise far beyond what was trained", noisy[None], astronaut[None])
+    dark = Darkening(1 / 30, 0.0008, 0.003, none)(coffee, clean)
+    yield Spoilt("saved as a JPEG of quality 20", as_jpeg(dark, 20)[None], coffee[None])
+    lit, dark = (Darkening(gain, 0.0008, 0.003, none)(cat, clean) for gain in (1 / 2, 1 / 100))
+    half = torch.linspace(-8, 8, cat.shape[-1]).sigmoid()
+    yield Spoilt("one half in the light, the other dark", torch.lerp(lit, dark, half)[None], cat[None])
+    cast = Darkening(1 / 40, 0.0008, 0.003, (2.2, 1.0, 0.4))(coffee, clean)
+    yield Spoilt("the light of a candle", cast[None], coffee[None])
+
+
+def judged(nets: JoReSNets, segmenter: nn.Module, pair: Spoilt, steps: int, width: int) -> Case:
     """One pair enhanced and scored at full size, its pictures shrunk to `width` pixels."""
-    low, high = (read_image(path).pixels[None, :3] for path in (pair.low, pair.high))
+    name, low, high = pair
     condition = pipeline.adjust(nets, pipeline.decompose(nets, low))
     prior = pipeline.segment(segmenter, low)
     result = pipeline.finish(pipeline.sample(nets, condition, prior, low=low, steps=steps), low)
     shown = (gt_mean(low, high), condition.picture, result, high)
-    return Case(pair.name, assess(result, high), tuple(_thumbnail(picture, width) for picture in shown))
+    return Case(name, assess(result, high), tuple(_thumbnail(picture, width) for picture in shown))
 
 
 def worst(cases: list[Case], count: int) -> list[tuple[str, Case]]:
@@ -76,14 +113,17 @@ def caption(figures: dict[str, Any]) -> str:
 
 
 def _thumbnail(picture: Tensor, width: int) -> Image.Image:
-    levels = (picture[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    image = Image.fromarray(levels)
+    image = _image(picture[0])
     return image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+
+
+def _image(picture: Tensor) -> Image.Image:
+    return Image.fromarray((picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs-tsv", type=Path, required=True)
+    parser.add_argument("--pairs-tsv", type=Path)
     parser.add_argument("--split", default="val")
     parser.add_argument("--output", type=Path, required=True, metavar="JPEG")
     parser.add_argument("--worst", type=int, default=4, metavar="K", help="pairs of each kind (default: 4)")
@@ -94,10 +134,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--segmenter", type=Path, default=SHIPPED_SEGMENTER)
     args = parser.parse_args(argv)
     nets, segmenter = load_bundle(args.weights), load_segmenter(args.segmenter)
-    pairs = pairs_of_table(args.pairs_tsv, args.split)[:: args.every]
+    pairs = spoilt_photographs()
+    if args.pairs_tsv:
+        pairs = map(Spoilt.of_pair, pairs_of_table(args.pairs_tsv, args.split)[:: args.every])
     with torch.inference_mode():
         cases = [judged(nets, segmenter, pair, args.steps, args.width) for pair in pairs]
-    rows = worst(cases, args.worst)
+    rows = worst(cases, args.worst) if args.pairs_tsv else [("made to fail", case) for case in cases]
     contact_sheet(rows).save(args.output, "JPEG", quality=88)
     for reason, case in rows:
         sys.stdout.write(f"{reason}: {case.name}: {caption(case.figures)}\n")

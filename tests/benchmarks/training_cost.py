@@ -63,15 +63,15 @@ def _storage(tensor: Tensor) -> int:
 
 
 def _forwards(nets: JoReSNets, crop: int) -> dict[str, Callable[[], object]]:
-    images, level = torch.empty(1, 3, crop, crop, device="meta"), torch.empty(1, device="meta")
+    images, level, colour = (torch.empty(shape, device="meta") for shape in ((1, 3, crop, crop), 1, (1, 3)))
     semantics = torch.empty(1, SEMANTIC_CLASSES, crop // 8, crop // 8, device="meta")
     with torch.no_grad():
         maps = nets.decomposition(images)
-        condition = nets.adjustment(maps, level, level)
+        condition = nets.adjustment(maps, level, colour)
     light = condition.reflectance, condition.illumination, condition.features
     return {
         "decomposition": lambda: nets.decomposition(images),
-        "adjustment": lambda: nets.adjustment(maps, level, level),
+        "adjustment": lambda: nets.adjustment(maps, level, colour),
         "denoiser": lambda: nets.denoiser(images, level, images, *light, semantics),
         "refinement": lambda: nets.refinement(images, level, *light),
     }

@@ -8,7 +8,7 @@ neighbours cannot drift apart.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -141,9 +141,14 @@ def cut_condition(condition: RetinexCondition, window: Window) -> RetinexConditi
     return RetinexCondition(
         window.cut(condition.reflectance),
         window.cut(condition.illumination),
-        tuple(window.cut(f, side) for f, side in zip(condition.features, FEATURE_SIDES, strict=True)),
+        cut_features(condition.features, window),
         condition.exposure,
     )
+
+
+def cut_features(features: Sequence[Tensor], window: Window) -> tuple[Tensor, ...]:
+    """ANet's F^1..F^3 of the whole picture under the window."""
+    return tuple(window.cut(f, side) for f, side in zip(features, FEATURE_SIDES, strict=True))
 
 
 def cut_prior(prior: SemanticPrior, window: Window) -> SemanticPrior:

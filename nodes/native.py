@@ -21,7 +21,7 @@ from ..jores.config import DenoiserConfig, JoReSConfig
 from ..jores.diffusion.schedule import NoiseSchedule
 from ..jores.imaging.tiles import Window
 from ..jores.nets.denoiser import DenoisingUNet
-from ..jores.tiling import FEATURE_SIDES, SEMANTIC_SIDE, Tiler
+from ..jores.tiling import SEMANTIC_SIDE, Tiler, cut_features
 from .budget import denoiser_bytes, refinement_bytes
 from .conds import CoarseMap, CoarseMaps
 from .latents import PixelSpace
@@ -77,8 +77,7 @@ class NativeUNet(DenoisingUNet):
         def work(window: Window) -> tuple[Tensor]:
             mm.throw_exception_if_processing_interrupted()
             x_t, low, reflectance, illumination = window.cut(x).split((3, 3, 3, 1), 1)
-            features = tuple(window.cut(f, side) for f, side in zip(jores_features, FEATURE_SIDES, strict=True))
-            semantics = jores_semantics
+            features, semantics = cut_features(jores_features, window), jores_semantics
             if semantics is not None and window.size != size:
                 semantics = window.sample(semantics, size, SEMANTIC_SIDE)
             net = super(NativeUNet, self).forward

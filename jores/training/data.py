@@ -57,6 +57,11 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float().div_(255)
 
 
+def to_pixels(picture: Tensor) -> np.ndarray:
+    """Inverse of `to_tensor`; what lies outside [0, 1] is clipped."""
+    return (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+
+
 def thumbnail(pixels: np.ndarray) -> Tensor:
     """Area-averaged thumbnail (3, 48, 64) float32, the exposure head's view of the whole picture."""
     image = Image.fromarray(pixels).resize(THUMBNAIL[::-1], Image.Resampling.BOX)
@@ -99,8 +104,8 @@ class Darkening:
 
 def as_jpeg(picture: Tensor, quality: int) -> Tensor:
     """(3, H, W) in [0, 1] as it comes back from a JPEG file."""
-    file, pixels = io.BytesIO(), (picture * 255).round().byte().permute(1, 2, 0).numpy()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    file = io.BytesIO()
+    Image.fromarray(to_pixels(picture)).save(file, "JPEG", quality=quality)
     with Image.open(file) as image:
         return to_tensor(np.asarray(image))
 

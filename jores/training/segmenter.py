@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..imaging.exposure import brighten
 from ..nets.segmentation import Segmenter, prepare
-from .data import Darkening, Pair, load_pairs, load_photos, to_tensor
+from .data import Darkening, Pair, load_pairs, load_photos, to_pixels, to_tensor
 from .teacher import Agreement, Teacher
 
 PALETTE_SEED = 7
@@ -174,7 +174,7 @@ def darkened(photos: list[Pair]) -> list[Pair]:
     for i, photo in enumerate(photos):
         rng, noise = np.random.default_rng(i), torch.Generator().manual_seed(i)
         dark = Darkening.draw(rng)(to_tensor(photo.high), noise)
-        photo.low = (dark * 255).round().byte().permute(1, 2, 0).numpy()
+        photo.low = to_pixels(dark)
     return photos
 
 

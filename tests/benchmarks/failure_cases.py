@@ -28,7 +28,7 @@ from jores.evaluation import Pair, assess, pairs_of_table
 from jores.imaging.files import read_image
 from jores.metrics import gt_mean
 from jores.nets.segmentation import load_segmenter
-from jores.training.data import Darkening, as_jpeg, to_tensor
+from jores.training.data import Darkening, as_jpeg, to_pixels, to_tensor
 
 TITLES = ("input, brightened", "R' x L'", "result", "ground truth")
 MARGIN, CAPTION = 8, 22
@@ -113,12 +113,8 @@ def caption(figures: dict[str, Any]) -> str:
 
 
 def _thumbnail(picture: Tensor, width: int) -> Image.Image:
-    image = _image(picture[0])
+    image = Image.fromarray(to_pixels(picture[0]))
     return image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
-
-
-def _image(picture: Tensor) -> Image.Image:
-    return Image.fromarray((picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photos", type=Path, help="folder of well-lit photographs that are darkened on the fly")
     parser.add_argument("--teacher", type=Path, help="segmenter stage: folder with ade20k_teacher.py and its weights")
     parser.add_argument("--config", type=Path, default=RECIPES / "compact.yaml", help="recipe (default: compact.yaml)")
-    parser.add_argument("--init", type=Path, help="bundle to start from: earlier stages, or weights to train on")
+    parser.add_argument("--init", type=Path, help="bundle (segmenter: folder) of earlier stages, or to go on from")
     parser.add_argument("--out", type=Path, required=True, help="run folder; an existing run there is resumed")
     parser.add_argument("--split", default="train", help="split of pairs.tsv to train on; 'all' for every pair")
     parser.add_argument("--steps", type=int, help="overrides the recipe")

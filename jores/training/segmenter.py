@@ -54,7 +54,8 @@ class DistillationObjective(nn.Module):
 
 class DistillSegmenter:
     """The recipe's `student` holds fields of SegformerConfig; `data` height and width of the student's pictures, batch,
-    photo_share, teacher_side (the long side that the teacher sees) and val_photos (how many photographs to score)."""
+    photo_share, teacher_side (the long side that the teacher sees) and val_photos (how many photographs of the "val"
+    folder to score; the student learns from the rest). `--init` names a folder of an earlier student to go on from."""
 
     name, best_score = "segmenter", "agreement"
 
@@ -63,12 +64,15 @@ class DistillSegmenter:
             raise ValueError("--stage segmenter needs --teacher: the folder with ade20k_teacher.py")
         self.data = recipe["data"]
         self.teacher = Teacher(args.teacher, args.data, args.out, self.data["teacher_side"])
-        self.objective = DistillationObjective(build_student(self.teacher.labels(), recipe["student"]))
-        self.pairs = self._scenes("pairs", load_pairs(args.data, args.split))
-        self.photos = self._scenes("photos", load_photos(args.photos)) if args.photos else []
+        student = load_student(args.init) if args.init else build_student(self.teacher.labels(), recipe["student"])
+        self.objective = DistillationObjective(student)
+        self.pairs, self.photos = self._scenes("pairs", load_pairs(args.data, args.split)), []
         val = {"lol": load_pairs(args.data, "val")}
         if args.photos:
-            val["photos"] = darkened(load_photos(_validation_folder(args.photos))[: self.data["val_photos"]])
+            others, kept = load_photos(_validation_folder(args.photos)), self.data["val_photos"]
+            val["photos"] = darkened(others[:kept])
+            self.photos = self._scenes("photos", load_photos(args.photos))
+            self.photos += self._scenes("more-photos", others[kept:])
         self.val = {key: self._scenes(f"val-{key}", pairs) for key, pairs in val.items()}
         self.reference: dict[str, float] = {}
         for key, scenes in self.val.items():
@@ -147,6 +151,16 @@ class DistillSegmenter:
             os.replace(folder, old)
         os.replace(new, folder)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def load_student(folder: Path) -> nn.Module:
+    """An exported student in float32. Raises ValueError that names the folder."""
+    from transformers import SegformerForSemanticSegmentation
+
+    try:
+        return SegformerForSemanticSegmentation.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"--init {folder}: not the folder of a SegFormer: {error}") from error
 
 
 def build_student(labels: list[str], options: dict[str, Any]) -> nn.Module:

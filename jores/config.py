@@ -24,7 +24,7 @@ class AdjustmentConfig:
     widths: tuple[int, ...] = (48, 96, 160, 256)
     encoder: tuple[int, ...] = (2, 2, 2, 3)
     decoder: tuple[int, ...] = (3, 2, 2)
-    exposure_width: int = 192
+    exposure_width: int = 1024
 
 
 @dataclass(frozen=True)

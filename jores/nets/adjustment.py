@@ -36,7 +36,7 @@ class ExposureHead(nn.Module):
         self.register_buffer("centre", torch.zeros(BRIGHTNESS_STATISTICS, **factory))
         self.register_buffer("spread", torch.ones(BRIGHTNESS_STATISTICS, **factory))
         self.hidden = operations.Linear(BRIGHTNESS_STATISTICS, width, **factory)
-        self.dropout = nn.Dropout(0.3)
+        self.dropout = nn.Dropout(0.5)
         self.out = zero_(operations.Linear(width, 2, **factory))
 
     def forward(self, thumbnail: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from .data import to_pixels
+
 log = logging.getLogger(__name__)
 
 
@@ -235,9 +237,8 @@ def contact_sheet(pictures: list[Tensor], path: Path) -> None:
     """Rows of equally high (3, H, W) pictures, one under the other, as a PNG."""
     from PIL import Image
 
-    sheet = torch.cat(pictures, 1).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
     temporary = path.with_suffix(".tmp.png")
-    Image.fromarray(sheet).save(temporary)
+    Image.fromarray(to_pixels(torch.cat(pictures, 1).cpu())).save(temporary)
     os.replace(temporary, path)
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..imaging.exposure import brighten
-from ..nets.segmentation import Segmenter, prepare
+from ..nets.segmentation import Segmenter, load_segmenter, prepare
 from .data import Darkening, Pair, load_pairs, load_photos, to_pixels, to_tensor
 from .teacher import Agreement, Teacher
 
@@ -64,7 +64,8 @@ class DistillSegmenter:
             raise ValueError("--stage segmenter needs --teacher: the folder with ade20k_teacher.py")
         self.data = recipe["data"]
         self.teacher = Teacher(args.teacher, args.data, args.out, self.data["teacher_side"])
-        student = load_student(args.init) if args.init else build_student(self.teacher.labels(), recipe["student"])
+        labels = self.teacher.labels()
+        student = load_student(args.init, len(labels)) if args.init else build_student(labels, recipe["student"])
         self.objective = DistillationObjective(student)
         self.pairs, self.photos = self._scenes("pairs", load_pairs(args.data, args.split)), []
         val = {"lol": load_pairs(args.data, "val")}
@@ -153,14 +154,12 @@ class DistillSegmenter:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_student(folder: Path) -> nn.Module:
-    """An exported student in float32. Raises ValueError that names the folder."""
-    from transformers import SegformerForSemanticSegmentation
-
-    try:
-        return SegformerForSemanticSegmentation.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"--init {folder}: not the folder of a SegFormer: {error}") from error
+def load_student(folder: Path, classes: int) -> nn.Module:
+    """An exported student to train on. Raises ValueError that names the folder."""
+    net = load_segmenter(folder).model.requires_grad_(True)
+    if net.config.num_labels != classes:
+        raise ValueError(f"--init {folder}: {net.config.num_labels} classes, the teacher has {classes}")
+    return net
 
 
 def build_student(labels: list[str], options: dict[str, Any]) -> nn.Module:

@@ -21,7 +21,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from skimage.data import astronaut
@@ -32,7 +31,7 @@ from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
 from jores.imaging.exposure import luma, mean_luma
 from jores.metrics import gt_mean, psnr
 from jores.nets.segmentation import load_segmenter
-from jores.training.data import Darkening, to_tensor
+from jores.training.data import Darkening, to_pixels, to_tensor
 from jores.video import enhance_frames
 
 SENSOR = Darkening(gain=1 / 50, read_noise=0.0008, shot_noise=0.003, cast=(0.95, 1.0, 1.06))  # workflows/README.md
@@ -106,8 +105,7 @@ def run(clips: dict[str, Clip], **options: object) -> dict[tuple[str, str], Tens
 def strip(rows: list[Tensor], frames: list[int]) -> Image.Image:
     """One row of frames for each clip."""
     lines = [torch.cat([row[i] for i in frames], 2) for row in rows]
-    pixels = torch.cat(lines, 1).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
-    return Image.fromarray(np.ascontiguousarray(pixels))
+    return Image.fromarray(to_pixels(torch.cat(lines, 1)))
 
 
 def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.stdout.write) -> None:

@@ -15,7 +15,7 @@ import skimage.data
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
-from jores.training.data import Darkening, to_tensor
+from jores.training.data import Darkening, to_pixels, to_tensor
 
 from .refresh_workflows import WORKFLOWS, write
 
@@ -26,7 +26,7 @@ CLIP_FRAMES, CLIP_SIZE, CLIP_RATE = 16, (240, 160), 8
 def darkened(picture: np.ndarray, gain: float, seed: int) -> np.ndarray:
     """(H, W, 3) uint8 -> the same as a short exposure shows it."""
     dark = Darkening(gain, **SENSOR)(to_tensor(picture), torch.Generator().manual_seed(seed))
-    return (dark * 255).round().byte().permute(1, 2, 0).numpy()
+    return to_pixels(dark)
 
 
 def painted(picture: np.ndarray) -> Image.Image:

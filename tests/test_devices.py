@@ -1,0 +1,86 @@
+"""The nets on a device of their own, the pictures in main memory: nothing may meet that PyTorch keeps apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from jores import pipeline
+from jores.video import enhance_frames
+from tests.other_device import DEVICE, Elsewhere, move, other_device
+from tests.test_nets import TINY, shaken
+
+
+@pytest.fixture(scope="module")
+def here():
+    return shaken(TINY)
+
+
+@pytest.fixture(scope="module")
+def there():
+    nets = shaken(TINY)
+    for part in nets.parts().values():
+        move(part)
+    return nets
+
+
+def dark(*shape):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 0.1
+
+
+def test_the_other_device_refuses_what_an_accelerator_refuses():
+    with other_device():
+        x, y = torch.ones(3, device=DEVICE), torch.ones(3)
+        with pytest.raises(RuntimeError, match="same device"):
+            x + y
+        assert isinstance(x + y.to(DEVICE), Elsewhere) and torch.equal((x + y.to(DEVICE)).cpu(), y + y)
+        assert isinstance(x * torch.tensor(2.0), Elsewhere)  # a scalar may come from anywhere
+        assert isinstance(x[torch.tensor([0, 2])], Elsewhere)  # and so may an index
+        x[1:] = 5
+        assert x.cpu().tolist() == [1, 5, 5]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"eta": 1.0, "exposure": 0.3, "strength": 0.7, "shadows": 0.5, "colour_fidelity": 0.5},
+        {"exposure": torch.tensor([0.3, 0.5]), "mask": torch.ones(2, 1, 70, 100) / 2, "feather": 3},
+        {"tile": 64},
+        {"tile": 64, "eta": 1.0, "callback": lambda done, steps, x0: None},
+        {"working_size": 64},
+    ],
+    ids=["plain", "dials", "tensors", "tiles", "tiles with a preview", "reduced"],
+)
+def test_pictures_in_main_memory_are_enhanced_elsewhere(here, there, options):
+    low = dark(2, 4, 70, 100)
+    with other_device():
+        made = pipeline.enhance(low, there, steps=2, **options)
+        assert made.device.type == "cpu"
+    assert (made - pipeline.enhance(low, here, steps=2, **options)).abs().max() < 1e-4
+
+
+def test_pictures_that_are_there_stay_there(here, there):
+    low = dark(1, 3, 40, 40)
+    with torch.inference_mode(), other_device():
+        made = pipeline.enhance(low.to(DEVICE), there, steps=1)
+        assert isinstance(made, Elsewhere)
+    assert (made.twin - pipeline.enhance(low, here, steps=1)).abs().max() < 1e-4
+
+
+def test_the_segmenter_gives_its_map_where_the_nets_are(segmenter, here, there):
+    low = dark(1, 3, 60, 90)
+    want = pipeline.enhance(low, here, segmenter, steps=1)
+    move(segmenter)  # it comes last: the fixture is this file's
+    with other_device():
+        made = pipeline.enhance(low, there, segmenter, steps=1)
+    assert (made - want).abs().max() < 1e-4
+
+
+def test_a_clip_is_worked_on_there_and_waits_here(here, there):
+    frames = list(dark(4, 1, 3, 40, 56))
+    want = torch.cat(list(enhance_frames(frames, here, steps=1)))
+    with other_device():
+        made = list(enhance_frames(frames, there, steps=1, device=DEVICE))
+        made = torch.cat([frame.cpu() for frame in made])
+    assert (made - want).abs().max() < 1e-4

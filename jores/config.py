@@ -25,6 +25,7 @@ class AdjustmentConfig:
     encoder: tuple[int, ...] = (2, 2, 2, 3)
     decoder: tuple[int, ...] = (3, 2, 2)
     exposure_width: int = 1024
+    grid_width: int = 64
 
 
 @dataclass(frozen=True)

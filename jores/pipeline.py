@@ -19,7 +19,7 @@ from .imaging.upsampling import guided_upsample, worked_size
 from .memory import cache_bytes, free_memory
 from .nets.adjustment import THUMBNAIL
 from .nets.segmentation import Segmenter
-from .tiling import FEATURE_SIDES, ConditionOnDemand, Tiler, cut_condition, cut_prior, ddim_in_tiles
+from .tiling import FEATURE_SIDES, GAIN_SIDE, ConditionOnDemand, Tiler, cut_condition, cut_prior, ddim_in_tiles
 
 DEFAULT_STEPS = 4
 __all__ = ["adjust", "checked", "decompose", "enhance", "finish", "sample", "segment", "wanted_exposure"]
@@ -138,11 +138,12 @@ def adjust(
     """
     weight, picture = _weight(nets.adjustment), maps.picture
     tiles = Tiler.choose(tile, nets.config, picture, weight.device)
-    exposure, mean = wanted_exposure(nets, picture, exposure), mean_colour(picture).to(weight.device)
+    exposure, mean, gains = _of_the_whole(nets, picture, exposure)
 
     def work(window: Window) -> tuple[Tensor, ...]:
         part = RetinexMaps(window.cut(maps.reflectance), window.cut(maps.illumination)).to(weight.device)
-        made = nets.adjustment(part, exposure, mean).to(maps.reflectance.device)
+        local = window.sample(gains, maps.size, GAIN_SIDE)
+        made = nets.adjustment(part, exposure, mean, local).to(maps.reflectance.device)
         return made.reflectance, made.illumination, *made.features
 
     reflectance, light, *features = tiles.run(maps.size, work, (1, 1, *FEATURE_SIDES))
@@ -159,15 +160,23 @@ def condition_on_demand(
 ) -> ConditionOnDemand:
     """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes."""
     weight = _weight(nets.adjustment)
-    whole = low.clamp(0, 1)
-    exposure, mean = wanted_exposure(nets, whole, exposure), mean_colour(whole).to(weight.device)
-    del whole
+    exposure, mean, gains = _of_the_whole(nets, low.clamp(0, 1), exposure)
 
     def make(window: Window) -> RetinexCondition:
         maps = nets.decomposition(window.cut(low).clamp(0, 1).to(weight))
-        return nets.adjustment(maps, exposure, mean)
+        return nets.adjustment(maps, exposure, mean, window.sample(gains, tuple(low.shape[-2:]), GAIN_SIDE))
 
     return ConditionOnDemand(make, low.device, cache)
+
+
+def _of_the_whole(
+    nets: JoReSNets, images: Tensor, exposure: float | Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What no window of a picture can tell, on ANet's device: exposure (B,), mean colour (B, 3) and gains."""
+    weight = _weight(nets.adjustment)
+    exposure = wanted_exposure(nets, images, exposure)
+    thumbnail = torch.nn.functional.interpolate(images, size=THUMBNAIL, mode="area").to(weight)
+    return exposure, mean_colour(images).to(weight.device), nets.adjustment.propose_gains(thumbnail, exposure)
 
 
 @torch.inference_mode()

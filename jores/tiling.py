@@ -24,6 +24,7 @@ from .imaging.tiles import ALIGNMENT, MIN_TILE, Window, rows_of_windows
 from .memory import auto_tile, free_memory, is_out_of_memory
 
 FEATURE_SIDES = (4, 8, 16)  # pixels in a cell of ANet's F^1, F^2, F^3
+GAIN_SIDE = 8  # finer than ANet's gains for any picture worth looking at
 SEMANTIC_SIDE = 8  # finer than any class map, and the finest level of the compact UNet that looks at it
 PREVIEW = 1024  # px: a big picture's x0 is shown reduced
 

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from .checkpoint import JoReSNets
-from .imaging.exposure import mean_luma
+from .imaging.exposure import DARKEST, exposure_gain, mean_luma
 from .imaging.temporal import SteadyLight, TemporalFilter, follow, is_cut
-from .nets.adjustment import DARKEST, exposure_gain
 from .nets.segmentation import Segmenter
 from .pipeline import checked, enhance, finish, wanted_exposure
 

@@ -24,7 +24,7 @@ FEATURES = (8, 8, 8)
 TINY = JoReSConfig(
     name="tiny",
     decomposition=DecompositionConfig(width=8, blocks=1),
-    adjustment=AdjustmentConfig((8, *FEATURES), encoder=(1, 1, 1, 1), decoder=(1, 1, 1), exposure_width=4),
+    adjustment=AdjustmentConfig((8, *FEATURES), (1, 1, 1, 1), (1, 1, 1), exposure_width=4, grid_width=8),
     denoiser=DenoiserConfig(widths=(8, 8, 8), blocks=(1, 1, 1), heads=1, embedding=16, feature_widths=FEATURES),
     refinement=RefinementConfig(widths=(8, 8), embedding=16, feature_widths=FEATURES),
 )

@@ -18,7 +18,7 @@ F_WIDTHS = (16, 16, 24)
 TINY = JoReSConfig(
     "tiny",
     DecompositionConfig(8, 1),
-    AdjustmentConfig((8, *F_WIDTHS), (1, 1, 1, 1), (1, 1, 1), 4),
+    AdjustmentConfig((8, *F_WIDTHS), (1, 1, 1, 1), (1, 1, 1), 4, 8),
     DenoiserConfig(4, (16, 16, 16), (1, 1, 1), 2, 32, 8, feature_widths=F_WIDTHS),
     RefinementConfig(4, (16, 16), 1, 16, feature_widths=F_WIDTHS),
 )
@@ -128,6 +128,31 @@ def test_the_paper_preset_builds_samples_and_takes_a_training_step_at_a_tiny_siz
     assert all(p.grad is not None for n, p in nets.denoiser.named_parameters() if "semantic" not in n)
 
 
+def test_gains_change_colour_in_the_reflectance_and_light_in_the_illumination():
+    net, maps = shaken(TINY).adjustment, shaken(TINY).decomposition(torch.rand(1, 3, 24, 40) * 0.1)
+    exposure, mean = torch.tensor([0.4]), torch.full((1, 3), 0.05)
+
+    def adjusted(*factors):
+        gains = None if not factors else torch.tensor(factors).log().view(1, 3, 1, 1).expand(1, 3, 4, 6)
+        return net(maps, exposure, mean, gains, clamp=False)
+
+    without, same, brighter, warmer = adjusted(), adjusted(1.0, 1, 1), adjusted(2.0, 2, 2), adjusted(2.0, 1, 0.5)
+    assert torch.equal(without.picture, same.picture)
+    assert torch.allclose(brighter.illumination, 2 * without.illumination, atol=1e-6)
+    assert torch.allclose(brighter.reflectance, without.reflectance, atol=1e-6)
+    assert torch.allclose(warmer.illumination, without.illumination, atol=1e-6)
+    ratio = torch.tensor([2, 1, 0.5]).view(1, 3, 1, 1)
+    assert torch.allclose(warmer.reflectance, without.reflectance * ratio, atol=1e-5)
+
+
+def test_the_gains_look_at_the_whole_picture_and_at_the_exposure():
+    net, images = shaken(TINY).adjustment, torch.rand(2, 3, 60, 90) * 0.1
+    gains = net.propose_gains(images, torch.tensor([0.4, 0.4]))
+    assert gains.shape == (2, 3, 24, 32) and gains.dtype == torch.float32
+    half_as_bright = net.propose_gains(images, torch.tensor([0.2, 0.4]))
+    assert not torch.equal(gains[0], half_as_bright[0]) and torch.allclose(gains[1], half_as_bright[1], atol=1e-6)
+
+
 def test_rnet_gets_no_gradient_into_the_unet():
     from jores.training.diffuse import DiffusionObjective
 
@@ -143,4 +168,5 @@ def batch():
     return {
         "low": low, "high": torch.rand(2, 3, 32, 32), "exposure": torch.tensor([0.4, 0.5]),
         "input_mean": torch.full((2, 3), 0.05), "semantics": torch.rand(2, 150, 4, 4) / 150,
+        "thumbnail": torch.rand(2, 3, 48, 64) * 0.1, "place": torch.eye(2, 3).expand(2, 2, 3) / 2,
     }  # fmt: skip

@@ -24,7 +24,7 @@ FEATURES = (8, 16, 16)
 SMALL_PAPER = dataclasses.replace(
     PAPER,
     decomposition=DecompositionConfig(8, 1),
-    adjustment=AdjustmentConfig((8, *FEATURES), (1, 1, 1, 1), (1, 1, 1), 4),
+    adjustment=AdjustmentConfig((8, *FEATURES), (1, 1, 1, 1), (1, 1, 1), 4, 8),
     denoiser=dataclasses.replace(
         PAPER.denoiser, widths=(8, 8, 8, 16, 16), blocks=(1,) * 5, embedding=16, semantic_width=8,
         feature_widths=FEATURES,

@@ -14,9 +14,10 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from torch.nn import functional as F
 
 from jores.checkpoint import held_parts, load_bundle, read_header
-from jores.training.data import Darkening, Sampler, load_pairs
+from jores.training.data import Darkening, Pair, Sampler, load_pairs
 from tests.test_nets import TINY
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +50,7 @@ def recipe(tmp_path_factory):
     for stage in ("decompose", "adjust", "diffuse"):
         recipe[stage]["loop"] = {"steps": 6, "warmup": 2, "learning_rate": 1e-3, "ema": 0.9}
         recipe[stage]["data"] = {"crop": 32, "batch": 2}
+    recipe["adjust"]["loop"]["optimizer"] = "muon"
     recipe["expose"]["loop"]["steps"] = 6
     recipe["expose"]["data"].update(views=2, batch=8)
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
@@ -145,6 +147,18 @@ def test_batches_depend_on_nothing_but_their_generator(data):
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert not torch.equal(first["low"], other["low"])
     assert first["high"].shape == (3, 3, 32, 32)
+
+
+def test_place_tells_where_the_crop_lies_in_the_thumbnail():
+    rows, columns = np.mgrid[0:200, 0:300] / 300
+    picture = np.stack([rows, columns, rows * columns], -1) * 255
+    pair = Pair("slopes", picture.astype(np.uint8), picture.astype(np.uint8))
+    sampler = Sampler([pair], crop=96, batch=1)
+    for seed in range(12):  # all flips, and views of all sizes
+        batch = sampler(np.random.default_rng(seed))
+        where = F.affine_grid(batch["place"], [1, 3, 12, 12], align_corners=False)
+        seen = F.grid_sample(batch["thumbnail"], where, padding_mode="border", align_corners=False)
+        assert (seen - F.avg_pool2d(batch["low"], 8)).abs().max() < 0.03, seed
 
 
 def test_darkening_is_dark_noisy_and_leaves_some_pictures_alone():

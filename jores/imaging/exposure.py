@@ -9,6 +9,12 @@ from torch.nn import functional as F
 MAX_GAIN = 60.0
 """Beyond this an 8-bit picture holds nothing but quantisation steps: one level becomes a quarter of the range."""
 
+DARKEST = 1e-3
+"""Mean luma below which a picture counts as black."""
+
+MAX_EXPOSURE_GAIN = 100.0
+"""Of what the nets are asked to do."""
+
 DIM, WELL_LIT = 0.33, 0.38
 """Mean luma up to which a picture may be dark, and from which it counts as well lit. The low-light pictures of LOL
 reach 0.32; everyday photographs have 0.44 in the median."""
@@ -62,6 +68,11 @@ def brighten(images: Tensor, target: float = 0.4) -> Tensor:
     """
     gain = (target / mean_luma(images)).clamp(1.0, MAX_GAIN)  # black: inf, hence MAX_GAIN
     return (images * gain.to(images.dtype).view(-1, 1, 1, 1)).clamp(0.0, 1.0)
+
+
+def exposure_gain(input_mean: Tensor, exposure: Tensor | float) -> Tensor:
+    """Linear gain that takes a mean luma to the wanted one, up to MAX_EXPOSURE_GAIN; float32, shaped alike."""
+    return (exposure / input_mean.float().clamp_min(DARKEST)).clamp(0, MAX_EXPOSURE_GAIN)
 
 
 BRIGHTNESS_STATISTICS = 23

@@ -9,16 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..conditions import RetinexCondition, RetinexMaps
+from ..conditions import RetinexCondition, RetinexMaps, resize_map
 from ..config import AdjustmentConfig
-from ..imaging.exposure import BRIGHTNESS_STATISTICS, brightness_statistics, luma_of
+from ..imaging.exposure import BRIGHTNESS_STATISTICS, DARKEST, brightness_statistics, exposure_gain, luma_of
 from ..imaging.padding import crop_to, pad_to_multiple
 from .blocks import ScalarEmbedding, Stack, Upsample, zero_
+from .gain_grid import GainGrid
 
 THUMBNAIL = (48, 64)
-MAX_GAIN = 100.0
 USUAL_EXPOSURE = 0.44  # where the head starts from
-DARKEST = 1e-3  # mean luma below which a picture counts as black
 CAST = 4  # numbers that tell a colour cast
 
 
@@ -55,6 +54,7 @@ class AdjustmentNet(nn.Module):
     is told the exposure to aim at and the gain that takes the picture there: brightness is a dial, not a guess of the
     trunk. It is told the colour cast of the whole picture, too, and the tint follows from it alone: the darker a
     picture, the more its sensor exaggerates a cast, and a crop or a tile cannot tell a cast from the colour of a wall.
+    What else of colour (R') and light (L') only the whole picture tells comes as a grid of gains.
     """
 
     multiple_of = 16
@@ -64,6 +64,7 @@ class AdjustmentNet(nn.Module):
         kw = {"operations": operations, **factory}
         widths, emb = config.widths, 2 * config.widths[0]
         self.exposure_head = ExposureHead(config.exposure_width, **kw)
+        self.gain_grid = GainGrid(config.grid_width, **kw)
         self.embed = ScalarEmbedding(2, emb, **kw)
         self.embed_cast = zero_(operations.Linear(CAST, emb, bias=False, **factory))
         self.tint = zero_(operations.Linear(CAST, 3, bias=False, **factory))
@@ -79,10 +80,21 @@ class AdjustmentNet(nn.Module):
         """Mean luma (B,) that the result should have, from whole pictures (B, 3, H, W)."""
         return self.exposure_head(F.interpolate(images, size=THUMBNAIL, mode="area"))
 
+    def propose_gains(self, images: Tensor, exposure: Tensor) -> Tensor:
+        """Log gains (B, 3, 24, 32), to be spread over whole pictures (B, 3, H, W) that `exposure` (B,) is wanted of."""
+        return self.gain_grid(F.interpolate(images, size=THUMBNAIL, mode="area"), exposure)
+
     def forward(
-        self, maps: RetinexMaps, exposure: Tensor, input_mean: Tensor, *, clamp: bool = True
+        self,
+        maps: RetinexMaps,
+        exposure: Tensor,
+        input_mean: Tensor,
+        gains: Tensor | None = None,
+        *,
+        clamp: bool = True,
     ) -> RetinexCondition:
-        """`exposure` (B,): mean luma wanted; `input_mean` (B, 3): mean colour of the WHOLE dark picture, 0..1.
+        """`exposure` (B,): mean luma wanted; `input_mean` (B, 3): mean colour of the WHOLE dark picture, 0..1; `gains`
+        (B, 3, h, w): what `propose_gains` says of the place of `maps`, or None for no correction.
 
         `clamp=False` leaves R' and L' unbounded, so that a loss still has a gradient outside [0, 1].
         """
@@ -100,11 +112,21 @@ class AdjustmentNet(nn.Module):
         out = F.pixel_shuffle(out, 2)                                      # (B, 6, H, W)
         keep = 2 * out[:, 4:].sigmoid()                                    # 1 at the start; 0 drops what is only noise
         tint = self.tint(cast).exp()[..., None, None]                      # (B, 3, 1, 1)
-        reflectance = crop_to((r * keep[:, :1] + out[:, :3]) * tint, maps.size)
-        illumination = crop_to(lifted * keep[:, 1:] + out[:, 3:4], maps.size)
+        colour, brightness = self._spread(gains, r)
+        reflectance = crop_to((r * keep[:, :1] + out[:, :3]) * tint * colour, maps.size)
+        illumination = crop_to((lifted * keep[:, 1:] + out[:, 3:4]) * brightness, maps.size)
         if clamp:
             reflectance, illumination = reflectance.clamp(0, 1), illumination.clamp(0, 1)
         return RetinexCondition(reflectance, illumination, features, exposure)
+
+    @staticmethod
+    def _spread(gains: Tensor | None, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """Log gains as factors for R' (B, 3, H, W), which keep its brightness, and for L' (B, 1, H, W)."""
+        if gains is None:
+            return 1.0, 1.0
+        logs = resize_map(gains.float(), like.shape[-2:])
+        light = logs.mean(1, keepdim=True)
+        return (logs - light).exp().to(like), light.exp().to(like)
 
     def _trunk(self, x: Tensor, embedding: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         h = self.stem(x)                                                   # (B, w0, H/2, W/2)
@@ -128,8 +150,3 @@ def colour_cast(mean: Tensor) -> Tensor:
     red, green, blue = (mean.float() + DARKEST).log().unbind(1)
     ratios = torch.stack([red - green, blue - green], 1)
     return torch.cat([ratios, (3 * ratios).tanh()], 1)
-
-
-def exposure_gain(input_mean: Tensor, exposure: Tensor | float) -> Tensor:
-    """Linear gain that takes a mean luma to the wanted one, at most MAX_GAIN; float32, of the shape of `input_mean`."""
-    return (exposure / input_mean.float().clamp_min(DARKEST)).clamp(0, MAX_GAIN)

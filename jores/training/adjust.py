@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..checkpoint import JoReSNets, save_bundle
 from ..conditions import RetinexCondition
 from ..imaging.exposure import mean_luma
+from ..nets.adjustment import AdjustmentNet
 from ..pipeline import adjust, decompose
 from .data import Pair, Sampler, to_tensor
 from .losses import picture_loss
@@ -36,11 +37,18 @@ class AdjustmentObjective(nn.Module):
         low, high, o = batch["low"], batch["high"], self.options
         with torch.no_grad():
             dark, light = self.frozen[0](low), self.frozen[0](high)
-        out = self.net(dark, batch["exposure"], batch["input_mean"], clamp=False)
+        out = self.net(dark, batch["exposure"], batch["input_mean"], gains_of(self.net, batch), clamp=False)
         r, illumination = out.reflectance.float(), out.illumination.float()
         product = picture_loss(r * illumination, high, o["structure"], o["edges"])
         maps = F.l1_loss(r, light.reflectance) + F.l1_loss(illumination, light.illumination)
         return out, {"loss": o["product"] * product + o["maps"] * maps, "product": product, "maps": maps}
+
+
+def gains_of(net: AdjustmentNet, batch: dict[str, Tensor]) -> Tensor:
+    """ANet's gains under the crops, (B, 3, c/8, c/8)."""
+    gains, side = net.propose_gains(batch["thumbnail"], batch["exposure"]), batch["low"].shape[-1] // 8
+    where = F.affine_grid(batch["place"], [*gains.shape[:2], side, side], align_corners=False)
+    return F.grid_sample(gains, where, padding_mode="border", align_corners=False)
 
 
 def retouch(batch: dict[str, Tensor], share: float) -> dict[str, Tensor]:

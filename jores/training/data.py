@@ -122,8 +122,9 @@ class Sampler:
         self.photo_share = photo_share if self.photos else 0.0
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """low, high (B, 3, c, c); input_mean (B, 3), the mean colour of the whole dark picture, and exposure
-        (B,), the mean luma of the light one; semantics (B, 150, c/8, c/8) where the pairs carry them."""
+        """low, high (B, 3, c, c); thumbnail (B, 3, 48, 64) of the whole dark picture and input_mean (B, 3), its mean
+        colour; exposure (B,), the mean luma of the light one; place (B, 2, 3), where the crop lies in the thumbnail, as
+        `affine_grid` wants it; semantics (B, 150, c/8, c/8) where the pairs carry them."""
         samples = [self._sample(rng) for _ in range(self.batch)]
         return {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
 
@@ -131,18 +132,19 @@ class Sampler:
         photo = rng.random() < self.photo_share
         source = self.photos if photo else self.pairs
         pair = source[rng.integers(len(source))]
-        crop, view = self._cut(pair, rng), random_view(pair.high.shape, rng)
+        crop = self._cut(pair, rng)
+        view = crop.within(random_view(pair.high.shape, rng))
         high, thumb_high = to_tensor(_flip(pair.high[crop.slices], crop)), thumbnail(pair.high[view])
         if photo:
             darken = Darkening.draw(rng)
             low = darken(high, torch.Generator().manual_seed(int(rng.integers(2**31))))
-            thumb_low = darken(thumb_high)
+            thumb_low = darken(thumbnail(_flip(pair.high[view], crop)))
         else:
-            low, thumb_low = to_tensor(_flip(pair.low[crop.slices], crop)), thumbnail(pair.low[view])
+            low, thumb_low = to_tensor(_flip(pair.low[crop.slices], crop)), thumbnail(_flip(pair.low[view], crop))
             gain = exposure_jitter(rng)
             low, thumb_low = (low * gain).clamp(0, 1), (thumb_low * gain).clamp(0, 1)
         sample = {
-            "low": low, "high": high,
+            "low": low, "high": high, "thumbnail": thumb_low, "place": crop.place(view),
             "input_mean": mean_colour(thumb_low[None])[0], "exposure": mean_luma(thumb_high[None])[0],
         }  # fmt: skip
         if pair.semantics is not None:
@@ -169,6 +171,23 @@ class Crop:
     @property
     def slices(self) -> tuple[slice, slice]:
         return slice(self.top, self.top + self.size), slice(self.left, self.left + self.size)
+
+    def within(self, view: tuple[slice, slice]) -> tuple[slice, slice]:
+        """The view, enlarged until it holds the crop."""
+        return tuple(
+            slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(self.slices, view, strict=True)
+        )
+
+    def place(self, view: tuple[slice, slice]) -> Tensor:
+        """(2, 3): scale and centre of the crop in the view after both were flipped; the view is -1..1 wide and high."""
+        halves, centres = [], []
+        for cut, seen, mirrored in zip(self.slices, view, (self.upside_down, self.mirror), strict=True):
+            length = seen.stop - seen.start
+            centre = (cut.start + cut.stop - 2 * seen.start) / length - 1
+            halves.append((cut.stop - cut.start) / length)
+            centres.append(-centre if mirrored else centre)
+        (y, x) = (1, 0) if self.transpose else (0, 1)
+        return torch.tensor([[halves[x], 0, centres[x]], [0, halves[y], centres[y]]])
 
 
 def _flip(pixels: np.ndarray, crop: Crop) -> np.ndarray:

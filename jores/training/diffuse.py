@@ -16,7 +16,7 @@ from ..config import JoReSConfig
 from ..diffusion.schedule import NoiseSchedule
 from ..nets.segmentation import Segmenter, load_segmenter
 from ..pipeline import adjust, decompose, sample
-from .adjust import AdjustmentObjective, retouch
+from .adjust import AdjustmentObjective, gains_of, retouch
 from .data import Pair, Sampler, to_tensor
 from .losses import picture_loss
 from .records import Scores, append_record
@@ -69,7 +69,8 @@ class DiffusionObjective(nn.Module):
         """ANet's condition, without gradient, and in joint training its own loss."""
         if self.adjusting is None:
             with torch.no_grad():
-                return self.anet(self.frozen[0](batch["low"]), batch["exposure"], batch["input_mean"]), {}
+                maps, gains = self.frozen[0](batch["low"]), gains_of(self.anet, batch)
+                return self.anet(maps, batch["exposure"], batch["input_mean"], gains), {}
         out, terms = self.adjusting.adjusted(batch)
         condition = RetinexCondition(
             out.reflectance.detach().clamp(0, 1),

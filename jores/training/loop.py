@@ -30,14 +30,18 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from .data import to_pixels
+from .muon import Muon
 
 log = logging.getLogger(__name__)
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """`minutes` stops a run early (0: never) and fits the cosine to that; `validate_minutes` spaces the validations."""
+    """`minutes` stops a run early (0: never) and fits the cosine to that; `validate_minutes` spaces the validations.
+    `optimizer` is a key of OPTIMIZERS."""
 
+    optimizer: str = "adamw"
     steps: int = 10000
     warmup: int = 200
     learning_rate: float = 4e-4
@@ -48,6 +52,10 @@ class LoopConfig:
     seed: int = 0
     minutes: float = 0.0
     validate_minutes: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer {self.optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
 
 
 class Stage(Protocol):
@@ -81,7 +89,9 @@ class _Run:
         out.mkdir(parents=True, exist_ok=True)
         objective = stage.objective.to(memory_format=torch.channels_last)
         parameters = [p for p in objective.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+        optimizer = OPTIMIZERS[config.optimizer](
+            parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
         self.progress = _Progress()
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         self.ema = AveragedModel(objective, multi_avg_fn=_warming_ema(config.ema))

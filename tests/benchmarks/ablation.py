@@ -35,8 +35,9 @@ from jores.nets.segmentation import load_segmenter
 
 ORDER = ("psnr_raw", "psnr_gt_mean", "ssim_raw", "ssim_gt_mean", "niqe", "exposure_error")
 PARTS = (
-    "R' x L' alone", "without RNet", "RNet once, after the loop", "without FRCM", "without IRCM", "FRCM blind to F",
-    "IRCM blind to R', L'", "without semantic attention", "without Retinex attention", "exposure told", "eta 1",
+    "R' x L' alone", "R' x L' without gains", "without RNet", "RNet once, after the loop", "without FRCM",
+    "without IRCM", "FRCM blind to F", "IRCM blind to R', L'", "without semantic attention",
+    "without Retinex attention", "exposure told", "eta 1",
 )  # fmt: skip
 
 
@@ -91,12 +92,17 @@ def variants(
         x0 = pipeline.sample(nets, c, prior if semantics else None, low=low, steps=count, **kw)
         return pipeline.finish(x0, low)
 
+    def retinex_without_gains() -> Tensor:
+        with silenced(nets.adjustment.gain_grid):
+            return pipeline.adjust(nets, maps).picture
+
     def inside(context) -> Tensor:
         with context:
             return run.__wrapped__()
 
     makers = (
         lambda: condition.picture,
+        retinex_without_gains,
         lambda: run(refine=False),
         lambda: _refined_after(nets, condition, run(refine=False)),
         lambda: inside(silenced(rnet.frcm)),

@@ -1,0 +1,52 @@
+"""What only the whole picture tells of colour and light, as a coarse grid of gains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..imaging.exposure import exposure_gain, mean_luma
+from .blocks import Stack, Upsample, zero_
+
+LEVELS = 4
+FOLD = 2  # the grid has half the thumbnail's resolution
+RANGE = 0.3  # of the logarithms at an output of 1
+LIMIT = 0.7  # twice or half: a picture unlike any that was trained on is not led far astray
+
+
+class GainGrid(nn.Module):
+    """Thumbnail of the whole dark picture (B, 3, 48, 64) and the wanted exposure (B,) -> log gains (B, 3, 24, 32).
+
+    HDRNet's low-resolution stream (Gharbi et al., SIGGRAPH 2017) with one gain per channel and no guide: what is left
+    of the error of R' x L' is mostly broad colour and light, which a crop or a tile shows too little of, and which a
+    thumbnail shows at a hundredth of the cost. Not in the paper. The grid starts at zero: no correction.
+    """
+
+    def __init__(self, width: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        kw = {"operations": operations, **factory}
+        self.stem = operations.Conv2d(9 * FOLD**2, width, 3, padding=1, **factory)
+        self.encoders = nn.ModuleList(Stack(width, 2, **kw) for _ in range(LEVELS))
+        self.downs = nn.ModuleList(operations.Conv2d(width, width, 2, stride=2, **factory) for _ in range(LEVELS - 1))
+        self.ups = nn.ModuleList(Upsample(width, width, **kw) for _ in range(LEVELS - 1))
+        self.decoders = nn.ModuleList(Stack(width, 1, **kw) for _ in range(LEVELS - 1))
+        self.dropout = nn.Dropout2d(0.1)  # two hundred scenes are soon known by heart
+        self.head = zero_(operations.Conv2d(width, 3, 3, padding=1, **factory))
+
+    def forward(self, thumbnail: Tensor, exposure: Tensor) -> Tensor:
+        gain = exposure_gain(mean_luma(thumbnail), exposure).to(thumbnail).view(-1, 1, 1, 1)
+        bright = (thumbnail * gain).clamp(0, 1.5)
+        dark_log, bright_log = (thumbnail + 1 / 512).log() / 2 + 1.5, (bright + 0.02).log() / 2 + 0.5
+        h = self.stem(F.pixel_unshuffle(torch.cat([dark_log, bright, bright_log], 1), FOLD))  # (B, W, 24, 32)
+        skips = []
+        for encoder, down in zip(self.encoders, self.downs, strict=False):
+            h = encoder(h)
+            skips.append(h)
+            h = down(h)
+        h = self.dropout(self.encoders[-1](h))  # (B, W, 3, 4)
+        for decoder, up, skip in zip(self.decoders, self.ups, reversed(skips), strict=True):
+            h = decoder(up(h) + self.dropout(skip))
+        return (self.head(h).float() * RANGE).clamp(-LIMIT, LIMIT)  # (B, 3, 24, 32)

@@ -1,0 +1,80 @@
+"""Muon: steps of hidden convolutions are orthogonalised, everything else is AdamW's.
+
+Method: Jordan et al. 2024 (kellerjordan.github.io/posts/muon); the step's size follows Liu et al. 2025 (Moonlight,
+arXiv 2502.16982), so that one learning rate serves both. torch.optim.Muon takes plain matrices only, hence this one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's quintic: singular values end near 1, fast rather than exactly
+ITERATIONS = 5
+MOMENTUM = 0.95
+ROOT_MEAN_SQUARE = 0.2  # of a step at rate 1, as AdamW's usually is
+
+
+class Muon(torch.optim.AdamW):
+    """Like AdamW, but the weights of square-ish convolutions (`is_hidden`) move by orthogonalised momentum."""
+
+    def __init__(self, parameters: list[nn.Parameter], *, lr: float, weight_decay: float) -> None:
+        hidden = [p for p in parameters if is_hidden(p)]
+        others = [p for p in parameters if not is_hidden(p)]
+        groups = [{"params": hidden, "orthogonal": True}, {"params": others, "orthogonal": False}]
+        super().__init__([g for g in groups if g["params"]], lr=lr, weight_decay=weight_decay)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """AdamW steps over what has no gradient left, so the hidden weights are moved first and then hidden from it."""
+        for group in self.param_groups:
+            if group["orthogonal"]:
+                self._step_hidden([p for p in group["params"] if p.grad is not None], group)
+        return super().step(closure)
+
+    def _step_hidden(self, parameters: list[nn.Parameter], group: dict[str, float]) -> None:
+        alike = defaultdict(list)
+        for p in parameters:
+            alike[p.shape].append(p)
+        for shape, equals in alike.items():
+            steps = orthogonalised(torch.stack([self._momentum(p).flatten(1) for p in equals]))
+            size = group["lr"] * ROOT_MEAN_SQUARE * max(steps.shape[1:]) ** 0.5
+            for p, step in zip(equals, steps, strict=True):
+                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(step.view(shape), alpha=-size)
+                p.grad = None
+
+    def _momentum(self, p: nn.Parameter) -> Tensor:
+        """Nesterov's: where the running mean will be after this gradient once more."""
+        state = self.state[p]
+        if not state:
+            state["momentum"] = torch.zeros_like(p)
+            state["step"] = torch.zeros(())  # AdamW looks for it when a state is loaded
+        state["momentum"].lerp_(p.grad, 1 - MOMENTUM)
+        return p.grad.lerp(state["momentum"], MOMENTUM)
+
+
+def is_hidden(p: nn.Parameter) -> bool:
+    """Convolutions between feature maps; not those from or to a picture, whose rows or columns are few."""
+    return p.ndim == 4 and min(p.shape[:2]) >= 48
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """(N, rows, columns) -> the same with all singular values near 1, by a Newton-Schulz iteration in float32.
+
+    Every iterate is a polynomial in G = X X^T times X, so the iteration runs on the small side alone: a fraction of the
+    work where a matrix is nine times as long as high, as those of 3x3 convolutions are.
+    """
+    x = matrices.float()
+    if x.shape[1] > x.shape[2]:
+        return orthogonalised(matrices.mT).mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+    a, b, c = COEFFICIENTS
+    gram, eye = x @ x.mT, torch.eye(x.shape[1], device=x.device)      # (N, rows, rows)
+    product = eye.expand_as(gram)
+    for _ in range(ITERATIONS):
+        factor = a * eye + b * gram + c * (gram @ gram)
+        product, gram = factor @ product, factor @ gram @ factor
+    return (product @ x).to(matrices.dtype)

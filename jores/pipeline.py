@@ -173,10 +173,9 @@ def _of_the_whole(
     nets: JoReSNets, images: Tensor, exposure: float | Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What no window of a picture can tell, on ANet's device: exposure (B,), mean colour (B, 3) and gains."""
-    weight = _weight(nets.adjustment)
     exposure = wanted_exposure(nets, images, exposure)
-    thumbnail = torch.nn.functional.interpolate(images, size=THUMBNAIL, mode="area").to(weight)
-    return exposure, mean_colour(images).to(weight.device), nets.adjustment.propose_gains(thumbnail, exposure)
+    gains = nets.adjustment.propose_gains(_thumbnail(nets, images), exposure)
+    return exposure, mean_colour(images).to(exposure.device), gains
 
 
 @torch.inference_mode()
@@ -188,8 +187,7 @@ def wanted_exposure(nets: JoReSNets, images: Tensor, exposure: float | Tensor | 
     """
     weight = _weight(nets.adjustment)
     if exposure is None:
-        thumbnail = torch.nn.functional.interpolate(images, size=THUMBNAIL, mode="area")
-        proposal = nets.adjustment.propose_exposure(thumbnail.to(weight))
+        proposal = nets.adjustment.propose_exposure(_thumbnail(nets, images))
         lit, own = (f(images).to(proposal) for f in (well_lit, mean_luma))
         return torch.where(lit > 0, torch.lerp(proposal, own, lit), proposal)
     if not isinstance(exposure, Tensor):
@@ -256,6 +254,11 @@ def sample(
     return ddim_in_tiles(
         tiles, noise, schedule, steps, stage, like=weight, eta=eta, generator=fresh, callback=callback
     )  # fmt: skip
+
+
+def _thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
+    """What ANet sees of whole pictures: reduced where they lie, so that no big one has to go to its device."""
+    return torch.nn.functional.interpolate(images, size=THUMBNAIL, mode="area").to(_weight(nets.adjustment))
 
 
 def _weight(net: torch.nn.Module) -> Tensor:

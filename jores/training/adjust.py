@@ -15,6 +15,7 @@ from ..conditions import RetinexCondition
 from ..imaging.exposure import mean_luma
 from ..nets.adjustment import AdjustmentNet
 from ..pipeline import adjust, decompose
+from ..tiling import GAIN_SIDE
 from .data import Pair, Sampler, to_tensor
 from .losses import picture_loss
 from .records import Scores, append_record
@@ -46,7 +47,7 @@ class AdjustmentObjective(nn.Module):
 
 def gains_of(net: AdjustmentNet, batch: dict[str, Tensor]) -> Tensor:
     """ANet's gains under the crops, (B, 3, c/8, c/8)."""
-    gains, side = net.propose_gains(batch["thumbnail"], batch["exposure"]), batch["low"].shape[-1] // 8
+    gains, side = net.propose_gains(batch["thumbnail"], batch["exposure"]), batch["low"].shape[-1] // GAIN_SIDE
     where = F.affine_grid(batch["place"], [*gains.shape[:2], side, side], align_corners=False)
     return F.grid_sample(gains, where, padding_mode="border", align_corners=False)
 

@@ -134,11 +134,11 @@ class Sampler:
         pair = source[rng.integers(len(source))]
         crop = self._cut(pair, rng)
         view = crop.within(random_view(pair.high.shape, rng))
-        high, thumb_high = to_tensor(_flip(pair.high[crop.slices], crop)), thumbnail(pair.high[view])
+        high, thumb_high = to_tensor(_flip(pair.high[crop.slices], crop)), thumbnail(_flip(pair.high[view], crop))
         if photo:
             darken = Darkening.draw(rng)
             low = darken(high, torch.Generator().manual_seed(int(rng.integers(2**31))))
-            thumb_low = darken(thumbnail(_flip(pair.high[view], crop)))
+            thumb_low = darken(thumb_high)
         else:
             low, thumb_low = to_tensor(_flip(pair.low[crop.slices], crop)), thumbnail(_flip(pair.low[view], crop))
             gain = exposure_jitter(rng)

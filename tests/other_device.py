@@ -68,12 +68,18 @@ class _MadeOfNumbers(TorchFunctionMode):
         if func is Tensor.new_tensor:
             like, *args = args
             func, kwargs = torch.tensor, {"dtype": like.dtype, "device": like.device, **kwargs}
-        if func is Tensor.__getitem__ and isinstance(args[1], tuple):
-            args = (args[0], tuple(torch.tensor(i) if isinstance(i, list) else i for i in args[1]))
+        if func is Tensor.__getitem__:
+            args = (args[0], _indices(args[1]))
         device = kwargs.get("device")
         if func is torch.tensor and device is not None and torch.device(device) == DEVICE:
             return torch.tensor(*args, **{**kwargs, "device": "cpu"}).to(DEVICE)
         return func(*args, **kwargs)
+
+
+def _indices(given: Any) -> Any:
+    if isinstance(given, tuple):
+        return tuple(_indices(i) for i in given)
+    return torch.tensor(given) if isinstance(given, list) else given
 
 
 def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:

@@ -37,7 +37,7 @@ def test_the_other_device_refuses_what_an_accelerator_refuses():
         assert isinstance(x * torch.tensor(2.0), Elsewhere)  # a scalar may come from anywhere
         assert isinstance(x[torch.tensor([0, 2])], Elsewhere)  # and so may an index
         x[1:] = 5
-        assert x.cpu().tolist() == [1, 5, 5]
+        assert x.cpu().tolist() == [1, 5, 5] and x[[2, 0]].cpu().tolist() == [5, 1]
 
 
 @pytest.mark.parametrize(

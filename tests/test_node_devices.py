@@ -37,3 +37,21 @@ def test_the_blocks_and_the_stock_sampler(pack, model):  # noqa: F811
     assert blocks.device.type == "cpu" and (to_bchw(blocks) - library).abs().max() < 1e-4
     assert ksample(pack, refined, positive, negative, latent).device.type == "cpu"
     assert torch.isfinite(condition.condition.picture).all()
+
+
+@pytest.mark.parametrize("model", ["compact"], indirect=True)  # noqa: F811
+def test_in_tiles_and_as_one_block(pack, model):  # noqa: F811
+    image = picture(size=(80, 100))
+    low, segmenter, options = to_bchw(image), model.segmenter.model, {"steps": 1, "seed": 7, "tile": 64}
+    library, prior = model.library, pack.pipeline.segment(segmenter, low)
+    condition = pack.pipeline.adjust(library, pack.pipeline.decompose(library, low))
+    expected = pack.pipeline.finish(pack.pipeline.sample(library, condition, prior, low=low, **options), low)
+    refined, _condition, positive, _negative, latent = conditioned(pack, model, image)
+    sampled = run(pack, "JoReSSample", model=refined, positive=positive, latent=latent, eta=0.0, **options)[0]
+    blocks = run(pack, "JoReSFinish", latent=sampled, image=image, strength=1.0)[0]
+    assert (to_bchw(blocks) - expected).abs().mean() < 1e-3
+    expected = pack.pipeline.enhance(low, library, segmenter, **options)
+    inputs = {"model_name": "compact.safetensors", "exposure": 0.0, "strength": 1.0, "semantic": True}
+    one = run(pack, "JoReSEnhance", image=image, mask=torch.ones(1, 80, 100), **inputs, **options)[0]
+    assert one.device.type == "cpu"
+    torch.testing.assert_close(to_bchw(one), expected, atol=1e-4, rtol=0)

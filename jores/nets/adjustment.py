@@ -13,7 +13,7 @@ from ..conditions import RetinexCondition, RetinexMaps, resize_map
 from ..config import AdjustmentConfig
 from ..imaging.exposure import BRIGHTNESS_STATISTICS, DARKEST, brightness_statistics, exposure_gain, luma_of
 from ..imaging.padding import crop_to, pad_to_multiple
-from .blocks import ScalarEmbedding, Stack, Upsample, zero_
+from .blocks import ScalarEmbedding, Stack, Upsample, u_shape, zero_
 from .gain_grid import GainGrid
 
 THUMBNAIL = (48, 64)
@@ -129,20 +129,8 @@ class AdjustmentNet(nn.Module):
         return (logs - light).exp().to(like), light.exp().to(like)
 
     def _trunk(self, x: Tensor, embedding: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        h = self.stem(x)                                                   # (B, w0, H/2, W/2)
-        skips = []
-        for encoder, down in zip(self.encoders, self.downs, strict=False):
-            h = encoder(h, embedding)
-            skips.append(h)
-            h = down(h)
-        h = self.encoders[-1](h, embedding)                                # (B, w3, H/16, W/16)
-        features = [h]
-        for decoder, up, skip in zip(
-            reversed(self.decoders), reversed(self.ups), reversed(skips), strict=True
-        ):
-            h = decoder(up(h) + skip, embedding)                           # 1/8, 1/4, 1/2
-            features.insert(0, h)
-        return tuple(features[1:]), self.head(h)                           # F^1..F^3 at 1/4, 1/8, 1/16
+        finest, *features = u_shape(self, self.stem(x), embedding)         # 1/2; F^1..F^3 at 1/4, 1/8, 1/16
+        return tuple(features), self.head(finest)
 
 
 def colour_cast(mean: Tensor) -> Tensor:

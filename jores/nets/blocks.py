@@ -72,6 +72,21 @@ class Upsample(nn.Module):
         return F.interpolate(self.conv(x), scale_factor=2, mode="nearest")
 
 
+def u_shape(net: nn.Module, h: Tensor, *condition: Any) -> list[Tensor]:
+    """Down through `net.encoders` and `net.downs`, up again through `net.ups` and `net.decoders`, with skips added.
+
+    Every stage is given `condition`, too. Returns the maps of the way up, finest first.
+    """
+    skips = []
+    for encoder, down in zip(net.encoders, net.downs, strict=False):
+        skips.append(encoder(h, *condition))
+        h = down(skips[-1])
+    maps = [net.encoders[-1](h, *condition)]
+    for decoder, up, skip in zip(reversed(net.decoders), reversed(net.ups), reversed(skips), strict=True):
+        maps.append(decoder(up(maps[-1]) + skip, *condition))
+    return maps[::-1]
+
+
 class ScalarEmbedding(nn.Module):
     """Sinusoidal embedding of K scalars per picture, then a two-layer perceptron: (B, K) -> (B, width)."""
 

@@ -12,7 +12,7 @@ from ..conditions import resize_map
 from ..config import FEATURE_LEVELS, SEMANTIC_CLASSES, DenoiserConfig
 from ..imaging.padding import crop_to, pad_to_multiple
 from .attention import RetinexAttention, SemanticAttention
-from .blocks import ScalarEmbedding, Stack, Upsample, zero_
+from .blocks import ScalarEmbedding, Stack, Upsample, u_shape, zero_
 
 INPUT_CHANNELS = 3 + 3 + 3 + 1 + 3  # x_t, low-light picture, R', L', R' * L'
 
@@ -84,7 +84,7 @@ class DenoisingUNet(nn.Module):
         guides = self._guides(pad_to_multiple(torch.cat([reflectance, illumination], 1), self.multiple_of), features)
         if semantics is not None:
             semantics = self.semantic_embed(semantics.to(x.dtype))                       # (B, 32, h, w)
-        h = self._unet(self._fold(inputs), embedding, guides, semantics)
+        h = u_shape(self, self.stem(self._fold(inputs)), embedding, guides, semantics)[0]
         out = crop_to(self._unfold(self.head(h)), size)
         return self._precondition(out, x, picture, noise_level) if self.config.picture_std else out
 
@@ -95,17 +95,6 @@ class DenoisingUNet(nn.Module):
         d = (a * tau).square() + s.square()
         keep, skip, scale = a * s * (1 - tau**2) / d, s / d, self.config.residual_scale / d.sqrt()
         return keep.to(x) * x - skip.to(x) * picture.to(x) - scale.to(out) * out
-
-    def _unet(self, h: Tensor, embedding: Tensor, guides: list[Tensor], semantics: Tensor | None) -> Tensor:
-        h, skips = self.stem(h), []
-        for encoder, down in zip(self.encoders, self.downs, strict=False):
-            h = encoder(h, embedding, guides, semantics)
-            skips.append(h)
-            h = down(h)
-        h = self.encoders[-1](h, embedding, guides, semantics)
-        for decoder, up, skip in zip(reversed(self.decoders), reversed(self.ups), reversed(skips), strict=True):
-            h = decoder(up(h) + skip, embedding, guides, semantics)
-        return h
 
     def _guides(self, maps: Tensor, features: tuple[Tensor, ...]) -> list[Tensor]:
         """g^k: R' and L' reduced to the level's size, beside the F^k nearest to it."""

@@ -71,7 +71,10 @@ def test_the_blocks_in_tiles_give_what_the_library_gives(pack, graph, image, mon
     whole = run(pack, "JoReSSample", eta=eta, **inputs)[0]
     assert seen == [SIZE] * 4
     tiled, whole = (run(pack, "JoReSFinish", latent=x, image=image, strength=1.0)[0] for x in (tiled, whole))
-    expected = pack.pipeline.enhance(low, library, graph.segmenter, steps=2, seed=3, eta=eta, tile=TILE)
+    condition = pack.pipeline.adjust(library, pack.pipeline.decompose(library, low))  # as the graph's: of the whole
+    prior = pack.pipeline.segment(graph.segmenter, low)
+    x0 = pack.pipeline.sample(library, condition, prior, low=low, steps=2, seed=3, eta=eta, tile=TILE)
+    expected = pack.pipeline.finish(x0, low)
     assert psnr(tiled.movedim(-1, 1), expected) > 60
     assert psnr(tiled, whole) > 45
     assert not torch.equal(tiled, whole)

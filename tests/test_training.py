@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -29,14 +30,14 @@ def data(tmp_path_factory):
     root, rng = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0)
     (root / "low").mkdir()
     (root / "high").mkdir()
-    rows = ["id\tscene\tsplit\tlow\thigh\tshift_dx\tshift_dy\tmean_low\tmean_high"]
+    rows = ["id\tsplit\tlow\thigh"]
     for i in range(8):
         small = Image.fromarray(rng.integers(40, 250, (5, 7, 3), dtype=np.uint8))
         high = np.asarray(small.resize((72, 56), Image.Resampling.BICUBIC))
         low = (high * 0.1 + rng.normal(0, 2, high.shape)).clip(0, 255).astype(np.uint8)
         Image.fromarray(high).save(root / f"high/{i}.png")
         Image.fromarray(low).save(root / f"low/{i}.png")
-        rows.append(f"{i}\t{i}\t{'val' if i > 5 else 'train'}\tlow/{i}.png\thigh/{i}.png\t0\t0\t12\t120")
+        rows.append(f"{i}\t{'val' if i > 5 else 'train'}\tlow/{i}.png\thigh/{i}.png")
     (root / "pairs.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return root
 
@@ -139,6 +140,29 @@ def test_a_stage_without_what_it_needs_says_so(data, recipe, tmp_path):
     done = run(data, recipe, tmp_path / "a", "adjust", check=False)
     assert done.returncode != 0 and "--stage adjust needs --init" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_recipe_for_another_preset_than_the_bundle_is_refused(data, tmp_path):
+    bundle, paper = ROOT / "jores/weights/jores-compact.safetensors", ROOT / "jores/training/recipes/paper.yaml"
+    done = run(data, paper, tmp_path / "a", "diffuse", "--init", bundle, check=False)
+    assert done.returncode != 0 and "is of the preset 'compact', the recipe is for 'paper'" in done.stderr
+
+
+def test_a_table_may_say_by_how_much_its_pairs_are_off(data, tmp_path):
+    first, *rows = (data / "pairs.tsv").read_text(encoding="utf-8").splitlines()
+    shifts = ["3", "-1.5", "", "-2.5", "0", "0", "9", "0"]
+    table = [f"{first}\tshift_dx\tshift_dy", *(f"{row}\t{shift}\t" for row, shift in zip(rows, shifts, strict=True))]
+    for folder in ("low", "high"):
+        shutil.copytree(data / folder, tmp_path / folder)
+    (tmp_path / "pairs.tsv").write_text("\n".join(table) + "\n", encoding="utf-8")
+    assert [pair.name for pair in load_pairs(tmp_path, "train")] == ["1", "2", "4", "5"]
+    assert len(load_pairs(tmp_path, "val")) == 2 and len(load_pairs(data, "train")) == 6
+
+
+def test_photographs_smaller_than_the_crop_fit_into_a_batch(data):
+    photos = [Pair("small", np.full((30, 50, 3), 90, np.uint8)), Pair("large", np.full((90, 80, 3), 90, np.uint8))]
+    sampler = Sampler(load_pairs(data, "train"), photos, crop=48, batch=8, photo_share=0.7)
+    assert sampler(np.random.default_rng(0))["high"].shape == (8, 3, 48, 48)
 
 
 def test_batches_depend_on_nothing_but_their_generator(data):

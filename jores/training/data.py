@@ -43,13 +43,27 @@ def load_pairs(root: Path, split: str, max_shift: float = 2.0) -> list[Pair]:
         raise ValueError(f"{table} not found: --data must name a folder with pairs.tsv, low/ and high/")
     rows = rows_of_table(table, split)
     if split != "val":
-        rows = [r for r in rows if max(abs(float(r["shift_dx"] or 0)), abs(float(r["shift_dy"] or 0))) <= max_shift]
+        rows = [r for r in rows if _shift(r) <= max_shift]
     return [Pair(row["id"], read_rgb(table.parent / row["high"]), read_rgb(table.parent / row["low"])) for row in rows]
+
+
+def _shift(row: dict[str, str]) -> float:
+    """By how many pixels the two pictures are off each other; 0 where the table does not say."""
+    return max(abs(float(row.get(key) or 0)) for key in ("shift_dx", "shift_dy"))
 
 
 def load_photos(folder: Path) -> list[Pair]:
     paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
     return [Pair(path.stem, read_rgb(path)) for path in paths]
+
+
+def _at_least(photo: Pair, side: int) -> Pair:
+    """The photograph, enlarged if a crop of this side would not fit."""
+    height, width = photo.high.shape[:2]
+    if min(height, width) >= side:
+        return photo
+    size = tuple(max(side, round(n * side / min(height, width))) for n in (width, height))
+    return Pair(photo.name, np.asarray(Image.fromarray(photo.high).resize(size, Image.Resampling.LANCZOS)))
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -111,14 +125,17 @@ def as_jpeg(picture: Tensor, quality: int) -> Tensor:
 
 
 class Sampler:
-    """Draws batches. `photos` are mixed in with probability `photo_share`."""
+    """Draws batches. `photos` are mixed in with probability `photo_share`. All crops are `crop` wide and high, or as
+    large as the smallest pair allows; photographs below that are enlarged."""
 
     def __init__(
         self, pairs: list[Pair], photos: list[Pair] | None = None, *, crop: int, batch: int, photo_share: float = 0.0
     ) -> None:
         if not pairs:
             raise ValueError("no training pairs: is the split empty?")
-        self.pairs, self.photos, self.crop, self.batch = pairs, photos or [], crop, batch
+        self.pairs, self.batch = pairs, batch
+        self.crop = min(crop, *(min(pair.high.shape[:2]) for pair in pairs))
+        self.photos = [_at_least(photo, self.crop) for photo in photos or []]
         self.photo_share = photo_share if self.photos else 0.0
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -153,10 +170,9 @@ class Sampler:
 
     def _cut(self, pair: Pair, rng: np.random.Generator) -> Crop:
         height, width = pair.high.shape[:2]
-        size = min(self.crop, height, width)
-        top = 8 * int(rng.integers((height - size) // 8 + 1))
-        left = 8 * int(rng.integers((width - size) // 8 + 1))
-        return Crop(top, left, size, *(bool(v) for v in rng.integers(0, 2, 3)))
+        top = 8 * int(rng.integers((height - self.crop) // 8 + 1))
+        left = 8 * int(rng.integers((width - self.crop) // 8 + 1))
+        return Crop(top, left, self.crop, *(bool(v) for v in rng.integers(0, 2, 3)))
 
 
 @dataclass(frozen=True)

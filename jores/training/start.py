@@ -83,7 +83,10 @@ def _starting_nets(args: argparse.Namespace, recipe: dict[str, Any]) -> JoReSNet
     missing = [n for n in needs if n not in held]
     if missing:
         raise ValueError(f"{args.init} holds no {', '.join(missing)}: train that stage first")
-    nets = load_bundle(args.init, parts=held) if args.init else JoReSNets(preset(recipe["preset"]))
+    config = preset(recipe["preset"])
+    nets = load_bundle(args.init, parts=held) if args.init else JoReSNets(config)
+    if nets.config.name != config.name:
+        raise ValueError(f"{args.init} is of the preset {nets.config.name!r}, the recipe is for {config.name!r}")
     for name in trains:
         if getattr(nets, name) is None:
             setattr(nets, name, build_part(nets.config, name))

@@ -84,8 +84,8 @@ def _add_evaluate(commands: Any) -> None:
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    exposure_help = "mean brightness of the result, or 'auto': the model's own proposal (default: auto)"
-    parser.add_argument("--exposure", type=_exposure, metavar="auto|0..1", help=exposure_help)
+    exposure_help = "mean brightness of the result, 0.01 to 1, or 'auto': the model's own proposal (default: auto)"
+    parser.add_argument("--exposure", type=_exposure, metavar="auto|0.01..1", help=exposure_help)
     parser.add_argument("--steps", type=int, default=4, help="diffusion steps (default: 4)")
     parser.add_argument("--seed", type=int, default=0, help="of the start noise (default: 0)")
     tile_help = "side of the tiles that big pictures are done in, 64 or more; 0: never (default: auto, what fits)"
@@ -108,7 +108,8 @@ def _between(low: float, high: float) -> Callable[[str], float]:
 
 
 def _exposure(text: str) -> float | None:
-    return None if text == "auto" else _between(0.01, 1)(text)
+    """None: the model's own proposal; the nodes call that 0."""
+    return None if text in ("auto", "0") else _between(0.01, 1)(text)
 
 
 def _tile(text: str) -> int | None:

@@ -199,6 +199,11 @@ def test_help_needs_no_torch_and_train_is_handed_over():
     assert args.run is training.main and args.stage == "adjust"
 
 
+def test_an_exposure_of_0_is_the_automatic_one_as_on_the_nodes():
+    for text, value in (("0", None), ("auto", None), ("0.3", 0.3)):
+        assert build_parser().parse_args(["enhance", "in", "--output", "o", "--exposure", text]).exposure == value
+
+
 def test_runs_as_a_module(dark, weights, tmp_path):
     command = [sys.executable, "-m", "jores", "enhance", str(dark / "c.tif"), "--output", str(tmp_path / "out")]
     result = subprocess.run([*command, *options(weights)], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -126,8 +126,8 @@ class JoReSEnhance(io.ComfyNode):
                 io.Boolean.Input(
                     "smooth_frames", default=True, optional=True,
                     tooltip="For the frames of a video: keeps light, colours and noise from flickering, scene by "
-                    "scene. Pictures that have nothing to do with each other are never mixed. Off: every frame by "
-                    "itself.",
+                    "scene. Turn it off for photographs: those of one scene, as in a burst, would be averaged. Off: "
+                    "every frame by itself.",
                     **ADVANCED,
                 ),
             ],

@@ -71,7 +71,7 @@ class JoReSAdjust(io.ComfyNode):
             node_id="JoReSAdjust",
             display_name="Adjust Retinex Condition",
             description="Cleans the reflectance, lifts the illumination, and makes the condition of the diffusion. "
-            "R' x L' is already a brightened picture; the diffusion adds what it lacks.",
+            "R' x L' is already a brightened picture; with the shipped weights the diffusion changes little of it.",
             search_aliases=[*LOW_LIGHT, "retinex", "ANet"],
             inputs=[
                 Nets.Input("nets", tooltip="From 'Load JoReS Model'."),

@@ -54,7 +54,8 @@ def seed_input() -> io.Int.Input:
 def eta_input() -> io.Float.Input:
     return io.Float.Input(
         "eta", default=0.0, min=0.0, max=1.0, step=0.01,
-        tooltip="Fresh noise at every step: 0 = none (DDIM), 1 = as much as DDPM. More grain, other details.",
+        tooltip="Fresh noise at every step: 0 = none (DDIM), 1 = as much as DDPM. Hardly visible with the shipped "
+        "weights.",
         **ADVANCED,
     )  # fmt: skip
 

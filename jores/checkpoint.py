@@ -117,7 +117,8 @@ def load_bundle(
         _check_weights(path, config, name, weights[name])
     for name in parts:
         part = build_part(config, name, operations=operations, device=device, dtype=dtype)
-        part.load_state_dict(weights[name])
+        # Converted here, because some hosts' layers take a tensor of a file as it is instead of copying its values.
+        part.load_state_dict({k: v.to(device=device, dtype=dtype) for k, v in weights[name].items()})
         setattr(nets, name, part.requires_grad_(False))
     return nets
 

@@ -163,8 +163,12 @@ def check_same_model(feature_widths: tuple[int, ...], adjusted: Adjusted, what: 
         )
 
 
-def load_native(path: Path) -> comfy.model_patcher.ModelPatcher:
-    """MODEL of a bundle's UNet. Raises CheckpointError."""
+def load_native(path: Path, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """MODEL of a bundle's UNet. Raises CheckpointError.
+
+    Newer hosts keep this function with the MODEL and call it again for a copy of its own: with `disable_dynamic` for
+    nodes that cannot work on weights which come and go (TorchCompileModel, hooks), without for another device.
+    """
     nets = load_bundle(path, parts=("denoiser",), operations=comfy.ops.manual_cast)
     weights = nets.denoiser.state_dict()
     load, offload = mm.get_torch_device(), mm.unet_offload_device()
@@ -174,4 +178,7 @@ def load_native(path: Path) -> comfy.model_patcher.ModelPatcher:
     config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, load, config.supported_inference_dtypes))
     model = JoReSDiffusion(config, nets.config, device=offload)
     model.diffusion_model.load_state_dict(weights)
-    return LoadedPatcher(model, load_device=load, offload_device=offload)
+    patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else LoadedPatcher
+    patcher = patcher_class(model, load_device=load, offload_device=offload)
+    patcher.cached_patcher_init = (load_native, (path,))
+    return patcher

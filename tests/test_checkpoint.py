@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,6 +31,32 @@ def test_round_trip_gives_the_same_picture(bundle):
     assert torch.equal(pipeline.enhance(images, loaded), pipeline.enhance(images, shaken(TINY)))
     assert not any(p.requires_grad for p in loaded.denoiser.parameters())
     assert [p.name for p in bundle.parent.iterdir()] == ["model.safetensors"]
+
+
+class LazyLinear(torch.nn.Linear):
+    """As newer hosts build it where they stream weights to the device: none before a file is loaded, and then the
+    file's own tensor."""
+
+    def __init__(self, in_features, out_features, bias=True, **_factory):
+        torch.nn.Module.__init__(self)
+        self.in_features, self.out_features, self.weight, self.bias = in_features, out_features, None, None
+
+    def _load_from_state_dict(self, state_dict, prefix, *_args):
+        for name in ("weight", "bias"):
+            if (value := state_dict.get(prefix + name)) is not None:
+                setattr(self, name, torch.nn.Parameter(value, requires_grad=False))
+
+
+def test_layers_that_have_no_weights_before_they_are_loaded(tmp_path):
+    path = tmp_path / "half.safetensors"
+    save_bundle(path, shaken(TINY), dtype=torch.float16)
+    operations = SimpleNamespace(**{name: getattr(torch.nn, name) for name in dir(torch.nn)})
+    operations.Linear = LazyLinear
+    lazy, usual = load_bundle(path, operations=operations), load_bundle(path)
+    for name, net in lazy.parts().items():
+        assert {p.dtype for p in net.parameters()} == {torch.float32}, name
+    images = torch.rand(1, 3, 20, 30) * 0.1
+    assert torch.equal(pipeline.enhance(images, lazy), pipeline.enhance(images, usual))
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -105,8 +105,11 @@ class ScalarEmbedding(nn.Module):
 
 
 def zero_(layer: nn.Module) -> nn.Module:
-    """Starts a layer at zero. No gain in expressiveness, a lot in how training starts (ADM, DiT)."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    """Starts a layer at zero. No gain in expressiveness, a lot in how training starts (ADM, DiT).
+
+    A layer of a host that makes its weights only when a file is loaded has none yet.
+    """
+    for parameter in (layer.weight, layer.bias):
+        if parameter is not None:
+            nn.init.zeros_(parameter)
     return layer

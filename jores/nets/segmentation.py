@@ -154,7 +154,7 @@ def _load_model(folder: Path, dtype: torch.dtype) -> nn.Module:
 
     try:
         model, report = AutoModelForSemanticSegmentation.from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
+            str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # whatever transformers and a model's own code make of a damaged config
         raise SegmenterError(
@@ -165,7 +165,7 @@ def _load_model(folder: Path, dtype: torch.dtype) -> nn.Module:
     if report["missing_keys"]:
         example = sorted(report["missing_keys"])[0]
         raise SegmenterError(f"{folder}: its weights lack {example}: not a complete segmentation model")
-    return model
+    return model.to(dtype)  # here, because the loader's own argument for it has changed its name over the years
 
 
 def _statistics(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -207,5 +207,7 @@ def frame_of(conditioning: list, index: int, tile: int) -> list:
             options[CONDITION_KEY] = Adjusted(adjusted.condition.frame(i), adjusted.low[i : i + 1])
         if (semantic := options.get(SEMANTIC_KEY)) is not None:
             options[SEMANTIC_KEY] = semantic.frame(index % len(semantic.probabilities))
+        if (mask := options.get("mask")) is not None and mask.ndim > 2:  # of the host's ConditioningSetMask
+            options["mask"] = mask[index % len(mask)][None]
         frames.append([embedding, options])
     return frames

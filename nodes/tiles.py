@@ -40,17 +40,36 @@ def window_pixels(tiler: Tiler, size: tuple[int, int]) -> int:
 def conditioned_on(guider: Any, window: Window, like: Tensor) -> Iterator[None]:
     """Within, the guider's conditioning is that of one window of the picture, on the device of `like`."""
     whole = guider.conds
-    guider.conds = {name: [_cut(cond, window, like) for cond in conds or []] for name, conds in whole.items()}
+    cuts = {name: (_cut(cond, window, like) for cond in conds or []) for name, conds in whole.items()}
+    guider.conds = {name: [cond for cond in conds if cond is not None] for name, conds in cuts.items()}
     try:
         yield
     finally:
         guider.conds = whole
 
 
-def _cut(cond: dict[str, Any], window: Window, like: Tensor) -> dict[str, Any]:
+def _cut(cond: dict[str, Any], window: Window, like: Tensor) -> dict[str, Any] | None:
+    """None: the cond is for an area outside the window."""
     area = (*window.size, window.rows.start, window.columns.start)
     maps = {name: c.process_cond(batch_size=len(like), area=area) for name, c in cond["model_conds"].items()}
-    return {**cond, "model_conds": {name: _moved(c, like) for name, c in maps.items()}}
+    cut = {**cond, "model_conds": {name: _moved(c, like) for name, c in maps.items()}}
+    if "mask" in cond:
+        cut["mask"] = window.cut(cond["mask"])  # (masks, H, W), of the picture's size by now
+    if "area" in cond:
+        cut["area"] = _area_within(cond["area"], window)
+    return None if cut.get("area", True) is None else cut
+
+
+def _area_within(area: tuple[int, int, int, int], window: Window) -> tuple[int, int, int, int] | None:
+    """The host's (height, width, top, left), counted from the window's corner and no larger than the window."""
+    sizes, starts = [], []
+    for size, start, span in zip(area[:2], area[2:], (window.rows, window.columns), strict=True):
+        first, last = max(start, span.start), min(start + size, span.stop)
+        if first >= last:
+            return None
+        sizes.append(last - first)
+        starts.append(first - span.start)
+    return (*sizes, *starts)
 
 
 def _moved(cond: comfy.conds.CONDRegular, like: Tensor) -> comfy.conds.CONDRegular:

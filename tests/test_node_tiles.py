@@ -44,10 +44,12 @@ def graph(pack, image):
     condition = run(pack, "JoReSAdjust", nets=nets, retinex=retinex, exposure=0.0, denoise=1.0)[0]
     prior = run(pack, "JoReSSegment", segmenter=segmenter, image=image, class_name="sky")[0]
     positive, _negative, latent = run(pack, "JoReSCondition", condition=condition, semantic=prior)
-    model = run(
+    refined = run(
         pack, "JoReSApplyRefinement", model=model, nets=nets, condition=condition, start_percent=0.0, end_percent=1.0
     )[0]  # fmt: skip
-    return SimpleNamespace(model=model, positive=positive, latent=latent, segmenter=segmenter.model)
+    return SimpleNamespace(
+        model=refined, plain=model, nets=nets, positive=positive, latent=latent, segmenter=segmenter.model
+    )
 
 
 def psnr(a, b):
@@ -132,6 +134,29 @@ def test_stock_samplers_do_what_does_not_fit_in_tiles(pack, graph, monkeypatch, 
             hook.remove()
     assert len(seen) > 4 * 4 and max(seen) <= TILE
     assert psnr(tiled / 2, whole / 2) > 45 and not torch.equal(tiled, whole)
+
+
+@pytest.mark.parametrize("region", ["masks", "areas"])
+def test_regions_of_the_host_with_a_light_of_their_own(pack, graph, image, region, comfy_inprocess):
+    """Two conditionings, joined by stock nodes: in tiles, too, and with a mask for every frame."""
+    nodes = comfy_inprocess.nodes
+    retinex = run(pack, "JoReSDecompose", nets=graph.nets, image=image)[0]
+    lights, left = [], torch.zeros(2, *SIZE)
+    left[0, :, :70] = left[1, :, 70:] = 1
+    for place, exposure in enumerate((0.3, 0.6)):
+        condition = run(pack, "JoReSAdjust", nets=graph.nets, retinex=retinex, exposure=exposure, denoise=1.0)[0]
+        light = run(pack, "JoReSCondition", condition=condition)[0]
+        if region == "masks":
+            mask = 1 - left if place else left
+            lights += nodes.ConditioningSetMask().append(light, mask, "default", 1.0)[0]
+        else:
+            lights += nodes.ConditioningSetAreaPercentage().append(light, 0.5, 1.0, place / 2, 0, 1.0)[0]
+    inputs = {"model": graph.plain, "positive": lights, "latent": graph.latent, "steps": 1, "seed": 0, "eta": 0.0}
+    whole, tiled = (run(pack, "JoReSSample", tile=tile, **inputs)[0]["samples"] for tile in (0, TILE))
+    assert psnr(tiled / 2, whole / 2) > 40
+    if region == "masks":
+        means = [[float(frame[..., part].mean()) for part in (slice(60), slice(80, None))] for frame in whole]
+        assert means[0][0] < means[0][1] and means[1][0] > means[1][1]
 
 
 def test_memory_that_runs_out_halves_the_tile_of_the_sampler(pack, graph, image):

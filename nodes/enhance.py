@@ -195,5 +195,5 @@ class JoReSEnhance(io.ComfyNode):
         return io.NodeOutput(result)
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str, **_kwargs) -> str:
-        return file_stamp(bundle_path(model_name))
+    def fingerprint_inputs(cls, model_name: str | None, **_kwargs) -> str:
+        return file_stamp(model_name and bundle_path(model_name))

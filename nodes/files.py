@@ -57,8 +57,11 @@ def class_names() -> tuple[str, ...]:
     return ade20k_labels({int(index): name for index, name in id2label.items()})[0]
 
 
-def file_stamp(path: Path) -> str:
-    """Changes when a file or a model folder's weights are replaced, so that the host loads them again."""
+def file_stamp(path: Path | None) -> str:
+    """Changes when a file or a model folder's weights are replaced, so that the host loads them again. None: the name
+    comes from another node, and is known only after that has run."""
+    if path is None:
+        return ""
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     return "|".join(f"{f}:{f.stat().st_mtime_ns}:{f.stat().st_size}" for f in files if f.exists())
 

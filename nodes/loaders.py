@@ -59,8 +59,8 @@ class JoReSLoadModel(io.ComfyNode):
         return io.NodeOutput(load_native(path), nets, pixel_vae())
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str) -> str:
-        return file_stamp(bundle_path(model_name))
+    def fingerprint_inputs(cls, model_name: str | None) -> str:
+        return file_stamp(model_name and bundle_path(model_name))
 
 
 class JoReSLoadSegmenter(io.ComfyNode):
@@ -91,5 +91,5 @@ class JoReSLoadSegmenter(io.ComfyNode):
         return io.NodeOutput(manage(load_segmenter(segmenter_path(segmenter_name))))
 
     @classmethod
-    def fingerprint_inputs(cls, segmenter_name: str) -> str:
-        return file_stamp(segmenter_path(segmenter_name))
+    def fingerprint_inputs(cls, segmenter_name: str | None) -> str:
+        return file_stamp(segmenter_name and segmenter_path(segmenter_name))

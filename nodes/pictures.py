@@ -6,6 +6,8 @@ import comfy.model_management as mm
 import torch
 from torch import Tensor
 
+NO_MASK = (64, 64)  # what the host's Load Image gives for a picture without alpha, all 0
+
 
 def from_image(image: Tensor, node: str, name: str = "image") -> Tensor:
     """(B, H, W, 1 | 3 | 4) -> float32 view or copy (B, 3 | 4, H, W); grey becomes RGB.
@@ -30,6 +32,11 @@ def from_mask(mask: Tensor | None, count: int, size: tuple[int, int], node: str,
     mask = mask.reshape(-1, *mask.shape[-2:])
     if tuple(mask.shape[-2:]) != tuple(size):
         height, width = mask.shape[-2:]
+        if (height, width) == NO_MASK and not mask.any():
+            raise ValueError(
+                f"{node}: nothing is painted on {name}: Load Image gives an empty mask of {width}x{height} for a "
+                "picture without one. Paint one (right click on Load Image, Open in MaskEditor), or disconnect it"
+            )
         raise ValueError(
             f"{node}: {name} is {width}x{height} (width x height), but the picture is {size[1]}x{size[0]}: give it "
             "the picture's size"

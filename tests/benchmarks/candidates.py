@@ -1,6 +1,6 @@
 """Training experiments: candidates that differ in one thing each, trained alike, side by side in one table.
 
-    python -m tests.benchmarks.candidates tests/benchmarks/candidates_adjust.yaml [--out runs/candidates] [--only NAME ...]
+    python -m tests.benchmarks.candidates tests/benchmarks/candidates_adjust.yaml [--out DIR] [--only NAME ...]
 
 Each candidate is trained by `python -m jores train` for the same number of minutes in a folder of its own, with its
 recipe, log and figures. The table (Markdown, the last validation of each) goes to standard output. The same command

@@ -14,6 +14,7 @@ from .diffusion.sampling import Callback, Denoise, Refine, start_noise
 from .diffusion.schedule import NoiseSchedule
 from .finishing import check_finish, finish
 from .imaging.exposure import mean_colour, mean_luma, well_lit
+from .imaging.reduction import area_average
 from .imaging.tiles import Window
 from .imaging.upsampling import guided_upsample, worked_size
 from .memory import cache_bytes, free_memory
@@ -70,7 +71,7 @@ def enhance(
     if working_size < 0:
         raise ValueError(f"working_size must be 0 (full size) or a number of pixels, not {working_size}")
     if (size := worked_size(low.shape[-2:], working_size)) != tuple(low.shape[-2:]):
-        small = torch.nn.functional.interpolate(low, size=size, mode="area")
+        small = area_average(low, size)
         made = enhance(
             small, nets, segmenter, steps=steps, seed=seed, exposure=exposure, eta=eta, tile=tile, callback=callback
         )
@@ -258,7 +259,7 @@ def sample(
 
 def _thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
     """What ANet sees of whole pictures: reduced where they lie, so that no big one has to go to its device."""
-    return torch.nn.functional.interpolate(images, size=THUMBNAIL, mode="area").to(_weight(nets.adjustment))
+    return area_average(images, THUMBNAIL).to(_weight(nets.adjustment))
 
 
 def _weight(net: torch.nn.Module) -> Tensor:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from jores import pipeline
+from jores.imaging import reduction
 from jores.video import enhance_frames
 from tests.other_device import DEVICE, Elsewhere, move, other_device
 from tests.test_nets import TINY, shaken
@@ -58,6 +60,26 @@ def test_pictures_in_main_memory_are_enhanced_elsewhere(here, there, options):
         made = pipeline.enhance(low, there, steps=2, **options)
         assert made.device.type == "cpu"
     assert (made - pipeline.enhance(low, here, steps=2, **options)).abs().max() < 1e-4
+
+
+def test_averages_over_areas_where_the_device_has_them_for_even_grids_only(here, there, monkeypatch):
+    """As Apple's Metal does."""
+    pool, refused = F.adaptive_avg_pool2d, []
+
+    def even_only(x, size):
+        refused.extend(n for n, m in zip(x.shape[-2:], size, strict=True) if x.device == DEVICE and n % m)
+        return pool(x, size)
+
+    monkeypatch.setattr(F, "adaptive_avg_pool2d", even_only)
+    monkeypatch.setattr(reduction, "WHOLE_CELLS_ONLY", {DEVICE.type})
+    low = dark(3, 1, 3, 100, 150)
+    want = torch.cat(list(enhance_frames(low, here, steps=1)))
+    with other_device():
+        made = list(enhance_frames(low, there, steps=1, device=DEVICE))
+        made = torch.cat([frame.cpu() for frame in made])
+        with torch.inference_mode():
+            pipeline.enhance(low[0].to(DEVICE), there, steps=1, colour_fidelity=0.5, working_size=90)
+    assert (made - want).abs().max() < 1e-4 and not refused
 
 
 def test_pictures_that_are_there_stay_there(here, there):

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ..conditions import SemanticPrior, resize_map
 from .exposure import luma, smoothstep
+from .reduction import area_average
 
 DARK, LIT = 0.15, 0.5
 """Local light (0..1) below which a place counts as dark, and above which as lit."""
@@ -147,7 +148,7 @@ def _coarse(x: Tensor, side: int) -> Tensor:
     """Area average whose long side is at most `side`."""
     height, width = x.shape[-2:]
     scale = min(1.0, side / max(height, width))
-    return F.adaptive_avg_pool2d(x, (max(1, round(height * scale)), max(1, round(width * scale))))
+    return area_average(x, (max(1, round(height * scale)), max(1, round(width * scale))))
 
 
 def _chroma(cells: Tensor, offset: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .exposure import luma
+from .reduction import area_average
 
 Shift = tuple[int, int]  # rows, columns
 
@@ -92,8 +93,8 @@ def is_cut(before: Tensor, after: Tensor) -> bool:
     if before.shape != after.shape:
         return True
     factor = max(1.0, max(before.shape[-2:]) / GLANCE)
-    size = [max(1, round(n / factor)) for n in before.shape[-2:]]
-    a, b = (F.interpolate(x.float(), size=size, mode="area") for x in (before, after))
+    size = tuple(max(1, round(n / factor)) for n in before.shape[-2:])
+    a, b = (area_average(x.float(), size) for x in (before, after))
     a, b = ((x + BLACK).log() for x in overlap(a, b, camera_shift(a, b)))
     if float((b - a).mean().abs()) > LIGHT_STEP:
         return True
@@ -148,8 +149,8 @@ def light_change(before: Tensor, after: Tensor) -> Tensor:
     The median over cells, for which what moves in a few of them does not count. 0 where the cells disagree: then it
     was not the light.
     """
-    cells = [min(n, m) for n, m in zip(LIGHT_CELLS, before.shape[-2:], strict=True)]
-    a, b = ((F.adaptive_avg_pool2d(x.float(), cells) + BLACK / 4).log().flatten(2) for x in (before, after))
+    cells = tuple(min(n, m) for n, m in zip(LIGHT_CELLS, before.shape[-2:], strict=True))
+    a, b = ((area_average(x.float(), cells) + BLACK / 4).log().flatten(2) for x in (before, after))
     change = (b - a).median(2, keepdim=True).values  # (1, C, 1)
     spread = (b - a - change).abs().median(2, keepdim=True).values
     change = change.clamp(-LIGHT_STEP, LIGHT_STEP) * (1 - spread / 0.2).clamp_min(0)

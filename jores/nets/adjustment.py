@@ -13,6 +13,7 @@ from ..conditions import RetinexCondition, RetinexMaps, resize_map
 from ..config import AdjustmentConfig
 from ..imaging.exposure import BRIGHTNESS_STATISTICS, DARKEST, brightness_statistics, exposure_gain, luma_of
 from ..imaging.padding import crop_to, pad_to_multiple
+from ..imaging.reduction import area_average
 from .blocks import ScalarEmbedding, Stack, Upsample, u_shape, zero_
 from .gain_grid import GainGrid
 
@@ -78,11 +79,11 @@ class AdjustmentNet(nn.Module):
 
     def propose_exposure(self, images: Tensor) -> Tensor:
         """Mean luma (B,) that the result should have, from whole pictures (B, 3, H, W)."""
-        return self.exposure_head(F.interpolate(images, size=THUMBNAIL, mode="area"))
+        return self.exposure_head(area_average(images, THUMBNAIL))
 
     def propose_gains(self, images: Tensor, exposure: Tensor) -> Tensor:
         """Log gains (B, 3, 24, 32), to be spread over whole pictures (B, 3, H, W) that `exposure` (B,) is wanted of."""
-        return self.gain_grid(F.interpolate(images, size=THUMBNAIL, mode="area"), exposure)
+        return self.gain_grid(area_average(images, THUMBNAIL), exposure)
 
     def forward(
         self,

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from ..conditions import SemanticPrior
 from ..imaging.exposure import brighten
+from ..imaging.reduction import area_average
 
 CLASSES = 150
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -62,7 +63,7 @@ class Segmenter(nn.Module):
         logits = self.model(pixel_values=x.to(weight.dtype)).logits.float()  # (B, 150 | 151, h, w)
         probabilities = logits.softmax(1)[:, self.first :]  # (B, 150, h, w)
         if logits.shape[-2] > rows // 4:  # UPerNet scales its map up to the input: more pixels, no more detail
-            probabilities = F.adaptive_avg_pool2d(probabilities, (rows // 4, columns // 4))
+            probabilities = area_average(probabilities, (rows // 4, columns // 4))
         return SemanticPrior(probabilities.to(images.device), self.labels, size)
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
 from .imaging.files import FORMATS, VIDEO_FORMATS, find_images, read_image, write_image
+from .memory import is_out_of_memory
 from .nets.segmentation import Segmenter, load_segmenter
 from .pipeline import enhance, wanted_exposure
 from .video import enhance_frames
@@ -164,10 +165,13 @@ def run(args: argparse.Namespace) -> int:
             record["process"] = share.index
         try:
             record |= _work(job, enhancer, args)
-        except (ValueError, torch.cuda.OutOfMemoryError) as error:
-            failures.append(str(error))
-            record["error"] = str(error)
-        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+        except (ValueError, OSError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
+            told = f"{job.path}: out of memory ({error})" if is_out_of_memory(error) else str(error)
+            failures.append(told)
+            record["error"] = told
+        sys.stdout.write(json.dumps(record) + "\n")  # in ASCII: a redirected output may know no other letters
         sys.stdout.flush()
     failures = share.gathered(failures)
     if failures and share.index == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from jores.bulk import Enhancer
 from jores.checkpoint import SHIPPED_WEIGHTS, load_bundle
 from jores.cli import main
 from jores.imaging.files import Picture, read_image, write_image
@@ -79,6 +81,31 @@ def test_a_stopped_run_goes_on(night, tmp_path, capsys):
     assert "add --overwrite, or --resume" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([*command, "--resume", "--overwrite"])
+
+
+def test_a_name_that_the_output_cannot_show_stops_nothing(night, tmp_path):
+    (night / "b.png").rename(night / "\u591c.png")
+    command = [sys.executable, "-m", "jores", "enhance", str(night), "--output", str(tmp_path / "out"), *OPTIONS]
+    env = {**os.environ, "PYTHONIOENCODING": "cp1252"}  # as on Windows, where the output goes into a file
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and sorted(records(done.stdout)) == ["a.png", "c.png", "d.png", "\u591c.png"]
+    assert "1 of 4 files failed" in done.stderr
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_picture_too_big_for_the_memory_does_not_stop_the_others(night, tmp_path, capsys, monkeypatch, error):
+    def enhancer(self, pixels):
+        if pixels.shape[-1] == 40:
+            raise error
+        return pixels, 0.5
+
+    (night / "b.png").unlink()
+    write_image(night / "big.png", Picture(torch.zeros(3, 30, 40)))
+    monkeypatch.setattr(Enhancer, "__call__", enhancer)
+    assert main(["enhance", str(night), "--output", str(tmp_path / "out"), *OPTIONS]) == 1
+    found = records(capsys.readouterr().out)
+    assert [name for name, record in found.items() if "error" in record] == ["big.png"]
+    assert "big.png: out of memory" in found["big.png"]["error"]
 
 
 def test_pictures_in_one_process_need_neither_accelerate_nor_pyav(night, tmp_path):

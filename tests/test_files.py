@@ -85,6 +85,13 @@ def test_16_bit_tiff_of_other_programs(tmp_path, byteorder, options):
     assert np.array_equal(to_levels(read_image(tmp_path / "a.tif"), 16), levels)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_grey_tiffs_whose_0_is_white(tmp_path, bits):
+    levels = random_levels(1, bits).squeeze().astype(f"uint{bits}")
+    tifffile.imwrite(tmp_path / "a.tif", levels, photometric="miniswhite")
+    assert np.array_equal(to_levels(read_image(tmp_path / "a.tif"), bits)[..., 0], 2**bits - 1 - levels.astype(int))
+
+
 def test_tiled_and_float_tiffs_are_refused_instead_of_garbled(tmp_path):
     tifffile.imwrite(tmp_path / "tiled.tif", random_levels(3, 16), photometric="rgb", tile=(16, 16))
     with pytest.raises(ImageFileError, match="tiled.tif.*strips"):

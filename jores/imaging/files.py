@@ -158,6 +158,8 @@ def _decode(image: Image.Image, data: bytes) -> Picture:
         levels, orientation = _colour_16(image, data), stored
     elif bit_depth == 16:
         levels, orientation = np.asarray(image).astype(np.uint16), remaining
+        if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # WhiteIsZero, which Pillow turns for 8 bits only
+            levels = 65535 - levels
     else:
         levels, orientation = np.asarray(_convert_to_8(image, profile)), remaining
     grey = levels.ndim == 2

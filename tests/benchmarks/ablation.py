@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
 from jores.evaluation import COLUMNS, assess, format_figure, mean_of, rows_of_table
-from jores.imaging.exposure import mean_luma
+from jores.imaging.exposure import exposure_gain, mean_luma
 from jores.imaging.files import read_image
 from jores.metrics import niqe
 from jores.nets.attention import RetinexAttention
@@ -35,8 +35,8 @@ from jores.nets.segmentation import load_segmenter
 
 ORDER = ("psnr_raw", "psnr_gt_mean", "ssim_raw", "ssim_gt_mean", "niqe", "exposure_error")
 PARTS = (
-    "R' x L' alone", "R' x L' without gains", "without RNet", "RNet once, after the loop", "without FRCM",
-    "without IRCM", "FRCM blind to F", "IRCM blind to R', L'", "without semantic attention",
+    "brightness alone", "R' x L' alone", "R' x L' without gains", "without RNet", "RNet once, after the loop",
+    "without FRCM", "without IRCM", "FRCM blind to F", "IRCM blind to R', L'", "without semantic attention",
     "without Retinex attention", "exposure told", "eta 1",
 )  # fmt: skip
 
@@ -81,7 +81,8 @@ def variants(
 ) -> dict[str, Callable[[], Tensor]]:
     """Every row of the table as a function that makes its picture, on conditions that are computed once.
 
-    "without FRCM": IRCM gets no F'_x0. "without IRCM": it gets F'_x0 alone, neither x0 nor the Retinex maps.
+    "brightness alone": the input times one number, to the mean that ANet proposes. "without FRCM": IRCM gets no
+    F'_x0. "without IRCM": it gets F'_x0 alone, neither x0 nor the Retinex maps.
     """
     maps, prior = pipeline.decompose(nets, low), pipeline.segment(segmenter, low)
     condition, rnet = pipeline.adjust(nets, maps), nets.refinement
@@ -92,6 +93,10 @@ def variants(
         x0 = pipeline.sample(nets, c, prior if semantics else None, low=low, steps=count, **kw)
         return pipeline.finish(x0, low)
 
+    def brightness_alone() -> Tensor:
+        gain = exposure_gain(mean_luma(low), nets.adjustment.propose_exposure(low))
+        return (low * gain.view(-1, 1, 1, 1)).clamp(0, 1)
+
     def retinex_without_gains() -> Tensor:
         with silenced(nets.adjustment.gain_grid):
             return pipeline.adjust(nets, maps).picture
@@ -101,6 +106,7 @@ def variants(
             return run.__wrapped__()
 
     makers = (
+        brightness_alone,
         lambda: condition.picture,
         retinex_without_gains,
         lambda: run(refine=False),

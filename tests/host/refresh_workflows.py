@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from PIL import Image
 
 from .client import Client, Prompt
@@ -29,7 +30,7 @@ LOADERS = {"LoadImage": "image", "LoadVideo": "file"}
 """Which input of the host's loaders names a file of its input folder."""
 
 THUMBNAIL_WIDTH = 640
-BEFORE_AFTER, COLUMN = ("enhance_low_light", "jores_five_stages"), 480
+BEFORE_AFTER, COLUMN = ("enhance_low_light", "jores_five_stages"), 400
 
 
 def to_api(graph: dict[str, Any], object_info: dict[str, Any]) -> Prompt:
@@ -102,15 +103,21 @@ def write_jpeg(path: Path, picture: Image.Image) -> None:
 
 
 def before_after(pairs: list[tuple[Image.Image, Image.Image]]) -> Image.Image:
-    """Two columns: the pictures as they were, and enhanced."""
+    """Three columns: the pictures as they were, with their brightness raised alone, and enhanced."""
     rows = [[picture.convert("RGB").resize((COLUMN, COLUMN * picture.height // picture.width), Image.Resampling.LANCZOS)
-             for picture in pair] for pair in pairs]  # fmt: skip
-    sheet, top = Image.new("RGB", (2 * COLUMN, sum(row[0].height for row in rows))), 0
+             for picture in (before, as_bright_as(before, after), after)] for before, after in pairs]  # fmt: skip
+    sheet, top = Image.new("RGB", (3 * COLUMN, sum(row[0].height for row in rows))), 0
     for row in rows:
         for column, picture in enumerate(row):
             sheet.paste(picture, (column * COLUMN, top))
         top += row[0].height
     return sheet
+
+
+def as_bright_as(before: Image.Image, after: Image.Image) -> Image.Image:
+    """What a brightness slider makes of `before`: all levels times one number, for the mean of `after`."""
+    levels, wanted = (np.asarray(picture.convert("RGB"), np.float32) for picture in (before, after))
+    return Image.fromarray((levels * (wanted.mean() / levels.mean())).clip(0, 255).astype(np.uint8))
 
 
 def main(names: list[str]) -> None:

@@ -16,19 +16,19 @@ from ..imaging.exposure import mean_luma
 from ..nets.adjustment import AdjustmentNet
 from ..pipeline import adjust, decompose
 from ..tiling import GAIN_SIDE
-from .data import Pair, Sampler, to_tensor
+from .data import Pair, Sampler, both_pictures
+from .frozen import UsesFrozen
 from .losses import picture_loss
 from .records import Scores, append_record
 
 
-class AdjustmentObjective(nn.Module):
+class AdjustmentObjective(UsesFrozen):
     """The trunk is told the true mean brightness of the whole picture, so that L' follows the dial; that of an unseen
     picture is the exposure head's to propose (stage "expose")."""
 
     def __init__(self, dnet: nn.Module, anet: nn.Module, options: dict[str, float]) -> None:
-        super().__init__()
+        super().__init__(dnet)
         self.net, self.options = anet, options
-        self.frozen = [dnet.requires_grad_(False)]  # a list hides it from the optimiser
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return self.adjusted(retouch(batch, self.options["retouch"]))[1]
@@ -72,10 +72,10 @@ class Adjust:
 
     def validate(self, objective: AdjustmentObjective) -> tuple[dict[str, float], list[Tensor]]:
         """Figures of R' * L' at the proposed exposure, and at the true one ("told")."""
-        nets = JoReSNets(self.nets.config, self.nets.decomposition, objective.net)
+        nets = JoReSNets(self.nets.config, objective.frozen[0], objective.net)
         scores, rows = Scores(), []
         for i, pair in enumerate(self.val):
-            low, high = to_tensor(pair.low)[None], to_tensor(pair.high)[None]
+            low, high = both_pictures(pair, objective)
             maps = decompose(nets, low)
             auto, told = adjust(nets, maps), adjust(nets, maps, exposure=mean_luma(high))
             scores.add(auto.picture, high)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..evaluation import rows_of_table
 from ..imaging.exposure import mean_colour, mean_luma
@@ -74,6 +74,12 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
 def to_pixels(picture: Tensor) -> np.ndarray:
     """Inverse of `to_tensor`; what lies outside [0, 1] is clipped."""
     return (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def both_pictures(pair: Pair, net: nn.Module) -> tuple[Tensor, Tensor]:
+    """The dark and the light one, (1, 3, H, W) each, where the net's weights are."""
+    device = next(net.parameters()).device
+    return to_tensor(pair.low)[None].to(device), to_tensor(pair.high)[None].to(device)
 
 
 def thumbnail(pixels: np.ndarray) -> Tensor:

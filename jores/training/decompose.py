@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..checkpoint import JoReSNets, save_bundle
 from ..metrics import psnr
-from .data import Pair, Sampler, to_tensor
+from .data import Pair, Sampler, both_pictures
 from .losses import smoothness_loss
 from .records import Scores, append_record
 
@@ -47,7 +47,7 @@ class Decompose:
         """How alike R of the dark and the light picture are, and their product with the light's illumination."""
         scores, rows = Scores(), []
         for i, pair in enumerate(self.val):
-            low, high = to_tensor(pair.low)[None], to_tensor(pair.high)[None]
+            low, high = both_pictures(pair, objective)
             dark, light = objective.net(low), objective.net(high)
             scores.note("reflectance_psnr", psnr(dark.reflectance, light.reflectance))
             scores.note("oracle_illumination_psnr", psnr(dark.reflectance * light.illumination, high))

@@ -17,14 +17,15 @@ from ..diffusion.schedule import NoiseSchedule
 from ..nets.segmentation import Segmenter, load_segmenter
 from ..pipeline import adjust, decompose, sample
 from .adjust import AdjustmentObjective, gains_of, retouch
-from .data import Pair, Sampler, to_tensor
+from .data import Pair, Sampler, both_pictures, to_tensor
+from .frozen import UsesFrozen
 from .losses import picture_loss
 from .records import Scores, append_record
 
 VALIDATION_STEPS = 4
 
 
-class DiffusionObjective(nn.Module):
+class DiffusionObjective(UsesFrozen):
     """L1(v or eps) + L1(x0', x0) with x0_hat detached, so that RNet sends no gradient into the UNet.
 
     As in PyDiff the noise level is drawn between the steps, not on them. `prior_dropout` leaves c_seg out of a share of
@@ -33,15 +34,12 @@ class DiffusionObjective(nn.Module):
     """
 
     def __init__(self, nets: JoReSNets, options: dict[str, Any]) -> None:
-        super().__init__()
+        dnet, anet, joint = nets.decomposition, nets.adjustment, options.get("joint")
+        super().__init__(dnet, *([] if joint else [anet]))
         self.unet, self.rnet, self.options = nets.denoiser, nets.refinement, options
         self.schedule = NoiseSchedule(nets.config.schedule)
-        dnet, anet = nets.decomposition.requires_grad_(False), nets.adjustment
-        joint = options.get("joint")
-        anet.requires_grad_(bool(joint)).exposure_head.requires_grad_(False)
-        self.adjusting = AdjustmentObjective(dnet, anet, joint) if joint else None
-        # A list hides them from the optimiser.
-        self.frozen = [dnet, None if joint else anet.eval()]
+        self.adjusting = AdjustmentObjective(dnet, anet.requires_grad_(True), joint) if joint else None
+        anet.exposure_head.requires_grad_(False)
 
     @property
     def anet(self) -> nn.Module:
@@ -117,7 +115,7 @@ class Diffuse:
         nets = _nets(self.nets.config, objective)
         scores, rows = Scores(), []
         for i, (pair, prior) in enumerate(zip(self.val, self.priors, strict=True)):
-            low, high = to_tensor(pair.low)[None], to_tensor(pair.high)[None]
+            low, high = both_pictures(pair, objective)
             condition = adjust(nets, decompose(nets, low))
             image = (sample(nets, condition, prior, low=low, steps=VALIDATION_STEPS) + 1) / 2
             scores.add(image, high)

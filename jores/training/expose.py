@@ -5,6 +5,8 @@ A stage of its own because it wants what the trunk does not: hundreds of small v
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +69,21 @@ class Expose:
 
     def validate(self, objective: ExposureObjective) -> tuple[dict[str, float], list[Tensor]]:
         """The error on dark pictures, its sign (above zero: proposed too bright), and the error on well-lit ones."""
-        scores = Scores()
+        scores, device = Scores(), next(objective.parameters()).device
         for pair in self.val:
             true = mean_luma(to_tensor(pair.high)[None]).log()
-            error = objective.net(thumbnail(pair.low)[None]).log() - true
-            scores.note("exposure_error", error.abs())
-            scores.note("exposure_bias", error)
-            scores.note("well_lit_error", (objective.net(thumbnail(pair.high)[None]).log() - true).abs())
+            thumbnails = torch.stack([thumbnail(pair.low), thumbnail(pair.high)]).to(device)
+            dark, lit = objective.net(thumbnails).log().cpu() - true
+            scores.note("exposure_error", dark.abs())
+            scores.note("exposure_bias", dark)
+            scores.note("well_lit_error", lit.abs())
         means = scores.means()
         return {**means, "score": -means["exposure_error"]}, []
 
     def export(self, objective: ExposureObjective, path: Path, record: dict[str, Any]) -> None:
-        self.nets.adjustment.exposure_head.load_state_dict(objective.net.state_dict())
-        save_bundle(path, self.nets, append_record(self.nets, record))
+        anet = copy.deepcopy(self.nets.adjustment)  # its own head goes on learning
+        anet.exposure_head.load_state_dict(objective.net.state_dict())
+        save_bundle(path, replace(self.nets, adjustment=anet), append_record(self.nets, record))
 
 
 def _of_pair(pair: Pair, rng: np.random.Generator, cut: bool) -> tuple[Tensor, Tensor]:

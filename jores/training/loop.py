@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, broadcast, set_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
@@ -116,22 +116,32 @@ class _Run:
         last_validation = time.monotonic()
         asked = _stop_signal()
         while p.step < min(c.steps, stop_after) and not (c.minutes and p.seconds >= 60 * c.minutes):
-            if asked.is_set():
-                bar.close()
-                self._save()
-                log.info("stopped at step %d; the same command goes on from there", p.step)
-                return self.out / f"{self.stage.name}.safetensors"
             logs = self._step()
+            due = time.monotonic() - last_validation > 60 * c.validate_minutes
+            p.seconds, ending, due = self._agreed(p.seconds, asked.is_set(), due)
+            self.schedule.step()
             bar.update()
             if p.step % 50 == 0 and self.accelerator.is_main_process:
                 self._write("train.csv", {"step": p.step, "minutes": round(p.seconds / 60, 2), **logs})
                 bar.set_postfix({k: f"{v:.4g}" for k, v in logs.items()})
-            if time.monotonic() - last_validation > 60 * c.validate_minutes:
+            if ending:
+                bar.close()
+                self._save()
+                log.info("stopped at step %d; the same command goes on from there", p.step)
+                return self.out / f"{self.stage.name}.safetensors"
+            if due:
                 self._validate_and_save()
                 last_validation = time.monotonic()
         bar.close()
         self._validate_and_save()
         return self.out / f"{self.stage.name}.safetensors"
+
+    def _agreed(self, *numbers: float) -> list[float]:
+        """The main process's numbers, in every process: if each went by its own clock, one would wait for the others
+        where they never come, and their rates would differ."""
+        if self.accelerator.num_processes == 1:
+            return list(numbers)
+        return broadcast(torch.tensor(numbers, dtype=torch.float64, device=self.accelerator.device)).tolist()
 
     def _step(self) -> dict[str, float]:
         start, p = time.monotonic(), self.progress
@@ -143,13 +153,12 @@ class _Run:
         terms = self.objective(batch)
         self.accelerator.backward(terms["loss"])
         norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), self.config.clip)
-        if torch.isfinite(norm):
+        if torch.isfinite(norm) or self.accelerator.scaler is not None:  # a scaler skips the others, and must see them
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update_parameters(self.accelerator.unwrap_model(self.objective))
         seconds = time.monotonic() - start
         p.step, p.seconds = p.step + 1, p.seconds + seconds
-        self.schedule.step()
         if p.step % 50:
             return {}
         rate = self.schedule.get_last_lr()[0]

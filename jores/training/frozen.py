@@ -1,0 +1,21 @@
+"""Nets that an objective uses and does not train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+
+class UsesFrozen(nn.Module):
+    """`frozen` nets are a plain list, which hides them from the optimiser, the average of the weights and checkpoints.
+    They go where the objective goes."""
+
+    def __init__(self, *frozen: nn.Module) -> None:
+        super().__init__()
+        self.frozen = [net.requires_grad_(False).eval() for net in frozen]
+
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> UsesFrozen:
+        for net in self.frozen:
+            net._apply(function, recurse)
+        return super()._apply(function, recurse)

@@ -137,10 +137,16 @@ class _Rewriter:
         if packets and self.last:  # how long the last frame stays, which encoders forget
             packets[-1].duration = self.last
         self.writer.mux(packets)
-        # Other containers' counts are estimates.
-        if "mp4" in self.reader.format.name and count < 0.9 * self.video.frames:
-            raise VideoFileError(f"{self.path}: damaged, only {count} of its {self.video.frames} frames can be read")
+        if count < 0.9 * (expected := self._expected()):
+            raise VideoFileError(f"{self.path}: damaged, only {count} of its {expected} frames can be read")
         return VideoReport(self.encoded.width, self.encoded.height, count)
+
+    def _expected(self) -> int:
+        """How many frames the file says it shows; 0 where it does not say. Phones trim by hiding what they store."""
+        if "mp4" not in self.reader.format.name:  # other containers' counts are estimates
+            return 0
+        shown = float((self.video.duration or 0) * self.video.time_base * (self.video.average_rate or 0))
+        return min(self.video.frames, round(shown) or self.video.frames)
 
     def _frames(self) -> Iterator[Tensor]:
         """Decoded frames; what is not video goes straight to the target."""
@@ -172,7 +178,7 @@ class _Rewriter:
 
     def _add_video(self, matrix: np.ndarray | None) -> VideoStream:
         source, rate = self.video.codec_context, self.video.average_rate or self.video.guessed_rate
-        encoder = _encoder(source.codec.name, self.writer)
+        encoder = _encoder(source.codec.canonical_name, self.writer)
         pix_fmt = source.pix_fmt.replace("yuvj", "yuv")
         self.range = _FULL_RANGE if source.pix_fmt != pix_fmt or source.color_range == _FULL_RANGE else 1
         self.matrix = _MATRIX.get(source.colorspace, 5)
@@ -190,8 +196,12 @@ class _Rewriter:
         context.time_base = self.video.time_base
         if encoder.name not in _QUALITY:
             context.bit_rate = int(_BITS_PER_PIXEL * source.width * source.height * float(rate or 25))
-        if encoder.name.startswith("mpeg") and context.time_base.denominator > 65535:
+        if encoder.name == "mpeg2video" and rate:  # knows constant rates only
+            context.time_base = 1 / Fraction(rate)
+        elif encoder.name.startswith("mpeg") and context.time_base.denominator > 65535:
             context.time_base = Fraction(1, 60000)
+        if encoder.name == "libx265" and source.codec_tag == "hvc1":
+            context.codec_tag = "hvc1"  # or Apple's players refuse the file
         context.color_primaries, context.color_trc = source.color_primaries, source.color_trc
         context.colorspace, context.color_range = source.colorspace, source.color_range
         if matrix is not None and _KEEPS_MATRIX:
@@ -200,6 +210,7 @@ class _Rewriter:
         return stream
 
 
+_EVERYWHERE = ("libx264", "h264", "hevc", "mpeg2video")  # in all our containers, whatever their lists say
 _CONTAINERS_OWN = {
     "major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id", "handler_name", "DURATION", "ENCODER",
 }  # fmt: skip
@@ -209,7 +220,7 @@ def _encoder(codec: str, writer: Any) -> av.Codec:
     """An encoder for the source's own codec, or else for what the container likes best."""
     for name in (codec, writer.default_video_codec, "libx264", "mpeg4"):
         try:
-            if name in writer.supported_codecs or name == "libx264":
+            if name in writer.supported_codecs or name in _EVERYWHERE:
                 return av.Codec(name, "w")
         except av.codec.codec.UnknownCodecError:
             logger.info("this FFmpeg has no encoder for %s", name)

@@ -85,7 +85,7 @@ def _starting_nets(args: argparse.Namespace, recipe: dict[str, Any]) -> JoReSNet
         raise ValueError(f"{args.init} holds no {', '.join(missing)}: train that stage first")
     config = preset(recipe["preset"])
     nets = load_bundle(args.init, parts=held) if args.init else JoReSNets(config)
-    if nets.config.name != config.name:
+    if nets.config.name != config.name and nets.config.name in PRESETS:  # sizes of nobody's preset are welcome
         raise ValueError(f"{args.init} is of the preset {nets.config.name!r}, the recipe is for {config.name!r}")
     for name in trains:
         if getattr(nets, name) is None:

@@ -293,6 +293,12 @@ def test_bad_pictures_are_refused_by_name(pack, model, image, message):
         run(pack, "JoReSEnhance", image=image, model_name=f"{model.name}.safetensors", **inputs)
 
 
+def test_a_name_that_comes_from_another_node_changes_nothing_by_itself(pack):
+    """The host asks for the fingerprint before that node has run."""
+    for node_id, name in (("JoReSLoadModel", "model"), ("JoReSLoadSegmenter", "segmenter"), ("JoReSEnhance", "model")):
+        assert pack.nodes[node_id].fingerprint_inputs(**{f"{name}_name": None}) == ""
+
+
 def test_wrong_wires_are_refused_by_name(pack, model):
     image = picture(size=(16, 32))
     refined, condition, positive, negative, latent = conditioned(pack, model, image)
@@ -311,6 +317,8 @@ def test_wrong_wires_are_refused_by_name(pack, model):
         run(pack, "JoReSFinish", latent=latent, image=picture(), strength=1.0)
     with pytest.raises(ValueError, match="Finish Enhancement: mask is 9x8"):
         run(pack, "JoReSFinish", latent=latent, image=image, strength=1.0, mask=torch.ones(1, 8, 9))
+    with pytest.raises(ValueError, match="Finish Enhancement: nothing is painted on mask"):  # as Load Image gives it
+        run(pack, "JoReSFinish", latent=latent, image=image, strength=1.0, mask=torch.zeros(1, 64, 64))
     other = run(pack, "JoReSSegment", segmenter=model.segmenter, image=picture(), class_name="sky")[0]
     with pytest.raises(ValueError, match="Condition JoReS Diffusion: semantic was made from"):
         run(pack, "JoReSCondition", condition=condition, semantic=other)

@@ -145,6 +145,9 @@ class _Rewriter:
         """How many frames the file says it shows; 0 where it does not say. Phones trim by hiding what they store."""
         if "mp4" not in self.reader.format.name:  # other containers' counts are estimates
             return 0
+        entries = getattr(self.video, "index_entries", None)  # newer releases of PyAV
+        if entries:
+            return min(self.video.frames, sum(not entry.is_discard for entry in entries))
         shown = float((self.video.duration or 0) * self.video.time_base * (self.video.average_rate or 0))
         return min(self.video.frames, round(shown) or self.video.frames)
 
@@ -196,11 +199,11 @@ class _Rewriter:
         context.time_base = self.video.time_base
         if encoder.name not in _QUALITY:
             context.bit_rate = int(_BITS_PER_PIXEL * source.width * source.height * float(rate or 25))
-        if encoder.name == "mpeg2video" and rate:  # knows constant rates only
-            context.time_base = 1 / Fraction(rate)
+        if encoder.name == "mpeg2video":
+            context.time_base = _mpeg2_tick(self.video.guessed_rate or rate or Fraction(25))
         elif encoder.name.startswith("mpeg") and context.time_base.denominator > 65535:
             context.time_base = Fraction(1, 60000)
-        if encoder.name == "libx265" and source.codec_tag == "hvc1":
+        if encoder.name == "libx265" and self.writer.format.name in ("mp4", "mov") and source.codec_tag == "hvc1":
             context.codec_tag = "hvc1"  # or Apple's players refuse the file
         context.color_primaries, context.color_trc = source.color_primaries, source.color_trc
         context.colorspace, context.color_range = source.colorspace, source.color_range
@@ -210,7 +213,7 @@ class _Rewriter:
         return stream
 
 
-_EVERYWHERE = ("libx264", "h264", "hevc", "mpeg2video")  # in all our containers, whatever their lists say
+_MPEG2_RATES = [Fraction(rate, 1001) for rate in (24000, 24024, 25025, 30000, 30030, 50050, 60000, 60060)]
 _CONTAINERS_OWN = {
     "major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id", "handler_name", "DURATION", "ENCODER",
 }  # fmt: skip
@@ -218,13 +221,23 @@ _CONTAINERS_OWN = {
 
 def _encoder(codec: str, writer: Any) -> av.Codec:
     """An encoder for the source's own codec, or else for what the container likes best."""
-    for name in (codec, writer.default_video_codec, "libx264", "mpeg4"):
+    listed, liked = writer.supported_codecs, writer.default_video_codec
+    if writer.format.name == "mpegts":  # FFmpeg's list leaves out what is used most
+        listed, liked = {*listed, "h264", "hevc", "mpeg2video"}, "h264"
+    elif writer.format.name == "mov":  # on the list, but refused when it comes to writing
+        listed = {*listed} - {"av1", "vp8", "vp9"}
+    for name in (codec, liked, "libx264", "mpeg4"):
         try:
-            if name in writer.supported_codecs or name in _EVERYWHERE:
+            if name in listed or name == "libx264":
                 return av.Codec(name, "w")
         except av.codec.codec.UnknownCodecError:
             logger.info("this FFmpeg has no encoder for %s", name)
     raise VideoFileError(f"this build of PyAV has no video encoder for {writer.format.name}")
+
+
+def _mpeg2_tick(rate: Fraction) -> Fraction:
+    """The time base for MPEG-2, which knows these constant rates only; a frame may stay for several ticks."""
+    return 1 / next((known for known in _MPEG2_RATES if known > rate * 0.9995), _MPEG2_RATES[-1])
 
 
 def _quarter_turns(matrix: np.ndarray | None) -> int:

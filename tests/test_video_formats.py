@@ -14,20 +14,25 @@ from jores.imaging.video_files import VideoFileError, rewrite_video
 RATE, COUNT = 25, 50
 
 
-def write_clip(path: Path, codec: str, options: dict[str, str] | None = None, tag: str | None = None) -> None:
-    """Two seconds of a grey that grows lighter."""
+def write_clip(
+    path: Path, codec: str, options: dict[str, str] | None = None, tag: str | None = None, rate: Fraction | int = RATE,
+    times: list[int] | None = None,
+) -> None:  # fmt: skip
+    """COUNT frames of a grey that grows lighter, at `rate` or at these milliseconds."""
     try:
         encoder = av.Codec(codec, "w").name
     except av.codec.codec.UnknownCodecError:
         pytest.skip(f"this build of PyAV has no encoder for {codec}")
     with av.open(str(path), "w", format={".ts": "mpegts", ".mkv": "matroska"}.get(path.suffix)) as file:
-        stream = file.add_stream(encoder, rate=RATE, options=options or {})
+        stream = file.add_stream(encoder, rate=rate, options=options or {})
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        tick = Fraction(1, 1000) if times else 1 / Fraction(rate)
+        stream.codec_context.time_base = tick
         if tag:
             stream.codec_context.codec_tag = tag
         for i in range(COUNT):
             frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 40 + 4 * i, np.uint8)).reformat(format="yuv420p")
-            frame.pts, frame.time_base = i, Fraction(1, RATE)
+            frame.pts, frame.time_base = times[i] if times else i, tick
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
 
@@ -65,33 +70,69 @@ def test_hevc_keeps_the_tag_that_apple_looks_for(tmp_path, tag, suffix):
         assert file.streams.video[0].codec_context.codec_tag == tag
 
 
-def test_a_trimmed_clip_is_not_a_damaged_one(tmp_path):
-    """Phones trim by an edit list: all frames are stored, the first second is not shown."""
+@pytest.mark.parametrize(
+    ("codec", "source", "target", "kind"),
+    [("h264", ".mp4", ".webm", "vp9"), ("hevc", ".mp4", ".avi", "mpeg4"), ("hevc", ".mp4", ".mkv", "hevc"),
+     ("vp9", ".webm", ".mov", "h264"), ("av1", ".mp4", ".mov", "h264"), ("vp9", ".webm", ".ts", "h264")],
+)  # fmt: skip
+def test_a_container_that_cannot_hold_the_codec_gets_another(tmp_path, codec, source, target, kind):
+    source, target = tmp_path / f"in{source}", tmp_path / f"out{target}"
+    write_clip(source, codec, tag="hvc1" if codec == "hevc" else None)
+    assert rewrite_video(source, target, lambda frames: frames).frames == COUNT
+    assert facts(target)[0] == kind
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mkv", ".mp4"])
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(60000, 1001)])
+def test_mpeg2_at_the_rates_of_film_and_television(tmp_path, rate, suffix):
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    write_clip(source, "mpeg2video", rate=rate)
+    rewrite_video(source, target, lambda frames: frames)
+    assert facts(target)[1] == pytest.approx(facts(source)[1], abs=2e-3)
+
+
+def test_mpeg2_with_frames_missing_keeps_its_times(tmp_path):
+    whole, source, target = tmp_path / "whole.mp4", tmp_path / "in.mp4", tmp_path / "out.mp4"
+    write_clip(whole, "mpeg2video", {"g": "1"})
+    copy(whole, source, lambda number: number < 20 or number % 3 == 0)
+    rewrite_video(source, target, lambda frames: frames)
+    assert facts(target)[1] == pytest.approx(facts(source)[1], abs=2e-3)
+
+
+EVEN = [i * 1000 // RATE for i in range(COUNT)]
+SLOWER = [i * 20 if i < 25 else 500 + (i - 25) * 100 for i in range(COUNT)]
+
+
+@pytest.mark.parametrize(("times", "start"), [(EVEN, Fraction(1)), (SLOWER, Fraction(1, 2))])
+def test_a_trimmed_clip_is_not_a_damaged_one(tmp_path, times, start):
+    """Phones trim by an edit list: all frames are stored, the first half of them is not shown."""
     whole, trimmed, target = tmp_path / "whole.mp4", tmp_path / "trimmed.mp4", tmp_path / "out.mp4"
-    write_clip(whole, "h264", {"bf": "0", "g": "50"})
-    with av.open(str(whole)) as reader, av.open(str(trimmed), "w", options={"avoid_negative_ts": "disabled"}) as writer:
-        stream = writer.add_stream_from_template(reader.streams.video[0])
-        for packet in reader.demux(video=0):
-            if packet.dts is not None:
-                packet.pts, packet.dts = (int(t - 1 / packet.time_base) for t in (packet.pts, packet.dts))
-                packet.stream = stream
-                writer.mux(packet)
+    write_clip(whole, "h264", {"bf": "0", "g": "50"}, times=times)
+    copy(whole, trimmed, start=start)
     with av.open(str(trimmed)) as file:
         stored, shown = file.streams.video[0].frames, len(list(file.decode(video=0)))
     assert (stored, shown) == (COUNT, COUNT // 2)
     assert rewrite_video(trimmed, target, lambda frames: frames).frames == shown
-    (tmp_path / "cut.mp4").write_bytes(moov_first(trimmed)[:-2000])
-    with pytest.raises(VideoFileError, match=r"cut\.mp4"):
-        rewrite_video(tmp_path / "cut.mp4", target, lambda frames: frames)
 
 
-def moov_first(path: Path) -> bytes:
-    """The file with its index in front, so that a cut takes frames only."""
-    moved = path.with_name("moved.mp4")
-    with av.open(str(path)) as reader, av.open(str(moved), "w", options={"movflags": "faststart"}) as writer:
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_truncated_clip_is_damaged_trimmed_or_not(tmp_path, start):
+    whole, source, cut = tmp_path / "whole.mp4", tmp_path / "in.mp4", tmp_path / "cut.mp4"
+    write_clip(whole, "h264", {"bf": "0", "g": "50"})
+    copy(whole, source, start=Fraction(start), options={"movflags": "faststart"})
+    data = source.read_bytes()  # the index comes first, so that frames alone are cut off
+    for lost in range(500, 2001, 100):
+        cut.write_bytes(data[:-lost])
+        with pytest.raises(VideoFileError, match=r"cut\.mp4"):
+            rewrite_video(cut, tmp_path / "out.mp4", lambda frames: frames)
+
+
+def copy(source, target, wanted=lambda number: True, start=Fraction(0), options=None) -> None:
+    """The wanted packets as they are, `start` seconds earlier: what falls before 0 is stored and not shown."""
+    with av.open(str(source)) as reader, av.open(str(target), "w", options=options or {}) as writer:
         stream = writer.add_stream_from_template(reader.streams.video[0])
-        for packet in reader.demux(video=0):
-            if packet.dts is not None:
+        for number, packet in enumerate(reader.demux(video=0)):
+            if packet.dts is not None and wanted(number):
+                packet.pts, packet.dts = (int(t - start / packet.time_base) for t in (packet.pts, packet.dts))
                 packet.stream = stream
                 writer.mux(packet)
-    return moved.read_bytes()

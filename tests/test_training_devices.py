@@ -7,13 +7,19 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from jores.checkpoint import load_bundle
+from jores.training import loop
 from jores.training.adjust import Adjust
 from jores.training.data import Pair, Sampler
 from jores.training.decompose import Decompose
@@ -54,14 +60,26 @@ def test_every_stage_learns_and_validates_on_a_device_of_its_own(name, pairs, re
     with torch.inference_mode():
         wanted, _rows = here.validate(here.objective.eval())
     batch = stage.batch(np.random.default_rng(0))
+    averaged = AveragedModel(stage.objective)
     with other_device():
-        with torch.no_grad():
-            stage.objective.to(DEVICE)  # as accelerate does
-            terms = stage.objective.train()({key: value.to(DEVICE) for key, value in batch.items()})
+        stage.objective.to(DEVICE)  # as accelerate does
+        averaged.to(DEVICE)
+        terms = stage.objective.train()({key: value.to(DEVICE) for key, value in batch.items()})
         assert isinstance(terms["loss"], Elsewhere)
+        terms["loss"].backward()
+        gradients = [p.grad for p in stage.objective.parameters() if p.grad is not None]
+        assert gradients and all(isinstance(gradient, Elsewhere) for gradient in gradients)
         with torch.inference_mode():
-            scores, _rows = stage.validate(stage.objective.eval())
+            scores, _rows = stage.validate(averaged.module.eval())
     assert scores == pytest.approx(wanted, abs=2e-2)
+
+
+@pytest.mark.parametrize("name", ["adjust", "diffuse"])
+def test_frozen_nets_keep_their_layout_and_with_it_the_numbers_of_a_seed(name, pairs, recipe):
+    objective = stage_of(name, pairs, recipe).objective
+    before = [[p.stride() for p in net.parameters()] for net in objective.frozen]
+    objective.to(memory_format=torch.channels_last)  # as the loop does with what is trained
+    assert [[p.stride() for p in net.parameters()] for net in objective.frozen] == before
 
 
 def test_the_exposure_head_goes_on_learning_from_its_own_weights(pairs, recipe, tmp_path):
@@ -76,8 +94,41 @@ def test_the_exposure_head_goes_on_learning_from_its_own_weights(pairs, recipe, 
     assert (saved - before["net.out.bias"]).min() > 0.9
 
 
+class Scaling(Accelerator):
+    """Scales gradients on a processor, too, where accelerate takes "fp16" and does without."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.scaler, self.native_amp = torch.amp.GradScaler("cpu", init_scale=4.0), True
+
+
+class Overflow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, batch):
+        return {"loss": self.weight * batch["x"]}
+
+
+def test_a_gradient_that_overflows_costs_one_step_and_halves_the_scale(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "Accelerator", Scaling)
+    sizes, weights, scales = iter((1.0, torch.inf, 1.0)), [], []
+    stage = SimpleNamespace(objective=Overflow(), batch=lambda _rng: {"x": torch.tensor(next(sizes))})
+    run = loop._Run(stage, loop.LoopConfig(warmup=0), tmp_path, "fp16", cpu=True)
+    try:
+        for _ in range(3):
+            run._step()
+            weights.append(float(stage.objective.weight.detach()))
+            scales.append(run.accelerator.scaler.get_scale())
+    finally:
+        run.writer.close()
+        AcceleratorState._reset_state(True)
+    assert scales == [4, 2, 2] and 1 > weights[0] == weights[1] > weights[2]
+
+
 TWO_PROCESSES = """
-import sys, time
+import os, signal, sys, time
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather
@@ -86,13 +137,16 @@ from jores.training.loop import LoopConfig, train
 
 class Toy:
     name, best_score = "toy", "score"
-    objective = torch.nn.Linear(2, 1)
+    objective, batches = torch.nn.Linear(2, 1), 0
 
     def __init__(self):
         self.objective.forward = lambda batch: {"loss": torch.nn.functional.linear(
             batch["x"], self.objective.weight, self.objective.bias).square().mean()}
 
     def batch(self, rng):
+        self.batches += 1
+        if ends == "signal" and self.batches == 60 and PartialState().is_main_process:
+            os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.001 + 0.02 * rng.random() * (PartialState().process_index + 1))
         return {"x": torch.from_numpy(rng.normal(size=(4, 2))).float()}
 
@@ -102,26 +156,31 @@ class Toy:
     def export(self, objective, path, record):
         path.write_text("exported")
 
-stage, out = Toy(), Path(sys.argv[1])
-config = LoopConfig(steps=10**6, minutes=0.1, validate_minutes=0.01, warmup=2, learning_rate=0.01)
+ends, stage, out = sys.argv[1], Toy(), Path(sys.argv[2])
+minutes = 0.1 if ends == "time" else 0
+config = LoopConfig(steps=10**6, minutes=minutes, validate_minutes=0.01, warmup=2, learning_rate=0.01)
 train(stage, config, out, stop_after=10**6, mixed_precision="no", cpu=True)
 weights = gather(stage.objective.weight.detach())
 if PartialState().is_main_process:
     rows = (out / "validation.csv").read_text().splitlines()
-    print("equal", torch.equal(weights[0], weights[1]), "validated", len(rows) - 1)
+    step = torch.load(out / "checkpoint/custom_checkpoint_1.pkl", weights_only=False)["step"]
+    print("equal", torch.equal(weights[0], weights[1]), "step", step, "validated", len(rows) - 1)
 PartialState().destroy_process_group()
 """
 
 
-def test_processes_agree_on_the_time(tmp_path):
-    """When to validate, to end, and at which rate to learn: each process has a clock of its own."""
+@pytest.mark.parametrize("ends", ["time", "signal"])
+def test_processes_agree_on_the_time_and_on_the_end(ends, tmp_path):
+    """When to validate, to end, and at which rate to learn: each process has a clock of its own, and only the main one
+    is sent a signal here."""
     script = tmp_path / "toy.py"
     script.write_text(TWO_PROCESSES, encoding="utf-8")
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--mixed_precision", "no", "--num_machines", "1", "--dynamo_backend", "no", "--main_process_port", "0"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command += [str(script), str(tmp_path / "run")]
+    command += [str(script), ends, str(tmp_path / "run")]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     words = done.stdout.split()
-    assert words[words.index("equal") + 1] == "True" and int(words[-1]) >= 3
+    assert words[1] == "True"
+    assert int(words[-1]) >= 3 if ends == "time" else int(words[3]) == 60

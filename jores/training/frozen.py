@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 class UsesFrozen(nn.Module):
     """`frozen` nets are a plain list, which hides them from the optimiser, the average of the weights and checkpoints.
-    They go where the objective goes."""
+    They go where the objective goes and keep their memory layout, which is part of what a seed's numbers hang on."""
 
     def __init__(self, *frozen: nn.Module) -> None:
         super().__init__()
         self.frozen = [net.requires_grad_(False).eval() for net in frozen]
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> UsesFrozen:
+        super()._apply(function, recurse)
+        device = next(self.parameters()).device
         for net in self.frozen:
-            net._apply(function, recurse)
-        return super()._apply(function, recurse)
+            net.to(device)
+        return self

@@ -6,7 +6,6 @@ that was killed goes on as if it had not been.
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
@@ -29,8 +28,8 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from .data import to_pixels
 from .muon import Muon
+from .records import append_row, contact_sheet
 
 log = logging.getLogger(__name__)
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
@@ -122,7 +121,7 @@ class _Run:
             self.schedule.step()
             bar.update()
             if p.step % 50 == 0 and self.accelerator.is_main_process:
-                self._write("train.csv", {"step": p.step, "minutes": round(p.seconds / 60, 2), **logs})
+                append_row(self.out / "train.csv", {"step": p.step, "minutes": round(p.seconds / 60, 2), **logs})
                 bar.set_postfix({k: f"{v:.4g}" for k, v in logs.items()})
             if ending:
                 bar.close()
@@ -178,7 +177,7 @@ class _Run:
         averaged.eval()
         with torch.inference_mode():
             scores, pictures = self.stage.validate(averaged)
-        self._write("validation.csv", {"step": p.step, "minutes": round(p.seconds / 60, 2), **scores})
+        append_row(self.out / "validation.csv", {"step": p.step, "minutes": round(p.seconds / 60, 2), **scores})
         for key, value in scores.items():
             self.writer.add_scalar(f"val/{key}", value, p.step)
         self.writer.flush()
@@ -192,15 +191,6 @@ class _Run:
             p.best = scores[self.stage.best_score]
             self.stage.export(averaged, self.out / f"{self.stage.name}.safetensors", record)
         log.info("validation %s", json.dumps(record))
-
-    def _write(self, name: str, row: dict[str, Any]) -> None:
-        path = self.out / name
-        new = not path.exists()
-        with path.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
 
     def _save(self) -> None:
         """Writes beside the last checkpoint, then swaps: a kill in between loses nothing."""
@@ -223,7 +213,8 @@ class _Run:
 
 
 def _stop_signal() -> threading.Event:
-    """Set by SIGTERM, so that a run asked to end keeps the steps since its last validation."""
+    """Set by SIGTERM, so that a run asked to end keeps the steps since its last validation.
+    Of several processes the main one's counts."""
     asked = threading.Event()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: asked.set())
@@ -250,14 +241,3 @@ def _warming_ema(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor],
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
 
     return update
-
-
-def contact_sheet(pictures: list[Tensor], path: Path) -> None:
-    """Rows of equally high (3, H, W) pictures, one under the other, as a PNG."""
-    from PIL import Image
-
-    temporary = path.with_suffix(".tmp.png")
-    Image.fromarray(to_pixels(torch.cat(pictures, 1).cpu())).save(temporary)
-    os.replace(temporary, path)
-
-

@@ -1,14 +1,20 @@
-"""The training record in a bundle's header, and the figures of a validation."""
+"""What a run leaves behind: its record in the bundle's header, the figures of a validation, tables and pictures."""
 
 from __future__ import annotations
 
+import csv
 import json
+import os
+from pathlib import Path
 from typing import Any
 
+import torch
+from PIL import Image
 from torch import Tensor
 
 from ..checkpoint import JoReSNets
 from ..evaluation import score
+from .data import to_pixels
 
 
 def append_record(nets: JoReSNets, record: dict[str, Any]) -> dict[str, str]:
@@ -33,3 +39,20 @@ class Scores:
 
     def means(self) -> dict[str, float]:
         return {key: round(sum(values) / len(values), 4) for key, values in self.values.items()}
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """To a CSV file, whose first line names the columns."""
+    new = not path.exists()
+    with path.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def contact_sheet(pictures: list[Tensor], path: Path) -> None:
+    """Rows of equally high (3, H, W) pictures, one under the other, as a PNG."""
+    temporary = path.with_suffix(".tmp.png")
+    Image.fromarray(to_pixels(torch.cat(pictures, 1).cpu())).save(temporary)
+    os.replace(temporary, path)

@@ -130,6 +130,7 @@ def test_a_gradient_that_overflows_costs_one_step_and_halves_the_scale(tmp_path,
 TWO_PROCESSES = """
 import os, signal, sys, time
 import torch
+import accelerate.accelerator
 from accelerate import PartialState
 from accelerate.utils import gather
 from pathlib import Path
@@ -156,6 +157,11 @@ class Toy:
     def export(self, objective, path, record):
         path.write_text("exported")
 
+def slowly(*args, save=accelerate.accelerator.save_accelerator_state, **options):
+    time.sleep(0.1 * PartialState().process_index)
+    return save(*args, **options)
+
+accelerate.accelerator.save_accelerator_state = slowly
 ends, stage, out = sys.argv[1], Toy(), Path(sys.argv[2])
 minutes = 0.1 if ends == "time" else 0
 config = LoopConfig(steps=10**6, minutes=minutes, validate_minutes=0.01, warmup=2, learning_rate=0.01)

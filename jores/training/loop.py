@@ -196,6 +196,7 @@ class _Run:
         """Writes beside the last checkpoint, then swaps: a kill in between loses nothing."""
         new, current, old = (self.out / f"checkpoint{suffix}" for suffix in (".new", "", ".old"))
         self.accelerator.save_state(str(new), safe_serialization=True)
+        self.accelerator.wait_for_everyone()  # each process writes the state of its own generators
         if not self.accelerator.is_main_process:
             return
         shutil.rmtree(old, ignore_errors=True)

@@ -166,11 +166,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             record |= _work(job, enhancer, args)
         except (ValueError, OSError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-                raise
-            told = f"{job.path}: out of memory ({error})" if is_out_of_memory(error) else str(error)
-            failures.append(told)
-            record["error"] = told
+            record["error"] = _complaint(job, error)
+            failures.append(record["error"])
         sys.stdout.write(json.dumps(record) + "\n")  # in ASCII: a redirected output may know no other letters
         sys.stdout.flush()
     failures = share.gathered(failures)
@@ -180,6 +177,15 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.flush()
     share.leave()
     return 1 if failures else 0
+
+
+def _complaint(job: Job, error: Exception) -> str:
+    """What to tell of a file that could not be done. Raises the error again where the file cannot be what is wrong."""
+    if is_out_of_memory(error):
+        return f"{job.path}: out of memory ({error})"
+    if isinstance(error, RuntimeError):
+        raise error
+    return str(error)
 
 
 def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, Any]:

@@ -50,14 +50,17 @@ def conditioned_on(guider: Any, window: Window, like: Tensor) -> Iterator[None]:
 
 def _cut(cond: dict[str, Any], window: Window, like: Tensor) -> dict[str, Any] | None:
     """None: the cond is for an area outside the window."""
-    area = (*window.size, window.rows.start, window.columns.start)
-    maps = {name: c.process_cond(batch_size=len(like), area=area) for name, c in cond["model_conds"].items()}
-    cut = {**cond, "model_conds": {name: _moved(c, like) for name, c in maps.items()}}
-    if "mask" in cond:
-        cut["mask"] = window.cut(cond["mask"])  # (masks, H, W), of the picture's size by now
+    cut = dict(cond)
     if "area" in cond:
         cut["area"] = _area_within(cond["area"], window)
-    return None if cut.get("area", True) is None else cut
+        if cut["area"] is None:
+            return None
+    if "mask" in cond:
+        cut["mask"] = window.cut(cond["mask"])  # (masks, H, W), of the picture's size by now
+    area = (*window.size, window.rows.start, window.columns.start)
+    maps = {name: c.process_cond(batch_size=len(like), area=area) for name, c in cond["model_conds"].items()}
+    cut["model_conds"] = {name: _moved(c, like) for name, c in maps.items()}
+    return cut
 
 
 def _area_within(area: tuple[int, int, int, int], window: Window) -> tuple[int, int, int, int] | None:

@@ -21,6 +21,9 @@ import av
 import numpy as np
 from PIL import Image
 
+from jores.metrics import gt_mean
+from jores.training.data import to_pixels, to_tensor
+
 from .client import Client, Prompt
 from .server import PACK, start_server
 
@@ -115,9 +118,9 @@ def before_after(pairs: list[tuple[Image.Image, Image.Image]]) -> Image.Image:
 
 
 def as_bright_as(before: Image.Image, after: Image.Image) -> Image.Image:
-    """What a brightness slider makes of `before`: all levels times one number, for the mean of `after`."""
-    levels, wanted = (np.asarray(picture.convert("RGB"), np.float32) for picture in (before, after))
-    return Image.fromarray((levels * (wanted.mean() / levels.mean())).clip(0, 255).astype(np.uint8))
+    """What a brightness slider makes of `before`: all levels times one number, for the mean luma of `after`."""
+    low, high = (to_tensor(np.asarray(picture.convert("RGB")))[None] for picture in (before, after))
+    return Image.fromarray(to_pixels(gt_mean(low, high)[0]))
 
 
 def main(names: list[str]) -> None:

@@ -12,6 +12,7 @@ sys.path for `import jores`. Two rules keep them apart:
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -104,6 +105,13 @@ def jores_pack(comfy_inprocess: SimpleNamespace) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def jores_pack_nodes(jores_pack: ModuleType) -> dict[str, type]:
+    """The pack's node classes by id."""
+    extension = asyncio.run(jores_pack.comfy_entrypoint())
+    return {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from jores.checkpoint import SHIPPED_WEIGHTS, load_bundle
 from jores.cli import main
 from jores.imaging.files import Picture, read_image, write_image
 from jores.pipeline import enhance
+from tests.two_processes import TWO_PROCESSES
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = ["--segmenter", "none", "--steps", "1", "--device", "cpu"]
@@ -41,10 +42,7 @@ def records(text: str) -> dict[str, dict]:
 def test_two_processes_share_a_folder(night, tmp_path):
     pytest.importorskip("accelerate")
     out = tmp_path / "out"
-    # With --cpu accelerate starts a single process; this way it starts two, which --device cpu keeps off a GPU.
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command = [*launch, "-m", "jores", "enhance", str(night), "--output", str(out), *OPTIONS]
+    command = [sys.executable, *TWO_PROCESSES, "-m", "jores", "enhance", str(night), "--output", str(out), *OPTIONS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1, done.stderr
     found = records(done.stdout)

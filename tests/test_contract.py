@@ -8,7 +8,6 @@ inputs come last and are optional), renew tests/schema.json:
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import difflib
 import importlib
@@ -34,11 +33,9 @@ LIBRARY = {  # node -> the function of jores.pipeline whose defaults it shows
 
 
 @pytest.fixture(scope="module")
-def pack(jores_pack, comfy_inprocess):
-    extension = asyncio.run(jores_pack.comfy_entrypoint())
-    nodes = {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
+def pack(jores_pack_nodes, comfy_inprocess):
     load = lambda name: importlib.import_module(f"jores_pack.{name}")  # noqa: E731
-    return SimpleNamespace(nodes=nodes, base=comfy_inprocess.base, load=load)
+    return SimpleNamespace(nodes=jores_pack_nodes, base=comfy_inprocess.base, load=load)
 
 
 def run(pack, node_id: str, **inputs) -> tuple:

@@ -9,7 +9,6 @@ along until these tests pass:
 from __future__ import annotations
 
 import ast
-import asyncio
 import json
 import re
 import urllib.parse
@@ -29,10 +28,8 @@ SAME_EVERYWHERE = {"eta", "latent", "retinex", "sigmas"}  # terms of art that ot
 
 
 @pytest.fixture(scope="module")
-def schemas(jores_pack) -> dict[str, Any]:
-    extension = asyncio.run(jores_pack.comfy_entrypoint())
-    nodes = asyncio.run(extension.get_node_list())
-    return {schema.node_id: schema for schema in (node.define_schema() for node in nodes)}
+def schemas(jores_pack_nodes) -> dict[str, Any]:
+    return {node_id: node.define_schema() for node_id, node in jores_pack_nodes.items()}
 
 
 def english(schemas: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 from types import SimpleNamespace
 
@@ -14,13 +13,11 @@ SHIPPED = "jores-compact.safetensors (shipped)"
 
 
 @pytest.fixture(scope="module")
-def pack(jores_pack, comfy_inprocess):
+def pack(jores_pack_nodes, comfy_inprocess):
     """The pack's nodes and the host's custom sampling nodes, by id."""
-    extension = asyncio.run(jores_pack.comfy_entrypoint())
-    nodes = {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
     custom = importlib.import_module("comfy_extras.nodes_custom_sampler")
     load = lambda name: importlib.import_module(f"jores_pack.{name}")  # noqa: E731
-    return SimpleNamespace(nodes=nodes, stock=comfy_inprocess.nodes, custom=custom, load=load)
+    return SimpleNamespace(nodes=jores_pack_nodes, stock=comfy_inprocess.nodes, custom=custom, load=load)
 
 
 @pytest.fixture(scope="module")

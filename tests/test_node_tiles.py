@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 from types import SimpleNamespace
 
@@ -15,11 +14,10 @@ SEGMENTER = "segformer-dark (shipped)"
 
 
 @pytest.fixture(scope="module")
-def pack(jores_pack):
-    extension = asyncio.run(jores_pack.comfy_entrypoint())
-    nodes = {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
+def pack(jores_pack_nodes):
     load = lambda name: importlib.import_module(f"jores_pack.{name}")  # noqa: E731
-    return SimpleNamespace(nodes=nodes, load=load, pipeline=load("jores.pipeline"), checkpoint=load("jores.checkpoint"))
+    pipeline, checkpoint = load("jores.pipeline"), load("jores.checkpoint")
+    return SimpleNamespace(nodes=jores_pack_nodes, load=load, pipeline=pipeline, checkpoint=checkpoint)
 
 
 def run(pack, node_id, **inputs):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 from types import SimpleNamespace
 
@@ -14,13 +13,11 @@ SEGMENTER = "segformer-dark (shipped)"
 
 
 @pytest.fixture(scope="module")
-def pack(jores_pack, comfy_inprocess):
+def pack(jores_pack_nodes, comfy_inprocess):
     """The pack's nodes by id, and its own copy of the library."""
-    extension = asyncio.run(jores_pack.comfy_entrypoint())
-    nodes = {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
     load = lambda name: importlib.import_module(f"jores_pack.{name}")  # noqa: E731
     return SimpleNamespace(
-        nodes=nodes, stock=comfy_inprocess.nodes, base=comfy_inprocess.base, pipeline=load("jores.pipeline"),
+        nodes=jores_pack_nodes, stock=comfy_inprocess.nodes, base=comfy_inprocess.base, pipeline=load("jores.pipeline"),
         checkpoint=load("jores.checkpoint"), config=load("jores.config"), native=load("nodes.native"), load=load,
     )  # fmt: skip
 

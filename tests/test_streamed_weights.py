@@ -5,19 +5,12 @@ Streaming itself needs such a device. What comes before it, how the nets are bui
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 
 import pytest
 import torch
 
 SHIPPED = "jores-compact.safetensors (shipped)"
-
-
-@pytest.fixture
-def nodes(jores_pack):
-    extension = asyncio.run(jores_pack.comfy_entrypoint())
-    return {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
 
 
 @pytest.fixture
@@ -44,7 +37,8 @@ def sampled(nodes, model, nets):
         return run("JoReSSample", model=model, positive=positive, latent=latent, steps=2, seed=0, eta=0.0)[0]["samples"]
 
 
-def test_nets_built_for_streaming_are_the_same_nets(nodes, streaming, monkeypatch):
+def test_nets_built_for_streaming_are_the_same_nets(jores_pack_nodes, streaming, monkeypatch):
+    nodes = jores_pack_nodes
     model, nets, _vae = nodes["JoReSLoadModel"].execute(model_name=SHIPPED).result
     for net in (model.model.diffusion_model, *(patcher.model for patcher in nets.parts.values())):
         assert {parameter.dtype for parameter in net.parameters()} == {torch.float32}
@@ -53,10 +47,11 @@ def test_nets_built_for_streaming_are_the_same_nets(nodes, streaming, monkeypatc
     assert torch.equal(sampled(nodes, model, nets), sampled(nodes, usual, usual_nets))
 
 
-def test_the_host_can_make_a_copy_that_does_not_stream(nodes, comfy_inprocess):
+def test_the_host_can_make_a_copy_that_does_not_stream(jores_pack_nodes, comfy_inprocess):
     """For TorchCompileModel, hooks, and other devices: it calls the loader that it finds with the MODEL."""
     import comfy.model_patcher
 
+    nodes = jores_pack_nodes
     model, nets, _vae = nodes["JoReSLoadModel"].execute(model_name=SHIPPED).result
     load, arguments = model.cached_patcher_init
     copy = load(*arguments, disable_dynamic=True)

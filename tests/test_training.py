@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from jores.checkpoint import held_parts, load_bundle, read_header
 from jores.training.data import Darkening, Pair, Sampler, load_pairs
 from tests.test_nets import TINY
+from tests.two_processes import TWO_PROCESSES
 
 ROOT = Path(__file__).parents[1]
 
@@ -116,10 +117,7 @@ def _state(out, key):
 
 
 def test_every_stage_trains_on_two_processes_and_hands_on_what_the_next_one_needs(data, recipe, tmp_path):
-    # --multi_gpu is accelerate's word for several processes; the training's own --cpu keeps them on the processor.
-    two = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--mixed_precision", "no")
-    two += ("--num_machines", "1", "--dynamo_backend", "no", "--main_process_port", "0")
-    run(data, recipe, tmp_path / "d", "decompose", launcher=two)
+    run(data, recipe, tmp_path / "d", "decompose", launcher=TWO_PROCESSES)
     bundle = tmp_path / "d/decompose.safetensors"
     assert held_parts(bundle) == ("decomposition",)
     run(data, recipe, tmp_path / "a", "adjust", "--init", bundle)

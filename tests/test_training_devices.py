@@ -27,6 +27,7 @@ from jores.training.diffuse import Diffuse
 from jores.training.expose import Expose
 from tests.other_device import DEVICE, Elsewhere, other_device
 from tests.test_nets import TINY, shaken
+from tests.two_processes import TWO_PROCESSES
 
 ROOT = Path(__file__).parents[1]
 
@@ -127,7 +128,7 @@ def test_a_gradient_that_overflows_costs_one_step_and_halves_the_scale(tmp_path,
     assert scales == [4, 2, 2] and 1 > weights[0] == weights[1] > weights[2]
 
 
-TWO_PROCESSES = """
+TOY = """
 import os, signal, sys, time
 import torch
 import accelerate.accelerator
@@ -180,11 +181,9 @@ def test_processes_agree_on_the_time_and_on_the_end(ends, tmp_path):
     """When to validate, to end, and at which rate to learn: each process has a clock of its own, and only the main one
     is sent a signal here."""
     script = tmp_path / "toy.py"
-    script.write_text(TWO_PROCESSES, encoding="utf-8")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--mixed_precision", "no", "--num_machines", "1", "--dynamo_backend", "no", "--main_process_port", "0"]
+    script.write_text(TOY, encoding="utf-8")
+    command = [sys.executable, *TWO_PROCESSES, str(script), ends, str(tmp_path / "run")]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command += [str(script), ends, str(tmp_path / "run")]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     words = done.stdout.split()

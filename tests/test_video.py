@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -231,10 +230,9 @@ def test_the_command_line_takes_clips(tmp_path, clips, nets, capsys):
     assert not np.array_equal(read_clip(out / "night.mp4")[1], smooth)
 
 
-def test_the_node_smooths_clips_and_nothing_else(jores_pack, clips, nets):
+def test_the_node_smooths_clips_and_nothing_else(jores_pack_nodes, clips, nets):
     """Runs in a real ComfyUI. A single picture, or two that are unrelated, come out bit by bit the same."""
-    extension = asyncio.run(jores_pack.comfy_entrypoint())
-    node = next(n for n in asyncio.run(extension.get_node_list()) if n.define_schema().node_id == "JoReSEnhance")
+    node = jores_pack_nodes["JoReSEnhance"]
     schema = node.define_schema()
     assert schema.inputs[-1].id == "smooth_frames" and schema.inputs[-1].default is True
     shown = {slot.id: slot.default for slot in schema.inputs if getattr(slot, "default", None) is not None}

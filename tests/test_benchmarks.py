@@ -13,7 +13,7 @@ from jores.evaluation import rows_of_table
 from jores.imaging.files import Picture, read_image, write_image
 from jores.nets.attention import RetinexAttention
 from jores.nets.segmentation import load_segmenter
-from tests.benchmarks import ablation, failure_cases
+from tests.benchmarks import ablation, failure_cases, unkind_light
 from tests.test_nets import TINY, shaken
 
 
@@ -118,3 +118,20 @@ def test_photographs_can_be_spoilt_beyond_repair():
     assert len(spoilt) == 5
     for low, high in spoilt.values():
         assert low.shape == high.shape and 0 < low.mean() < 0.7 * high.mean()
+
+
+def test_every_unkind_light_has_its_rows_and_its_pictures(weights, tmp_path):
+    generator, sheet, said = torch.Generator().manual_seed(0), tmp_path / "sheet.png", []
+    picture = torch.nn.functional.interpolate(torch.rand(1, 3, 12, 24, generator=generator), size=(96, 192))[0]
+    write_image(tmp_path / "lit.png", Picture(picture * 0.7 + 0.2))
+    write_image(tmp_path / "dark.png", Picture(picture * 0.2))  # not for this table
+    rows = unkind_light.ROWS[:2]
+    options = ["--every", "1", "--weights", str(weights), "--sheet", str(sheet), "--rows", *rows]
+    unkind_light.main(["--pictures", str(tmp_path / "lit.png"), str(tmp_path / "dark.png"), *options], said.append)
+    lines = said[0].splitlines()[2:]
+    assert [line.split(" | ")[0] for line in lines] == [f"| {way}: {row}" for way in unkind_light.WAYS for row in rows]
+    assert all(line.split(" | ")[1] == "1" for line in lines)
+    figures = {tuple(line.split(" | ")[2:]) for line in lines}
+    assert len(figures) == len(lines)  # no way and no row is another's twin
+    with Image.open(sheet) as image:
+        assert image.size == (4 * 192, len(unkind_light.WAYS) * 96)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from jores.checkpoint import held_parts, load_bundle, read_header
-from jores.training.data import Darkening, Pair, Sampler, load_pairs
+from jores.training.data import Pair, Sampler, load_pairs
 from tests.test_nets import TINY
 from tests.two_processes import TWO_PROCESSES
 
@@ -181,22 +181,3 @@ def test_place_tells_where_the_crop_lies_in_the_thumbnail():
         where = F.affine_grid(batch["place"], [1, 3, 12, 12], align_corners=False)
         seen = F.grid_sample(batch["thumbnail"], where, padding_mode="border", align_corners=False)
         assert (seen - F.avg_pool2d(batch["low"], 8)).abs().max() < 0.03, seed
-
-
-def test_darkening_is_dark_noisy_and_leaves_some_pictures_alone():
-    picture = torch.full((3, 64, 64), 0.7)
-    drawn = [Darkening.draw(np.random.default_rng(i)) for i in range(40)]
-    alone = [d for d in drawn if d.gain == 1.0]
-    assert 2 <= len(alone) <= 16 and torch.equal(alone[0](picture, torch.Generator().manual_seed(0)), picture)
-    for d in (d for d in drawn if d.gain < 1):
-        dark = d(picture, torch.Generator().manual_seed(0))
-        assert dark.mean() < 0.6 and abs(float(dark.mean() - d(picture).mean())) < 0.02
-    assert 5 <= sum(d.jpeg > 0 for d in drawn) <= 35 and not any(d.jpeg for d in alone)
-
-
-def test_a_darkened_photograph_may_come_from_a_jpeg():
-    picture, kept = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)), Darkening(0.2, 0, 0, (1, 1, 1))
-    compressed = Darkening(0.2, 0, 0, (1, 1, 1), jpeg=30)(picture, torch.Generator())
-    exact = kept(picture, torch.Generator())
-    assert 0.01 < (compressed - exact).abs().mean() < 0.2 and torch.equal(kept(picture, torch.Generator()), exact)
-    assert torch.equal(compressed * 255, (compressed * 255).round())

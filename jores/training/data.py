@@ -1,13 +1,11 @@
 """Training pictures: read once into memory as uint8, cut and augmented per step from an explicit generator.
 
 Two sources. Pairs: LOL v1 (`pairs.tsv` with its scene split). Photographs: any folder of well-lit pictures, darkened
-here the way a sensor does it (linearise, shorten the exposure, Poisson-Gaussian noise, quantise), some left as they
-are, so that the nets also learn to leave a good picture alone.
+on the fly (`darkening`), some left as they are, so that the nets also learn to leave a good picture alone.
 """
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +16,10 @@ from torch import Tensor, nn
 
 from ..evaluation import rows_of_table
 from ..imaging.exposure import mean_colour, mean_luma
+from ..imaging.reduction import area_average
 from ..nets.adjustment import THUMBNAIL
+from .darkening import Darkening
+from .pixels import to_tensor
 
 
 @dataclass
@@ -66,16 +67,6 @@ def _at_least(photo: Pair, side: int) -> Pair:
     return Pair(photo.name, np.asarray(Image.fromarray(photo.high).resize(size, Image.Resampling.LANCZOS)))
 
 
-def to_tensor(pixels: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float().div_(255)
-
-
-def to_pixels(picture: Tensor) -> np.ndarray:
-    """Inverse of `to_tensor`; what lies outside [0, 1] is clipped."""
-    return (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-
-
 def both_pictures(pair: Pair, net: nn.Module) -> tuple[Tensor, Tensor]:
     """The dark and the light one, (1, 3, H, W) each, where the net's weights are."""
     device = next(net.parameters()).device
@@ -83,51 +74,20 @@ def both_pictures(pair: Pair, net: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def thumbnail(pixels: np.ndarray) -> Tensor:
-    """Area-averaged thumbnail (3, 48, 64) float32, the exposure head's view of the whole picture."""
-    image = Image.fromarray(pixels).resize(THUMBNAIL[::-1], Image.Resampling.BOX)
-    return to_tensor(np.asarray(image))
+    """Area-averaged thumbnail (3, 48, 64) float32, the exposure head's view of the whole picture. Not rounded to 8
+    bits: that would leave a handful of levels of a dark picture."""
+    return area_average(to_tensor(pixels)[None], THUMBNAIL)[0]
 
 
-@dataclass(frozen=True)
-class Darkening:
-    """A short exposure of a well-lit picture: linear gain, noise of a small sensor, tone curve, 8 bits, and a JPEG of
-    quality `jpeg` (0: none), since that is what most cameras keep of it."""
-
-    gain: float
-    read_noise: float
-    shot_noise: float
-    cast: tuple[float, float, float]
-    jpeg: int = 0
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> Darkening:
-        if rng.random() < 0.2:  # well lit already: must come back as it went in
-            return cls(1.0, 0.0, 0.0, (1.0, 1.0, 1.0))
-        gain = float(np.exp(rng.uniform(np.log(1 / 60), np.log(1 / 2))))
-        cast = tuple(float(v) for v in rng.uniform(0.85, 1.15, 3))
-        jpeg = int(rng.integers(70, 98)) if rng.random() < 0.5 else 0
-        return cls(gain, float(rng.uniform(0, 0.003)), float(rng.uniform(0, 0.008)), cast, jpeg)
-
-    def __call__(self, picture: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(3, H, W) in [0, 1] -> the same, dark; noiseless without a generator (thumbnails)."""
-        if self.gain == 1.0:
-            return picture
-        linear = picture.pow(2.2) * (self.gain * torch.tensor(self.cast).view(3, 1, 1))
-        if generator is not None:
-            noise = torch.randn(linear.shape, generator=generator)
-            linear = linear + noise * (self.read_noise**2 + self.shot_noise**2 * linear * 10).sqrt()
-        dark = linear.clamp(0, 1).pow(1 / 2.2)
-        if generator is None:
-            return dark
-        return as_jpeg(dark, self.jpeg) if self.jpeg else (dark * 255).round().div(255)
+def darkened_thumbnail(pixels: np.ndarray, darken: Darkening, rng: np.random.Generator) -> Tensor:
+    """What `thumbnail` would show of a well-lit picture (H, W, 3) after it was darkened."""
+    fold = 4
+    light = area_average(to_tensor(pixels)[None], (fold * THUMBNAIL[0], fold * THUMBNAIL[1]))[0]
+    return darken.thumbnail(light, seeded(rng), fold)
 
 
-def as_jpeg(picture: Tensor, quality: int) -> Tensor:
-    """(3, H, W) in [0, 1] as it comes back from a JPEG file."""
-    file = io.BytesIO()
-    Image.fromarray(to_pixels(picture)).save(file, "JPEG", quality=quality)
-    with Image.open(file) as image:
-        return to_tensor(np.asarray(image))
+def seeded(rng: np.random.Generator) -> torch.Generator:
+    return torch.Generator().manual_seed(int(rng.integers(2**31)))
 
 
 class Sampler:
@@ -157,17 +117,17 @@ class Sampler:
         pair = source[rng.integers(len(source))]
         crop = self._cut(pair, rng)
         view = crop.within(random_view(pair.high.shape, rng))
-        high, thumb_high = to_tensor(_flip(pair.high[crop.slices], crop)), thumbnail(_flip(pair.high[view], crop))
+        high, whole = to_tensor(_flip(pair.high[crop.slices], crop)), _flip(pair.high[view], crop)
+        thumb_high, place = thumbnail(whole), crop.place(view)
         if photo:
             darken = Darkening.draw(rng)
-            low = darken(high, torch.Generator().manual_seed(int(rng.integers(2**31))))
-            thumb_low = darken(thumb_high)
+            low, thumb_low = darken(high, seeded(rng), place), darkened_thumbnail(whole, darken, rng)
         else:
             low, thumb_low = to_tensor(_flip(pair.low[crop.slices], crop)), thumbnail(_flip(pair.low[view], crop))
             gain = exposure_jitter(rng)
             low, thumb_low = (low * gain).clamp(0, 1), (thumb_low * gain).clamp(0, 1)
         sample = {
-            "low": low, "high": high, "thumbnail": thumb_low, "place": crop.place(view),
+            "low": low, "high": high, "thumbnail": thumb_low, "place": place,
             "input_mean": mean_colour(thumb_low[None])[0], "exposure": mean_luma(thumb_high[None])[0],
         }  # fmt: skip
         if pair.semantics is not None:

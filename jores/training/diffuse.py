@@ -17,9 +17,10 @@ from ..diffusion.schedule import NoiseSchedule
 from ..nets.segmentation import Segmenter, load_segmenter
 from ..pipeline import adjust, decompose, sample
 from .adjust import AdjustmentObjective, gains_of, retouch
-from .data import Pair, Sampler, both_pictures, to_tensor
+from .data import Pair, Sampler, both_pictures
 from .frozen import UsesFrozen
 from .losses import picture_loss
+from .pixels import to_tensor
 from .records import Scores, append_record
 
 VALIDATION_STEPS = 4

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from ..checkpoint import JoReSNets, save_bundle
 from ..imaging.exposure import brightness_statistics, mean_luma
-from .data import Darkening, Pair, exposure_jitter, random_view, thumbnail, to_tensor
+from .darkening import Darkening
+from .data import Pair, darkened_thumbnail, exposure_jitter, random_view, thumbnail
+from .pixels import to_tensor
 from .records import Scores, append_record
 
 POOL_SEED = 11
@@ -93,8 +95,8 @@ def _of_pair(pair: Pair, rng: np.random.Generator, cut: bool) -> tuple[Tensor, T
 
 
 def _of_photo(photo: Pair, rng: np.random.Generator, cut: bool) -> tuple[Tensor, Tensor]:
-    light = thumbnail(photo.high[random_view(photo.high.shape, rng)] if cut else photo.high)
-    return Darkening.draw(rng)(light), _mean(light)
+    light = photo.high[random_view(photo.high.shape, rng)] if cut else photo.high
+    return darkened_thumbnail(light, Darkening.draw(rng), rng), _mean(thumbnail(light))
 
 
 def _lit(pair: Pair) -> tuple[Tensor, Tensor]:

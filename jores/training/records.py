@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..checkpoint import JoReSNets
 from ..evaluation import score
-from .data import to_pixels
+from .pixels import to_pixels
 
 
 def append_record(nets: JoReSNets, record: dict[str, Any]) -> dict[str, str]:

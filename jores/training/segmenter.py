@@ -23,7 +23,9 @@ from tqdm import tqdm
 
 from ..imaging.exposure import brighten
 from ..nets.segmentation import Segmenter, load_segmenter, prepare
-from .data import Darkening, Pair, load_pairs, load_photos, to_pixels, to_tensor
+from .darkening import Darkening
+from .data import Pair, load_pairs, load_photos
+from .pixels import to_pixels, to_tensor
 from .teacher import Agreement, Teacher
 
 PALETTE_SEED = 7

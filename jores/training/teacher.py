@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..conditions import resize_map
-from .data import to_tensor
+from .pixels import to_tensor
 
 WEIGHTS, LABELS = "ade20k_teacher_fp16.safetensors", "ade20k_labels.txt"
 

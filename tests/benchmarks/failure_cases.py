@@ -28,7 +28,8 @@ from jores.evaluation import Pair, assess, pairs_of_table
 from jores.imaging.files import read_image
 from jores.metrics import gt_mean
 from jores.nets.segmentation import load_segmenter
-from jores.training.data import Darkening, as_jpeg, to_pixels, to_tensor
+from jores.training.darkening import Darkening, as_jpeg
+from jores.training.pixels import to_pixels, to_tensor
 
 TITLES = ("input, brightened", "R' x L'", "result", "ground truth")
 MARGIN, CAPTION = 8, 22

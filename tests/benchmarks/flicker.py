@@ -3,7 +3,7 @@
     python -m tests.benchmarks.flicker [--size 192x128] [--frames 12] [--shift 3] [--plot FILE.png]
 
 Clips with a known truth, all made of the photograph behind workflows/jores_five_stages.input.png, darkened by
-`jores.training.data.Darkening` with fresh sensor noise in every frame: "static", and "pan", which moves by --shift
+`jores.training.darkening.Darkening` with fresh sensor noise in every frame: "static", and "pan", which moves by --shift
 columns per frame; "crossing" adds a patch of another picture that crosses the static scene; under "lamp" its light
 wavers by up to 15 percent from frame to frame.
 
@@ -31,7 +31,8 @@ from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
 from jores.imaging.exposure import luma, mean_luma
 from jores.metrics import gt_mean, psnr
 from jores.nets.segmentation import load_segmenter
-from jores.training.data import Darkening, to_pixels, to_tensor
+from jores.training.darkening import Darkening
+from jores.training.pixels import to_pixels, to_tensor
 from jores.video import enhance_frames
 
 SENSOR = Darkening(gain=1 / 50, read_noise=0.0008, shot_noise=0.003, cast=(0.95, 1.0, 1.06))  # workflows/README.md

@@ -15,7 +15,8 @@ import skimage.data
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
-from jores.training.data import Darkening, to_pixels, to_tensor
+from jores.training.darkening import Darkening
+from jores.training.pixels import to_pixels, to_tensor
 
 from .refresh_workflows import WORKFLOWS, write
 

@@ -1,0 +1,117 @@
+"""Dark photographs made from well-lit ones: what little light, a small sensor and a file format do to a picture."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from .pixels import to_pixels, to_tensor
+
+GAMMA = 2.2
+WHOLE = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+"""The place of a whole picture in itself, as `affine_grid` wants it."""
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """Light of its own in a dark scene: `lift` times the exposure at its centre (x, y), falling off with `reach`; all
+    in a whole picture that is -1..1 wide and high."""
+
+    x: float
+    y: float
+    reach: float
+    lift: float
+
+    def __call__(self, size: tuple[int, int], place: Tensor) -> Tensor:
+        """Factors (H, W) of the light in a part of the picture, which lies at `place` (2, 3)."""
+        where = F.affine_grid(place[None], [1, 1, *size], align_corners=False)[0]     # (H, W, 2)
+        distance = (where - where.new_tensor((self.x, self.y))).square().sum(2) / self.reach**2
+        return self.lift ** (-distance).exp()
+
+
+@dataclass(frozen=True)
+class Darkening:
+    """A short exposure of a well-lit picture: linear gain, colour cast and lamp, noise of a small sensor (`patchy`: as
+    broad as a camera's own processing leaves it), tone curve (`toe`: sRGB's, which crushes the shadows, not a power),
+    8 bits, and a JPEG of quality `jpeg` (0: none), since that is what most cameras keep of it."""
+
+    gain: float
+    read_noise: float
+    shot_noise: float
+    cast: tuple[float, float, float]
+    jpeg: int = 0
+    lamp: Lamp | None = None
+    patchy: bool = False
+    toe: bool = False
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Darkening:
+        if rng.random() < 0.2:  # well lit already: must come back as it went in
+            return cls(1.0, 0.0, 0.0, (1.0, 1.0, 1.0))
+        gain = float(np.exp(rng.uniform(np.log(1 / 300), np.log(1 / 2))))
+        signal = min(1.0, 60 * gain)  # below a sixtieth of the light, what is as noisy could not be told from nothing
+        coloured = rng.random() < 0.25
+        cast = np.exp(rng.normal(0, 0.3, 3)) if coloured else rng.uniform(0.85, 1.15, 3)
+        return cls(
+            gain,
+            read_noise=0.006 * signal * float(rng.random()) ** 2,
+            shot_noise=0.016 * signal**0.5 * float(rng.random()) ** 2,
+            cast=tuple(float(v) for v in cast),
+            jpeg=int(rng.integers(40, 98)) if rng.random() < 0.5 else 0,
+            lamp=_draw_lamp(rng, gain) if rng.random() < 0.25 else None,
+            patchy=bool(rng.random() < 0.3),
+            toe=bool(rng.random() < 0.5),
+        )
+
+    def __call__(
+        self, picture: Tensor, generator: torch.Generator | None = None, place: Tensor = WHOLE
+    ) -> Tensor:
+        """(3, H, W) in [0, 1], the part of a picture that lies at `place`, -> the same, dark; noiseless and unrounded
+        without a generator."""
+        if self.gain == 1.0:
+            return picture
+        light = picture.pow(GAMMA) * (self.gain * torch.tensor(self.cast).view(3, 1, 1))
+        if self.lamp:
+            light = light * self.lamp(picture.shape[-2:], place)
+        if generator is not None:
+            light = light + self._noise(light, generator)
+        dark = self._developed(light.clamp(0, 1))
+        if generator is None:
+            return dark
+        return as_jpeg(dark, self.jpeg) if self.jpeg else (dark * 255).round().div(255)
+
+    def thumbnail(self, picture: Tensor, generator: torch.Generator, fold: int = 4) -> Tensor:
+        """(3, H, W) -> the dark picture's thumbnail (3, H / fold, W / fold). The noise is there before the average:
+        shadows that end at 0 make the mean of a noisy picture brighter."""
+        return F.avg_pool2d(replace(self, jpeg=0)(picture, generator), fold)
+
+    def _noise(self, light: Tensor, generator: torch.Generator) -> Tensor:
+        noise = torch.randn(light.shape, generator=generator)
+        if self.patchy:
+            noise = F.avg_pool2d(noise, 3, stride=1, padding=1) * 3  # of the same strength
+        return noise * (self.read_noise**2 + self.shot_noise**2 * light * 10).sqrt()
+
+    def _developed(self, light: Tensor) -> Tensor:
+        if not self.toe:
+            return light.pow(1 / GAMMA)
+        return torch.where(light < 0.0031308, 12.92 * light, 1.055 * light.clamp_min(1e-4).pow(1 / 2.4) - 0.055)
+
+
+def _draw_lamp(rng: np.random.Generator, gain: float) -> Lamp:
+    lift = min(float(np.exp(rng.uniform(np.log(2), np.log(40)))), 1 / gain)
+    x, y, reach = (float(v) for v in rng.uniform((-1.2, -1.2, 0.3), (1.2, 1.2, 1.3)))
+    return Lamp(x, y, reach, lift)
+
+
+def as_jpeg(picture: Tensor, quality: int) -> Tensor:
+    """(3, H, W) in [0, 1] as it comes back from a JPEG file."""
+    file = io.BytesIO()
+    Image.fromarray(to_pixels(picture)).save(file, "JPEG", quality=quality)
+    with Image.open(file) as image:
+        return to_tensor(np.asarray(image))

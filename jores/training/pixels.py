@@ -1,0 +1,17 @@
+"""Pixels of 8 bits, as training keeps them in memory, and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float().div_(255)
+
+
+def to_pixels(picture: Tensor) -> np.ndarray:
+    """Inverse of `to_tensor`; what lies outside [0, 1] is clipped."""
+    return (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()

@@ -1,0 +1,103 @@
+"""Photographs darkened on the fly: what the nets are shown of a picture agrees with the picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from jores.nets.adjustment import THUMBNAIL
+from jores.training.darkening import Darkening, Lamp
+from jores.training.data import Crop, Pair, Sampler, darkened_thumbnail, thumbnail
+from jores.training.pixels import to_pixels, to_tensor
+
+GREY = (1.0, 1.0, 1.0)
+LAMP = Lamp(0.4, -0.5, 0.5, 20.0)
+
+
+def test_darkening_is_dark_noisy_and_leaves_some_pictures_alone():
+    picture = torch.full((3, 64, 64), 0.7)
+    drawn = [Darkening.draw(np.random.default_rng(i)) for i in range(200)]
+    alone = [d for d in drawn if d.gain == 1.0]
+    assert 20 <= len(alone) <= 60 and torch.equal(alone[0](picture, torch.Generator().manual_seed(0)), picture)
+    for d in (d for d in drawn if d.gain < 1):
+        dark = d(picture, torch.Generator().manual_seed(0))
+        assert dark.mean() < 0.75 and not torch.equal(dark, d(picture))
+        assert dark.min() >= 0 and dark.max() <= 1 and not dark.isnan().any()
+        assert d.lamp is None or d.lamp.lift * d.gain <= 1 + 1e-6  # a lamp lights no more than the day did
+    assert 40 <= sum(d.jpeg > 0 for d in drawn) <= 120 and not any(d.jpeg for d in alone)
+    for kind in ("lamp", "patchy", "toe"):
+        assert 20 <= sum(bool(getattr(d, kind)) for d in drawn) <= 120, kind
+
+
+def test_noise_in_patches_is_as_strong_and_broader():
+    picture = torch.full((3, 200, 200), 0.5)
+    fine, patchy = (
+        Darkening(0.1, 0.002, 0.0, GREY, patchy=patchy)._noise(picture, torch.Generator().manual_seed(0))
+        for patchy in (False, True)
+    )
+    assert float(patchy[..., 2:-2, 2:-2].std()) == pytest.approx(float(fine.std()), rel=0.05)
+    neighbours = (patchy[..., 1:] * patchy[..., :-1]).mean() / patchy.var()
+    assert float(neighbours) == pytest.approx(2 / 3, abs=0.05)  # two of three columns are shared
+
+
+def test_the_toe_crushes_shadows():
+    shadows = torch.full((3, 8, 8), 0.3)
+    power, toe = (float(Darkening(1 / 100, 0, 0, GREY, toe=toe)(shadows).mean()) for toe in (False, True))
+    assert toe < 0.5 * power
+    assert float(Darkening(0.999, 0, 0, GREY, toe=True)(shadows).mean()) == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_lamp_stands_where_it_stands_whatever_is_cut_out():
+    high, darken = np.full((120, 160, 3), 180, np.uint8), Darkening(1 / 50, 0, 0, GREY, lamp=LAMP)
+    whole, crop = darken(to_tensor(high)), Crop(16, 48, 64, False, False, False)
+    row, column = divmod(int(whole[0].argmax()), 160)
+    assert abs(row - 30) <= 1 and abs(column - 112) <= 1  # (0.4, -0.5) of -1..1
+    part = darken(to_tensor(high[crop.slices]), place=crop.place((slice(0, 120), slice(0, 160))))
+    assert (part - whole[:, crop.slices[0], crop.slices[1]]).abs().max() < 1e-5
+
+
+def test_thumbnails_of_dark_pictures_are_not_rounded_to_levels():
+    rng = np.random.default_rng(0)
+    dark = rng.integers(0, 6, (400, 600, 3), dtype=np.uint8)
+    seen = thumbnail(dark)
+    assert seen.shape == (3, *THUMBNAIL)
+    assert torch.equal(seen, F.adaptive_avg_pool2d(to_tensor(dark)[None], THUMBNAIL)[0])  # as ANet makes its own
+    assert (seen * 255 - (seen * 255).round()).abs().max() > 0.3
+
+
+def test_the_thumbnail_of_a_darkened_photograph_is_that_of_the_dark_picture():
+    """Also where noise that ends at black makes the mean brighter than the light was."""
+    coarse = torch.rand(1, 3, 6, 8, generator=torch.Generator().manual_seed(0))
+    high = to_pixels(F.interpolate(coarse, size=(480, 640), mode="bicubic")[0].clamp(0, 1))
+    for darken in (
+        Darkening(1 / 100, 0.004, 0.004, GREY, toe=True),
+        Darkening(1 / 30, 0.001, 0.002, (1.2, 1.0, 0.8), jpeg=60, lamp=LAMP, toe=True),
+    ):
+        true = thumbnail(to_pixels(darken(to_tensor(high), torch.Generator().manual_seed(1))))
+        shown = darkened_thumbnail(high, darken, np.random.default_rng(2))
+        assert (shown - true).mean().abs() < 0.03 * true.mean()
+        assert (shown - true).abs().mean() < 0.25 * true.mean()  # fewer pixels to a cell, hence more grain
+        noiseless = F.adaptive_avg_pool2d(darken(to_tensor(high))[None], THUMBNAIL)[0]
+        if darken.read_noise > 0.002:
+            assert noiseless.mean() < 0.93 * true.mean()
+
+
+def test_the_sampler_lights_crop_and_thumbnail_by_the_same_lamp(monkeypatch):
+    monkeypatch.setattr(Darkening, "draw", lambda rng: Darkening(1 / 20, 0, 0, GREY, lamp=LAMP))
+    photo = Pair("grey", np.full((96, 128, 3), 200, np.uint8))
+    sampler = Sampler([Pair("pair", photo.high, photo.high)], [photo], crop=64, batch=1, photo_share=1.0)
+    for seed in range(12):
+        batch = sampler(np.random.default_rng(seed))
+        where = F.affine_grid(batch["place"], [1, 3, 64, 64], align_corners=False)
+        seen = F.grid_sample(batch["thumbnail"], where, padding_mode="border", align_corners=False)
+        assert (seen - batch["low"]).abs().max() < 0.02, seed
+
+
+def test_a_darkened_photograph_may_come_from_a_jpeg():
+    picture, kept = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)), Darkening(0.2, 0, 0, (1, 1, 1))
+    compressed = Darkening(0.2, 0, 0, (1, 1, 1), jpeg=30)(picture, torch.Generator())
+    exact = kept(picture, torch.Generator())
+    assert 0.01 < (compressed - exact).abs().mean() < 0.2 and torch.equal(kept(picture, torch.Generator()), exact)
+    assert torch.equal(compressed * 255, (compressed * 255).round())

@@ -36,4 +36,3 @@ def main(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     start.run(args)
     return 0
-

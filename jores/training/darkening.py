@@ -30,7 +30,7 @@ class Lamp:
 
     def __call__(self, size: tuple[int, int], place: Tensor) -> Tensor:
         """Factors (H, W) of the light in a part of the picture, which lies at `place` (2, 3)."""
-        where = F.affine_grid(place[None], [1, 1, *size], align_corners=False)[0]     # (H, W, 2)
+        where = F.affine_grid(place[None], [1, 1, *size], align_corners=False)[0]  # (H, W, 2)
         distance = (where - where.new_tensor((self.x, self.y))).square().sum(2) / self.reach**2
         return self.lift ** (-distance).exp()
 
@@ -69,9 +69,7 @@ class Darkening:
             toe=bool(rng.random() < 0.5),
         )
 
-    def __call__(
-        self, picture: Tensor, generator: torch.Generator | None = None, place: Tensor = WHOLE
-    ) -> Tensor:
+    def __call__(self, picture: Tensor, generator: torch.Generator | None = None, place: Tensor = WHOLE) -> Tensor:
         """(3, H, W) in [0, 1], the part of a picture that lies at `place`, -> the same, dark; noiseless and unrounded
         without a generator."""
         if self.gain == 1.0:

@@ -156,9 +156,7 @@ class Crop:
 
     def within(self, view: tuple[slice, slice]) -> tuple[slice, slice]:
         """The view, enlarged until it holds the crop."""
-        return tuple(
-            slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(self.slices, view, strict=True)
-        )
+        return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(self.slices, view, strict=True))
 
     def place(self, view: tuple[slice, slice]) -> Tensor:
         """(2, 3): scale and centre of the crop in the view after both were flipped; the view is -1..1 wide and high."""

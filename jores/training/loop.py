@@ -88,9 +88,7 @@ class _Run:
         out.mkdir(parents=True, exist_ok=True)
         objective = stage.objective.to(memory_format=torch.channels_last)
         parameters = [p for p in objective.parameters() if p.requires_grad]
-        optimizer = OPTIMIZERS[config.optimizer](
-            parameters, lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        optimizer = OPTIMIZERS[config.optimizer](parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.progress = _Progress()
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         self.ema = AveragedModel(objective, multi_avg_fn=_warming_ema(config.ema))

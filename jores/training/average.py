@@ -1,0 +1,61 @@
+"""The average of bundles' weights, to keep of the old what a run on new pictures forgets.
+
+    python -m jores.training.average OUT BUNDLE BUNDLE ... --weights W W ...
+
+After WiSE-FT (Wortsman et al., CVPR 2022): between weights and what further training made of them, both kinds of
+pictures are often served better than at either end. Only bundles of one training history can be averaged so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from ..checkpoint import JoReSNets, held_parts, load_bundle, save_bundle
+
+
+def averaged(paths: list[Path], weights: list[float]) -> JoReSNets:
+    """The nets that all bundles hold, with the last one's header, its training record longer by the average.
+
+    Raises:
+        ValueError: as many weights as bundles are wanted, of one config.
+        CheckpointError: see `load_bundle`.
+    """
+    if len(paths) != len(weights) or len(paths) < 2:
+        raise ValueError(f"{len(weights)} weights for {len(paths)} bundles; give two bundles or more, and one for each")
+    parts = held_parts(paths[-1])
+    bundles = [load_bundle(path, parts=parts) for path in paths]
+    if any(nets.config != bundles[-1].config for nets in bundles):
+        raise ValueError(f"the bundles differ in their config: {', '.join(map(str, paths))}")
+    result, shares = bundles[-1], torch.tensor(weights, dtype=torch.float64) / sum(weights)
+    states = [{name: part.state_dict() for name, part in nets.parts().items()} for nets in bundles]
+    for name, part in result.parts().items():
+        part.load_state_dict({
+            key: sum(share * state[name][key].double() for share, state in zip(shares, states, strict=True)).to(value)
+            for key, value in states[-1][name].items()
+        })  # fmt: skip
+    history = json.loads(result.metadata.get("training", "[]"))
+    record = {"stage": "average", "weights": [round(share, 4) for share in shares.tolist()]}
+    result.metadata["training"] = json.dumps([*history, record])
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help="the last gives header and config")
+    parser.add_argument("--weights", type=float, nargs="+", required=True, metavar="W", help="one for each bundle")
+    args = parser.parse_args(argv)
+    try:
+        save_bundle(args.out, averaged(args.bundles, args.weights))
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Averages of bundles: the mean of all weights, with a record; what does not fit together is refused by name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from jores.checkpoint import load_bundle, save_bundle
+from jores.training import average
+from tests.test_nets import TINY, shaken
+
+
+@pytest.fixture
+def bundles(tmp_path):
+    paths = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    for i, path in enumerate(paths):
+        nets = shaken(TINY)
+        with torch.no_grad():
+            for part in nets.parts().values():
+                for weight in part.parameters():
+                    weight.mul_(1 + 2 * i)
+        save_bundle(path, nets, {"licence": f"of {i}", "training": json.dumps([{"stage": "adjust", "step": i}])})
+    return paths
+
+
+def test_three_quarters_of_one_and_a_quarter_of_the_other(bundles, tmp_path):
+    out = tmp_path / "mean.safetensors"
+    assert average.main([str(out), *map(str, bundles), "--weights", "3", "1"]) == 0
+    a, b, mean = (load_bundle(path) for path in (*bundles, out))
+    for name, part in mean.parts().items():
+        for key, value in part.state_dict().items():
+            old, new = (getattr(nets, name).state_dict()[key] for nets in (a, b))
+            assert torch.allclose(value, 0.75 * old + 0.25 * new, atol=2e-3), (name, key)
+    assert not torch.equal(a.adjustment.stem.weight, b.adjustment.stem.weight)
+    assert mean.metadata["licence"] == "of 1"
+    assert json.loads(mean.metadata["training"]) == [
+        {"stage": "adjust", "step": 1}, {"stage": "average", "weights": [0.75, 0.25]}
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_averaged_is_refused_and_leaves_no_file(bundles, tmp_path, capsys):
+    out, other = tmp_path / "mean.safetensors", tmp_path / "other.safetensors"
+    nets = shaken(TINY)
+    nets.config = replace(nets.config, name="another")
+    save_bundle(other, nets)
+    for arguments, complaint in (
+        ([*bundles, "--weights", "1"], "1 weights for 2 bundles"),
+        ([bundles[0], other, "--weights", "1", "1"], "differ in their config"),
+        ([bundles[0], tmp_path / "none.safetensors", "--weights", "1", "1"], "none.safetensors"),
+    ):
+        with pytest.raises(SystemExit):
+            average.main([str(out), *map(str, arguments)])
+        assert complaint in capsys.readouterr().err and not out.exists()

@@ -62,7 +62,7 @@ def spoilt_photographs() -> Iterator[Spoilt]:
     dark = Darkening(1 / 400, 0.0008, 0.003, none)(coffee, clean)
     yield Spoilt("a 400th of the light: few of the 256 levels are left", dark[None], coffee[None])
     noisy = Darkening(1 / 60, 0.006, 0.02, none)(astronaut, clean)
-    yield Spoilt("noise far beyond what was trained", noisy[None], astronaut[None])
+    yield Spoilt("more noise than was trained", noisy[None], astronaut[None])
     dark = Darkening(1 / 30, 0.0008, 0.003, none)(coffee, clean)
     yield Spoilt("saved as a JPEG of quality 20", as_jpeg(dark, 20)[None], coffee[None])
     lit, dark = (Darkening(gain, 0.0008, 0.003, none)(cat, clean) for gain in (1 / 2, 1 / 100))

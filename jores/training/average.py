@@ -9,13 +9,13 @@ pictures are often served better than at either end. Only bundles of one trainin
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import torch
 
 from ..checkpoint import JoReSNets, held_parts, load_bundle, save_bundle
+from .records import append_record
 
 
 def averaged(paths: list[Path], weights: list[float]) -> JoReSNets:
@@ -38,9 +38,8 @@ def averaged(paths: list[Path], weights: list[float]) -> JoReSNets:
             key: sum(share * state[name][key].double() for share, state in zip(shares, states, strict=True)).to(value)
             for key, value in states[-1][name].items()
         })  # fmt: skip
-    history = json.loads(result.metadata.get("training", "[]"))
     record = {"stage": "average", "weights": [round(share, 4) for share in shares.tolist()]}
-    result.metadata["training"] = json.dumps([*history, record])
+    result.metadata = append_record(result, record)
     return result
 
 

@@ -84,7 +84,7 @@ class Darkening:
             return dark
         return as_jpeg(dark, self.jpeg) if self.jpeg else (dark * 255).round().div(255)
 
-    def thumbnail(self, picture: Tensor, generator: torch.Generator, fold: int = 4) -> Tensor:
+    def thumbnail(self, picture: Tensor, generator: torch.Generator, fold: int) -> Tensor:
         """(3, H, W) -> the dark picture's thumbnail (3, H / fold, W / fold). The noise is there before the average:
         shadows that end at 0 make the mean of a noisy picture brighter."""
         return F.avg_pool2d(replace(self, jpeg=0)(picture, generator), fold)

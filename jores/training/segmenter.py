@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ..imaging.exposure import brighten
 from ..nets.segmentation import Segmenter, load_segmenter, prepare
 from .darkening import Darkening
-from .data import Pair, load_pairs, load_photos
+from .data import Pair, load_pairs, load_photos, seeded
 from .pixels import to_pixels, to_tensor
 from .teacher import Agreement, Teacher
 
@@ -104,8 +104,8 @@ class DistillSegmenter:
         if scene.pair.low is not None and rng.random() < 0.7:
             picture = to_tensor(scene.pair.low[window])
         else:
-            seed = torch.Generator().manual_seed(int(rng.integers(2**31)))
-            picture = Darkening.draw(rng)(to_tensor(scene.pair.high[window]), seed)
+            noise = seeded(rng)
+            picture = Darkening.draw(rng)(to_tensor(scene.pair.high[window]), noise)
         picture = prepare(picture[None], (height, width))
         target = _cut(scene.target, (top, left, rows, columns), scene.pair.high.shape, (height // 4, width // 4))
         if rng.random() < 0.5:

@@ -38,8 +38,8 @@ class Lamp:
 @dataclass(frozen=True)
 class Darkening:
     """A short exposure of a well-lit picture: linear gain, colour cast and lamp, noise of a small sensor (`patchy`: as
-    broad as a camera's own processing leaves it), tone curve (`toe`: sRGB's, which crushes the shadows, not a power),
-    8 bits, and a JPEG of quality `jpeg` (0: none), since that is what most cameras keep of it."""
+    broad as a camera's own processing leaves it), tone curve (`toe`: sRGB's, which cameras' files have and which leaves
+    less of the shadows than a power), 8 bits, and a JPEG of quality `jpeg` (0: none)."""
 
     gain: float
     read_noise: float
@@ -56,7 +56,7 @@ class Darkening:
             return cls(1.0, 0.0, 0.0, (1.0, 1.0, 1.0))
         gain = float(np.exp(rng.uniform(np.log(1 / 300), np.log(1 / 2))))
         signal = min(1.0, 60 * gain)  # below a sixtieth of the light, what is as noisy could not be told from nothing
-        coloured = rng.random() < 0.25
+        coloured = rng.random() < 0.2
         cast = np.exp(rng.normal(0, 0.3, 3)) if coloured else rng.uniform(0.85, 1.15, 3)
         return cls(
             gain,
@@ -64,9 +64,9 @@ class Darkening:
             shot_noise=0.016 * signal**0.5 * float(rng.random()) ** 2,
             cast=tuple(float(v) for v in cast),
             jpeg=int(rng.integers(40, 98)) if rng.random() < 0.5 else 0,
-            lamp=_draw_lamp(rng, gain) if rng.random() < 0.25 else None,
+            lamp=_draw_lamp(rng, gain) if rng.random() < 0.15 else None,
             patchy=bool(rng.random() < 0.3),
-            toe=bool(rng.random() < 0.5),
+            toe=bool(rng.random() < 0.85),  # a net that doubts the curve of cameras' files pales all pictures
         )
 
     def __call__(self, picture: Tensor, generator: torch.Generator | None = None, place: Tensor = WHOLE) -> Tensor:
@@ -74,7 +74,7 @@ class Darkening:
         without a generator."""
         if self.gain == 1.0:
             return picture
-        light = picture.pow(GAMMA) * (self.gain * torch.tensor(self.cast).view(3, 1, 1))
+        light = self._linear(picture) * (self.gain * torch.tensor(self.cast).view(3, 1, 1))
         if self.lamp:
             light = light * self.lamp(picture.shape[-2:], place)
         if generator is not None:
@@ -94,6 +94,11 @@ class Darkening:
         if self.patchy:
             noise = F.avg_pool2d(noise, 3, stride=1, padding=1) * 3  # of the same strength
         return noise * (self.read_noise**2 + self.shot_noise**2 * light * 10).sqrt()
+
+    def _linear(self, picture: Tensor) -> Tensor:
+        if not self.toe:
+            return picture.pow(GAMMA)
+        return torch.where(picture < 0.04045, picture / 12.92, ((picture + 0.055) / 1.055).pow(2.4))
 
     def _developed(self, light: Tensor) -> Tensor:
         if not self.toe:

@@ -35,7 +35,7 @@ from jores.training.darkening import Darkening
 from jores.training.pixels import to_pixels, to_tensor
 from jores.video import enhance_frames
 
-SENSOR = Darkening(gain=1 / 50, read_noise=0.0008, shot_noise=0.003, cast=(0.95, 1.0, 1.06))  # workflows/README.md
+SENSOR = Darkening(1 / 50, read_noise=0.0008, shot_noise=0.003, cast=(0.95, 1.0, 1.06), toe=True)  # workflows/README.md
 
 
 @dataclass

@@ -20,7 +20,7 @@ from jores.training.pixels import to_pixels, to_tensor
 
 from .refresh_workflows import WORKFLOWS, write
 
-SENSOR = {"read_noise": 0.0008, "shot_noise": 0.003, "cast": (0.95, 1.0, 1.06)}
+SENSOR = {"read_noise": 0.0008, "shot_noise": 0.003, "cast": (0.95, 1.0, 1.06), "toe": True}
 CLIP_FRAMES, CLIP_SIZE, CLIP_RATE = 16, (240, 160), 8
 
 

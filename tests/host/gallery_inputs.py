@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -15,18 +16,17 @@ import skimage.data
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
-from jores.training.darkening import Darkening
 from jores.training.pixels import to_pixels, to_tensor
+from tests.sensor import SENSOR
 
 from .refresh_workflows import WORKFLOWS, write
 
-SENSOR = {"read_noise": 0.0008, "shot_noise": 0.003, "cast": (0.95, 1.0, 1.06), "toe": True}
 CLIP_FRAMES, CLIP_SIZE, CLIP_RATE = 16, (240, 160), 8
 
 
 def darkened(picture: np.ndarray, gain: float, seed: int) -> np.ndarray:
     """(H, W, 3) uint8 -> the same as a short exposure shows it."""
-    dark = Darkening(gain, **SENSOR)(to_tensor(picture), torch.Generator().manual_seed(seed))
+    dark = replace(SENSOR, gain=gain)(to_tensor(picture), torch.Generator().manual_seed(seed))
     return to_pixels(dark)
 
 

@@ -135,7 +135,7 @@ import accelerate.accelerator
 from accelerate import PartialState
 from accelerate.utils import gather
 from pathlib import Path
-from jores.training.loop import LoopConfig, train
+from jores.training.loop import LoopConfig, leave, train
 
 class Toy:
     name, best_score = "toy", "score"
@@ -172,7 +172,7 @@ if PartialState().is_main_process:
     rows = (out / "validation.csv").read_text().splitlines()
     step = torch.load(out / "checkpoint/custom_checkpoint_1.pkl", weights_only=False)["step"]
     print("equal", torch.equal(weights[0], weights[1]), "step", step, "validated", len(rows) - 1)
-PartialState().destroy_process_group()
+leave()
 """
 
 

@@ -29,10 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Entry of `python -m jores train`. Raises ValueError for what the user can mend."""
     try:
-        from . import start
+        from . import loop, start
     except ImportError as error:
         wanted = "accelerate tensorboard tqdm pyyaml"
         raise ValueError(f"training needs more packages ({error.name} is missing): pip install {wanted}") from error
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     start.run(args)
+    loop.leave()
     return 0

@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast, set_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -209,6 +210,19 @@ class _Run:
                 self.accelerator.load_state(str(self.out / name))
                 log.info("resumed %s at step %d", self.out, self.progress.step)
                 return
+
+
+def leave() -> None:
+    """Ends a program that trained in several processes, without the interpreter's own end: PyTorch keeps the threads of
+    DDP's process group beyond `destroy_process_group`, and one of them that lets go of a tensor meanwhile aborts it."""
+    state = PartialState()
+    if state.num_processes > 1:
+        state.wait_for_everyone()
+        state.destroy_process_group()
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _stop_signal() -> threading.Event:

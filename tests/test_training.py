@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -18,7 +19,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from jores.checkpoint import held_parts, load_bundle, read_header
+from jores.metrics import psnr
 from jores.training.data import Pair, Sampler, load_pairs
+from jores.training.losses import picture_loss
 from tests.test_nets import TINY
 from tests.two_processes import TWO_PROCESSES
 
@@ -181,3 +184,13 @@ def test_place_tells_where_the_crop_lies_in_the_thumbnail():
         where = F.affine_grid(batch["place"], [1, 3, 12, 12], align_corners=False)
         seen = F.grid_sample(batch["thumbnail"], where, padding_mode="border", align_corners=False)
         assert (seen - F.avg_pool2d(batch["low"], 8)).abs().max() < 0.03, seed
+
+
+def test_the_psnr_loss_is_the_metric_in_nepers():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(2, 3, 24, 24, generator=generator)
+    close, far = truth[:1] + 0.05, truth[1:] - 0.2
+    loss = picture_loss(torch.cat([close, far]), truth, structure=0.0, edges=0.0, psnr=0.5)
+    mean = (psnr(close, truth[:1]) + psnr(far, truth[1:])).item() / 2
+    assert loss.item() == pytest.approx(-0.5 * mean * math.log(10) / 10, abs=0.02)  # of each picture, not of the batch
+    assert picture_loss(truth, truth, structure=0.0, edges=0.0, psnr=0.5).isfinite()

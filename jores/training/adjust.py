@@ -40,7 +40,7 @@ class AdjustmentObjective(UsesFrozen):
             dark, light = self.frozen[0](low), self.frozen[0](high)
         out = self.net(dark, batch["exposure"], batch["input_mean"], gains_of(self.net, batch), clamp=False)
         r, illumination = out.reflectance.float(), out.illumination.float()
-        product = picture_loss(r * illumination, high, o["structure"], o["edges"])
+        product = picture_loss(r * illumination, high, o["structure"], o["edges"], o.get("psnr", 0.0))
         maps = F.l1_loss(r, light.reflectance) + F.l1_loss(illumination, light.illumination)
         return out, {"loss": o["product"] * product + o["maps"] * maps, "product": product, "maps": maps}
 

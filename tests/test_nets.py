@@ -10,6 +10,7 @@ import torch
 from jores import pipeline
 from jores.checkpoint import build
 from jores.config import PRESETS, AdjustmentConfig, DecompositionConfig, DenoiserConfig, JoReSConfig, RefinementConfig
+from jores.diffusion.sampling import start_noise
 from jores.nets.adjustment import colour_cast
 from jores.nets.decomposition import FLOOR, neighbourhood_max
 
@@ -161,6 +162,22 @@ def test_rnet_gets_no_gradient_into_the_unet():
     terms["refinement"].backward()
     assert all(p.grad is None for p in nets.denoiser.parameters())
     assert any(p.grad is not None and p.grad.any() for p in nets.refinement.parameters())
+
+
+def test_training_on_its_own_estimates_takes_what_sampling_starts_with():
+    from jores.training.diffuse import DiffusionObjective
+
+    nets, low = shaken(TINY), torch.rand(1, 3, 32, 32) * 0.1
+    condition = pipeline.adjust(nets, pipeline.decompose(nets, low), exposure=0.4)
+    sampled = pipeline.sample(nets, condition, low=low, steps=1, seed=3)
+    objective = DiffusionObjective(nets, {**OPTIONS, "own": 1.0, "psnr": 0.04})
+    maps = (condition.reflectance, condition.illumination, condition.features)
+    own = objective._own_x0(start_noise(low.shape, 3, low), low, maps, None)
+    torch.testing.assert_close(own, sampled, rtol=1e-4, atol=1e-4)
+    terms = objective(batch())
+    assert 0 <= terms["diffusion"] - terms["x0"] < 0.1  # the loss is on x0; "x0" is that, clamped
+    terms["loss"].backward()
+    assert all(p.grad is not None for p in nets.denoiser.parameters())
 
 
 def batch():

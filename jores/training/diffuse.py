@@ -30,7 +30,9 @@ class DiffusionObjective(UsesFrozen):
     """L1(v or eps) + L1(x0', x0) with x0_hat detached, so that RNet sends no gradient into the UNet.
 
     As in PyDiff the noise level is drawn between the steps, not on them. `prior_dropout` leaves c_seg out of a share of
-    the batches, so that the pipeline also works without a segmenter. With `joint` (the options of stage "adjust") ANet
+    the batches, so that the pipeline also works without a segmenter. In a share `own` of the batches x_t is made of the
+    nets' own x0', as it is in sampling, and not of the true x0: nets that learn that x_t holds the truth believe their
+    own errors, and every step adds to them. With `joint` (the options of stage "adjust") ANet
     goes on learning from its own loss beside them; no gradient of the diffusion reaches it either.
     """
 
@@ -55,14 +57,27 @@ class DiffusionObjective(UsesFrozen):
             semantics = None
         x0, eps, level = high * 2 - 1, torch.randn_like(high), self._noise_level(len(high), high.device)
         a, s = level.view(-1, 1, 1, 1), (1 - level.square()).clamp_min(0).sqrt().view(-1, 1, 1, 1)
-        x_t = a * x0 + s * eps
-        output = self.unet(x_t, level, low, r, light, features, semantics).float()
+        conditions = r, light, features
+        own = torch.rand(()) < self.options.get("own", 0.0)
+        x_t = a * (self._own_x0(eps, low, conditions, semantics) if own else x0) + s * eps
+        output = self.unet(x_t, level, low, *conditions, semantics).float()
         x0_hat = self.schedule.x0(x_t, output, a, s).detach().clamp(-1, 1)
-        refined = self.rnet(x0_hat, level, r, light, features)
-        diffusion = self._diffusion_loss(output, x_t, x0, eps, a, s)
-        refinement = picture_loss((refined.float() + 1) / 2, high, self.options["structure"], 0)
+        refined = self.rnet(x0_hat, level, *conditions)
+        diffusion = self._diffusion_loss(output, x_t, x0, None if own else eps, a, s)
+        structure, psnr = self.options["structure"], self.options.get("psnr", 0.0)
+        refinement = picture_loss((refined.float() + 1) / 2, high, structure, 0, psnr)
         loss = diffusion + self.options["refine"] * refinement + terms.get("loss", 0)
         return {**terms, "loss": loss, "diffusion": diffusion, "refinement": refinement, "x0": F.l1_loss(x0_hat, x0)}
+
+    @torch.no_grad()
+    def _own_x0(
+        self, eps: Tensor, low: Tensor, conditions: tuple[Tensor, Tensor, tuple[Tensor, ...]], semantics: Tensor | None
+    ) -> Tensor:
+        """What the first step of sampling, from pure noise `eps`, takes for x0'."""
+        level = self.schedule.alphas_cumprod[-1:].sqrt().float().to(eps.device).expand(len(eps))
+        a, s = level.view(-1, 1, 1, 1), (1 - level.square()).sqrt().view(-1, 1, 1, 1)
+        output = self.unet(eps, level, low, *conditions, semantics).float()
+        return self.rnet(self.schedule.x0(eps, output, a, s).clamp(-1, 1), level, *conditions).float()
 
     def _condition(self, batch: dict[str, Tensor]) -> tuple[RetinexCondition, dict[str, Tensor]]:
         """ANet's condition, without gradient, and in joint training its own loss."""
@@ -88,11 +103,15 @@ class DiffusionObjective(UsesFrozen):
         level = torch.where(torch.rand(count) < self.options["start_share"], table[-1], level)
         return level.float().to(device)
 
-    def _diffusion_loss(self, output: Tensor, x_t: Tensor, x0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
-        loss = F.l1_loss(output, self.schedule.target(x0, eps, a))
+    def _diffusion_loss(
+        self, output: Tensor, x_t: Tensor, x0: Tensor, eps: Tensor | None, a: Tensor, s: Tensor
+    ) -> Tensor:
+        """Of the prediction, or where no `eps` leads from x_t to x0, of the x0 that follows from it."""
+        x0_hat = self.schedule.x0(x_t, output, a, s)
+        loss = F.l1_loss(x0_hat, x0) if eps is None else F.l1_loss(output, self.schedule.target(x0, eps, a))
         structure = self.options["unet_structure"]
         if structure and self.schedule.config.prediction == "v":
-            loss = loss + picture_loss((self.schedule.x0(x_t, output, a, s) + 1) / 2, (x0 + 1) / 2, structure, 0)
+            loss = loss + picture_loss((x0_hat + 1) / 2, (x0 + 1) / 2, structure, 0)
         return loss
 
 

@@ -32,8 +32,8 @@ class DiffusionObjective(UsesFrozen):
     As in PyDiff the noise level is drawn between the steps, not on them. `prior_dropout` leaves c_seg out of a share of
     the batches, so that the pipeline also works without a segmenter. In a share `own` of the batches x_t is made of the
     nets' own x0', as it is in sampling, and not of the true x0: nets that learn that x_t holds the truth believe their
-    own errors, and every step adds to them. With `joint` (the options of stage "adjust") ANet
-    goes on learning from its own loss beside them; no gradient of the diffusion reaches it either.
+    own errors, and every step adds to them. With `joint` (the options of stage "adjust") ANet goes on learning from its
+    own loss beside them; no gradient of the diffusion reaches it either.
     """
 
     def __init__(self, nets: JoReSNets, options: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..checkpoint import SHIPPED_SEGMENTER, JoReSNets, save_bundle
 from ..conditions import RetinexCondition, SemanticPrior
 from ..config import JoReSConfig
+from ..diffusion.sampling import ddim_step
 from ..diffusion.schedule import NoiseSchedule
 from ..nets.segmentation import Segmenter, load_segmenter
 from ..pipeline import adjust, decompose, sample
@@ -61,9 +62,11 @@ class DiffusionObjective(UsesFrozen):
         own = torch.rand(()) < self.options.get("own", 0.0)
         x_t = a * (self._own_x0(eps, low, conditions, semantics) if own else x0) + s * eps
         output = self.unet(x_t, level, low, *conditions, semantics).float()
-        x0_hat = self.schedule.x0(x_t, output, a, s).detach().clamp(-1, 1)
+        estimate = self.schedule.x0(x_t, output, a, s)
+        x0_hat = estimate.detach().clamp(-1, 1)
         refined = self.rnet(x0_hat, level, *conditions)
-        diffusion = self._diffusion_loss(output, x_t, x0, None if own else eps, a, s)
+        target = None if own else self.schedule.target(x0, eps, a)
+        diffusion = self._diffusion_loss(output, target, estimate, x0)
         structure, psnr = self.options["structure"], self.options.get("psnr", 0.0)
         refinement = picture_loss((refined.float() + 1) / 2, high, structure, 0, psnr)
         loss = diffusion + self.options["refine"] * refinement + terms.get("loss", 0)
@@ -74,10 +77,16 @@ class DiffusionObjective(UsesFrozen):
         self, eps: Tensor, low: Tensor, conditions: tuple[Tensor, Tensor, tuple[Tensor, ...]], semantics: Tensor | None
     ) -> Tensor:
         """What the first step of sampling, from pure noise `eps`, takes for x0'."""
-        level = self.schedule.alphas_cumprod[-1:].sqrt().float().to(eps.device).expand(len(eps))
-        a, s = level.view(-1, 1, 1, 1), (1 - level.square()).sqrt().view(-1, 1, 1, 1)
-        output = self.unet(eps, level, low, *conditions, semantics).float()
-        return self.rnet(self.schedule.x0(eps, output, a, s).clamp(-1, 1), level, *conditions).float()
+        (start,) = self.schedule.timesteps(1)
+        level = torch.full((len(eps),), self.schedule.alpha_bar(start) ** 0.5, device=eps.device)
+
+        def denoise(x_t: Tensor, _: int) -> Tensor:
+            return self.unet(x_t, level, low, *conditions, semantics).float()
+
+        def refine(x0: Tensor, _: float) -> Tensor:
+            return self.rnet(x0, level, *conditions).float()
+
+        return ddim_step(denoise, eps, self.schedule, start, -1, refine=refine)[1]
 
     def _condition(self, batch: dict[str, Tensor]) -> tuple[RetinexCondition, dict[str, Tensor]]:
         """ANet's condition, without gradient, and in joint training its own loss."""
@@ -103,15 +112,12 @@ class DiffusionObjective(UsesFrozen):
         level = torch.where(torch.rand(count) < self.options["start_share"], table[-1], level)
         return level.float().to(device)
 
-    def _diffusion_loss(
-        self, output: Tensor, x_t: Tensor, x0: Tensor, eps: Tensor | None, a: Tensor, s: Tensor
-    ) -> Tensor:
-        """Of the prediction, or where no `eps` leads from x_t to x0, of the x0 that follows from it."""
-        x0_hat = self.schedule.x0(x_t, output, a, s)
-        loss = F.l1_loss(x0_hat, x0) if eps is None else F.l1_loss(output, self.schedule.target(x0, eps, a))
+    def _diffusion_loss(self, output: Tensor, target: Tensor | None, estimate: Tensor, x0: Tensor) -> Tensor:
+        """Of the prediction, or where it has no target, as no noise leads from x_t to x0, of the x0 it stands for."""
+        loss = F.l1_loss(estimate, x0) if target is None else F.l1_loss(output, target)
         structure = self.options["unet_structure"]
         if structure and self.schedule.config.prediction == "v":
-            loss = loss + picture_loss((x0_hat + 1) / 2, (x0 + 1) / 2, structure, 0)
+            loss = loss + picture_loss((estimate + 1) / 2, (x0 + 1) / 2, structure, 0)
         return loss
 
 

@@ -30,8 +30,8 @@ def smoothness_loss(illumination: Tensor, reflectance: Tensor) -> Tensor:
 def picture_loss(prediction: Tensor, target: Tensor, structure: float, edges: float, psnr: float = 0.0) -> Tensor:
     """L1 + structure * (1 - SSIM) + edges * gradient L1, in float32.
 
-    With `psnr` its part of the negative PSNR of each picture (in nepers, down to a mean square error of 1e-4) takes the
-    place of the L1 (HINet, Chen et al., CVPRW 2021): what cannot be known is met half-way instead of guessed.
+    A `psnr` above 0 puts psnr * log(mean square error + 1e-4) of each picture in place of the L1: its negative PSNR in
+    nepers (HINet, Chen et al., CVPRW 2021). What cannot be known is then met half-way instead of guessed.
     """
     prediction, target = prediction.float(), target.float()
     if psnr:

@@ -101,6 +101,15 @@ def test_a_run_cut_in_two_equals_one_that_was_not(data, recipe, tmp_path):
         assert torch.equal(x, y)
 
 
+def test_other_processes_draw_the_same_batches(data, recipe, tmp_path):
+    alone, helped = tmp_path / "alone", tmp_path / "helped"
+    run(data, recipe, alone, "decompose", "--mixed-precision", "no")
+    run(data, recipe, helped, "decompose", "--mixed-precision", "no", "--workers", 2)
+    a, b = (load_bundle(p / "decompose.safetensors", parts=("decomposition",)).decomposition for p in (alone, helped))
+    for x, y in zip(a.parameters(), b.parameters(), strict=True):
+        assert torch.equal(x, y)
+
+
 def test_a_run_asked_to_end_keeps_its_last_step(data, recipe, tmp_path):
     out = tmp_path / "run"
     process = start(data, recipe, out, "decompose", "--steps", 10**6)

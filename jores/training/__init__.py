@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="overrides the recipe")
     parser.add_argument("--minutes", type=float, help="stop after this many minutes; the rate's cosine is fitted to it")
     parser.add_argument("--stop-after", type=int, help="leave at this step with a checkpoint; the same command goes on")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw the batches (default: 0, this one)")
     parser.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"), default="bf16")
     parser.add_argument("--cpu", action="store_true", help="train on the processor even where there is an accelerator")
 

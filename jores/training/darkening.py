@@ -96,14 +96,20 @@ class Darkening:
         return noise * (self.read_noise**2 + self.shot_noise**2 * light * 10).sqrt()
 
     def _linear(self, picture: Tensor) -> Tensor:
-        if not self.toe:
-            return picture.pow(GAMMA)
-        return torch.where(picture < 0.04045, picture / 12.92, ((picture + 0.055) / 1.055).pow(2.4))
+        return linear(picture) if self.toe else picture.pow(GAMMA)
 
     def _developed(self, light: Tensor) -> Tensor:
-        if not self.toe:
-            return light.pow(1 / GAMMA)
-        return torch.where(light < 0.0031308, 12.92 * light, 1.055 * light.clamp_min(1e-4).pow(1 / 2.4) - 0.055)
+        return developed(light) if self.toe else light.pow(1 / GAMMA)
+
+
+def linear(picture: Tensor) -> Tensor:
+    """sRGB in [0, 1] as linear light."""
+    return torch.where(picture < 0.04045, picture / 12.92, ((picture + 0.055) / 1.055).pow(2.4))
+
+
+def developed(light: Tensor) -> Tensor:
+    """Inverse of `linear`."""
+    return torch.where(light < 0.0031308, 12.92 * light, 1.055 * light.clamp_min(1e-4).pow(1 / 2.4) - 0.055)
 
 
 def _draw_lamp(rng: np.random.Generator, gain: float) -> Lamp:

@@ -1,13 +1,16 @@
 """Training pictures: read once into memory as uint8, cut and augmented per step from an explicit generator.
 
 Two sources. Pairs: LOL v1 (`pairs.tsv` with its scene split). Photographs: any folder of well-lit pictures, darkened
-on the fly (`darkening`), some left as they are, so that the nets also learn to leave a good picture alone.
+on the fly (`darkening`), some left as they are, so that the nets also learn to leave a good picture alone, and some as
+the pairs were (`camera`).
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from ..evaluation import rows_of_table
 from ..imaging.exposure import mean_colour, mean_luma
 from ..imaging.reduction import area_average
 from ..nets.adjustment import THUMBNAIL
+from .camera import Camera
 from .darkening import Darkening
 from .pixels import to_tensor
 
@@ -45,7 +49,9 @@ def load_pairs(root: Path, split: str, max_shift: float = 2.0) -> list[Pair]:
     rows = rows_of_table(table, split)
     if split != "val":
         rows = [r for r in rows if _shift(r) <= max_shift]
-    return [Pair(row["id"], read_rgb(table.parent / row["high"]), read_rgb(table.parent / row["low"])) for row in rows]
+    with ThreadPoolExecutor() as threads:
+        low, high = (list(threads.map(read_rgb, (table.parent / r[key] for r in rows))) for key in ("low", "high"))
+    return [Pair(row["id"], light, dark) for row, light, dark in zip(rows, high, low, strict=True)]
 
 
 def _shift(row: dict[str, str]) -> float:
@@ -55,7 +61,8 @@ def _shift(row: dict[str, str]) -> float:
 
 def load_photos(folder: Path) -> list[Pair]:
     paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
-    return [Pair(path.stem, read_rgb(path)) for path in paths]
+    with ThreadPoolExecutor() as threads:
+        return [Pair(path.stem, pixels) for path, pixels in zip(paths, threads.map(read_rgb, paths), strict=True)]
 
 
 def _at_least(photo: Pair, side: int) -> Pair:
@@ -79,7 +86,7 @@ def thumbnail(pixels: np.ndarray) -> Tensor:
     return area_average(to_tensor(pixels)[None], THUMBNAIL)[0]
 
 
-def darkened_thumbnail(pixels: np.ndarray, darken: Darkening, rng: np.random.Generator) -> Tensor:
+def darkened_thumbnail(pixels: np.ndarray, darken: Darkening | Camera, rng: np.random.Generator) -> Tensor:
     """What `thumbnail` would show of a well-lit picture (H, W, 3) after it was darkened."""
     fold = 4
     light = area_average(to_tensor(pixels)[None], (fold * THUMBNAIL[0], fold * THUMBNAIL[1]))[0]
@@ -91,11 +98,19 @@ def seeded(rng: np.random.Generator) -> torch.Generator:
 
 
 class Sampler:
-    """Draws batches. `photos` are mixed in with probability `photo_share`. All crops are `crop` wide and high, or as
-    large as the smallest pair allows; photographs below that are enlarged."""
+    """Draws batches. `photos` are mixed in with probability `photo_share`; a share `as_pairs` of them is darkened as
+    one of the pairs was, half of that share being light pictures of the pairs instead. All crops are `crop` wide
+    and high, or as large as the smallest pair allows; photographs below that are enlarged."""
 
     def __init__(
-        self, pairs: list[Pair], photos: list[Pair] | None = None, *, crop: int, batch: int, photo_share: float = 0.0
+        self,
+        pairs: list[Pair],
+        photos: list[Pair] | None = None,
+        *,
+        crop: int,
+        batch: int,
+        photo_share: float = 0.0,
+        as_pairs: float = 0.0,
     ) -> None:
         if not pairs:
             raise ValueError("no training pairs: is the split empty?")
@@ -103,6 +118,10 @@ class Sampler:
         self.crop = min(crop, *(min(pair.high.shape[:2]) for pair in pairs))
         self.photos = [_at_least(photo, self.crop) for photo in photos or []]
         self.photo_share = photo_share if self.photos else 0.0
+        with ThreadPoolExecutor() as threads:
+            cameras = threads.map(Camera.of, pairs) if as_pairs and self.photo_share else ()
+            self.cameras = [camera for camera in cameras if camera]
+        self.as_pairs = as_pairs if self.cameras else 0.0
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """low, high (B, 3, c, c); thumbnail (B, 3, 48, 64) of the whole dark picture and input_mean (B, 3), its mean
@@ -112,15 +131,12 @@ class Sampler:
         return {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
 
     def _sample(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        photo = rng.random() < self.photo_share
-        source = self.photos if photo else self.pairs
-        pair = source[rng.integers(len(source))]
+        pair, darken = self._draw(rng)
         crop = self._cut(pair, rng)
         view = crop.within(random_view(pair.high.shape, rng))
         high, whole = to_tensor(_flip(pair.high[crop.slices], crop)), _flip(pair.high[view], crop)
         thumb_high, place = thumbnail(whole), crop.place(view)
-        if photo:
-            darken = Darkening.draw(rng)
+        if darken:
             low, thumb_low = darken(high, seeded(rng), place), darkened_thumbnail(whole, darken, rng)
         else:
             low, thumb_low = to_tensor(_flip(pair.low[crop.slices], crop)), thumbnail(_flip(pair.low[view], crop))
@@ -134,11 +150,24 @@ class Sampler:
             sample["semantics"] = _cut_semantics(pair, crop)
         return sample
 
+    def _draw(self, rng: np.random.Generator) -> tuple[Pair, Darkening | Camera | None]:
+        """A picture, and how its light one is to be darkened; None: it has a dark one."""
+        if rng.random() >= self.photo_share:
+            return _any(self.pairs, rng), None
+        if rng.random() >= self.as_pairs:
+            return _any(self.photos, rng), Darkening.draw(rng)
+        camera = _any(self.cameras, rng).at(exposure_jitter(rng))
+        return _any(self.photos if rng.random() < 0.5 else self.pairs, rng), camera
+
     def _cut(self, pair: Pair, rng: np.random.Generator) -> Crop:
         height, width = pair.high.shape[:2]
         top = 8 * int(rng.integers((height - self.crop) // 8 + 1))
         left = 8 * int(rng.integers((width - self.crop) // 8 + 1))
         return Crop(top, left, self.crop, *(bool(v) for v in rng.integers(0, 2, 3)))
+
+
+def _any(items: list, rng: np.random.Generator) -> Any:
+    return items[rng.integers(len(items))]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +131,10 @@ class Diffuse:
     ) -> None:
         self.nets, self.batch, self.val = nets, sampler, val
         net = load_segmenter(segmenter or SHIPPED_SEGMENTER)
-        for pair in (*sampler.pairs, *sampler.photos):
-            pair.semantics = class_map(net, pair)
+        shown = [*sampler.pairs, *sampler.photos]
+        with ThreadPoolExecutor() as threads:
+            for pair, semantics in zip(shown, threads.map(partial(class_map, net), shown), strict=True):
+                pair.semantics = semantics
         self.priors = [net(to_tensor(pair.low)[None]) for pair in val]
         nets.denoiser.requires_grad_(True)
         nets.refinement.requires_grad_(True)

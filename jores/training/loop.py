@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from .batches import batches
 from .muon import Muon
 from .records import append_row, contact_sheet
 
@@ -71,18 +72,29 @@ class Stage(Protocol):
 
 
 def train(
-    stage: Stage, config: LoopConfig, out: Path, *, stop_after: int, mixed_precision: str = "bf16", cpu: bool = False
+    stage: Stage,
+    config: LoopConfig,
+    out: Path,
+    *,
+    stop_after: int,
+    mixed_precision: str = "bf16",
+    cpu: bool = False,
+    workers: int = 0,
 ) -> Path:
     """Trains until the steps or minutes are spent; returns the path of the best exported weights in `out`.
 
     An existing run in `out` is resumed at its last checkpoint. `stop_after` ends this call, not the run, at that step.
+    `workers` are processes that draw the batches (0: this one does); what is drawn does not hang on their number.
     """
-    return _Run(stage, config, Path(out), mixed_precision, cpu).run(stop_after)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # all batches are of one size
+        return _Run(stage, config, Path(out), mixed_precision, cpu, workers).run(stop_after)
 
 
 class _Run:
-    def __init__(self, stage: Stage, config: LoopConfig, out: Path, mixed_precision: str, cpu: bool) -> None:
-        self.stage, self.config, self.out = stage, config, out
+    def __init__(
+        self, stage: Stage, config: LoopConfig, out: Path, mixed_precision: str, cpu: bool, workers: int
+    ) -> None:
+        self.stage, self.config, self.out, self.workers = stage, config, out, workers
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a step may leave the prior out
         self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[unused])
         set_seed(config.seed, device_specific=True)
@@ -113,8 +125,10 @@ class _Run:
         bar = tqdm(total=c.steps, initial=p.step, disable=not self.accelerator.is_main_process, mininterval=10)
         last_validation = time.monotonic()
         asked = _stop_signal()
+        steps, cuda = range(p.step, min(c.steps, stop_after)), self.accelerator.device.type == "cuda"
+        data = iter(batches(self.stage, c.seed, self.accelerator.process_index, steps, workers=self.workers, pin=cuda))
         while p.step < min(c.steps, stop_after) and not (c.minutes and p.seconds >= 60 * c.minutes):
-            logs = self._step()
+            logs = self._step(data)
             due = time.monotonic() - last_validation > 60 * c.validate_minutes
             p.seconds, ending, due = self._agreed(p.seconds, asked.is_set(), due)
             self.schedule.step()
@@ -141,11 +155,9 @@ class _Run:
             return list(numbers)
         return broadcast(torch.tensor(numbers, dtype=torch.float64, device=self.accelerator.device)).tolist()
 
-    def _step(self) -> dict[str, float]:
+    def _step(self, data: Iterator[dict[str, Tensor]]) -> dict[str, float]:
         start, p = time.monotonic(), self.progress
-        seed = (self.config.seed, p.step, self.accelerator.process_index)
-        batch = self.stage.batch(np.random.default_rng(seed))
-        batch = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
+        batch = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in next(data).items()}
         data_seconds = time.monotonic() - start
         self.objective.train()
         terms = self.objective(batch)

@@ -37,23 +37,26 @@ class Muon(torch.optim.AdamW):
 
     def _step_hidden(self, parameters: list[nn.Parameter], group: dict[str, float]) -> None:
         alike = defaultdict(list)
-        for p in parameters:
-            alike[p.shape].append(p)
+        for p, momentum in zip(parameters, self._momenta(parameters), strict=True):
+            alike[p.shape].append((p, momentum))
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         for shape, equals in alike.items():
-            steps = orthogonalised(torch.stack([self._momentum(p).flatten(1) for p in equals]))
+            moved, momenta = zip(*equals, strict=True)
+            steps = orthogonalised(torch.stack([m.flatten(1) for m in momenta]))
             size = group["lr"] * ROOT_MEAN_SQUARE * max(steps.shape[1:]) ** 0.5
-            for p, step in zip(equals, steps, strict=True):
-                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(step.view(shape), alpha=-size)
-                p.grad = None
+            torch._foreach_add_(moved, list(steps.view(-1, *shape)), alpha=-size)
+        for p in parameters:
+            p.grad = None
 
-    def _momentum(self, p: nn.Parameter) -> Tensor:
-        """Nesterov's: where the running mean will be after this gradient once more."""
-        state = self.state[p]
-        if not state:
-            state["momentum"] = torch.zeros_like(p)
-            state["step"] = torch.zeros(())  # AdamW looks for it when a state is loaded
-        state["momentum"].lerp_(p.grad, 1 - MOMENTUM)
-        return p.grad.lerp(state["momentum"], MOMENTUM)
+    def _momenta(self, parameters: list[nn.Parameter]) -> list[Tensor]:
+        """Nesterov's: where the running means will be after these gradients once more."""
+        for p in parameters:
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+                self.state[p]["step"] = torch.zeros(())  # AdamW looks for it when a state is loaded
+        gradients, means = [p.grad for p in parameters], [self.state[p]["momentum"] for p in parameters]
+        torch._foreach_lerp_(means, gradients, 1 - MOMENTUM)
+        return torch._foreach_lerp(gradients, means, MOMENTUM)
 
 
 def is_hidden(p: nn.Parameter) -> bool:
@@ -72,9 +75,9 @@ def orthogonalised(matrices: Tensor) -> Tensor:
         return orthogonalised(matrices.mT).mT
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-12)
     a, b, c = COEFFICIENTS
-    gram, eye = x @ x.mT, torch.eye(x.shape[1], device=x.device)      # (N, rows, rows)
-    product = eye.expand_as(gram)
+    gram, product = x @ x.mT, None                                    # (N, rows, rows)
     for _ in range(ITERATIONS):
-        factor = a * eye + b * gram + c * (gram @ gram)
-        product, gram = factor @ product, factor @ gram @ factor
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product, gram = factor if product is None else factor @ product, factor @ gram @ factor
     return (product @ x).to(matrices.dtype)

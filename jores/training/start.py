@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> Path:
     set_seed(loop.seed)  # the first weights; the loop seeds each process apart
     stage = build_segmenter(args, recipe) if args.stage == "segmenter" else build_stage(args, recipe)
     last = args.stop_after or loop.steps
-    return train(stage, loop, args.out, mixed_precision=args.mixed_precision, cpu=args.cpu, stop_after=last)
+    how = {"mixed_precision": args.mixed_precision, "cpu": args.cpu, "workers": args.workers}
+    return train(stage, loop, args.out, stop_after=last, **how)
 
 
 def read_recipe(path: Path, stage: str) -> dict[str, Any]:

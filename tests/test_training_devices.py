@@ -114,12 +114,12 @@ class Overflow(nn.Module):
 
 def test_a_gradient_that_overflows_costs_one_step_and_halves_the_scale(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "Accelerator", Scaling)
-    sizes, weights, scales = iter((1.0, torch.inf, 1.0)), [], []
-    stage = SimpleNamespace(objective=Overflow(), batch=lambda _rng: {"x": torch.tensor(next(sizes))})
-    run = loop._Run(stage, loop.LoopConfig(warmup=0), tmp_path, "fp16", cpu=True)
+    weights, scales, stage = [], [], SimpleNamespace(objective=Overflow())
+    data = ({"x": torch.tensor(size)} for size in (1.0, torch.inf, 1.0))
+    run = loop._Run(stage, loop.LoopConfig(warmup=0), tmp_path, "fp16", cpu=True, workers=0)
     try:
         for _ in range(3):
-            run._step()
+            run._step(data)
             weights.append(float(stage.objective.weight.detach()))
             scales.append(run.accelerator.scaler.get_scale())
     finally:
@@ -135,7 +135,8 @@ import accelerate.accelerator
 from accelerate import PartialState
 from accelerate.utils import gather
 from pathlib import Path
-from jores.training.loop import LoopConfig, leave, train
+from jores.training.ending import leave
+from jores.training.loop import LoopConfig, train
 
 class Toy:
     name, best_score = "toy", "score"

@@ -11,9 +11,6 @@ import logging
 import math
 import os
 import shutil
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast, set_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -30,6 +27,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from .batches import batches
+from .ending import stop_signal
 from .muon import Muon
 from .records import append_row, contact_sheet
 
@@ -124,9 +122,10 @@ class _Run:
         c, p = self.config, self.progress
         bar = tqdm(total=c.steps, initial=p.step, disable=not self.accelerator.is_main_process, mininterval=10)
         last_validation = time.monotonic()
-        asked = _stop_signal()
+        asked = stop_signal()
         steps, cuda = range(p.step, min(c.steps, stop_after)), self.accelerator.device.type == "cuda"
-        data = iter(batches(self.stage, c.seed, self.accelerator.process_index, steps, workers=self.workers, pin=cuda))
+        process = self.accelerator.process_index
+        data = iter(batches(self.stage.batch, c.seed, process, steps, workers=self.workers, pin=cuda))
         while p.step < min(c.steps, stop_after) and not (c.minutes and p.seconds >= 60 * c.minutes):
             logs = self._step(data)
             due = time.monotonic() - last_validation > 60 * c.validate_minutes
@@ -222,28 +221,6 @@ class _Run:
                 self.accelerator.load_state(str(self.out / name))
                 log.info("resumed %s at step %d", self.out, self.progress.step)
                 return
-
-
-def leave() -> None:
-    """Ends a program that trained in several processes, without the interpreter's own end: PyTorch keeps the threads of
-    DDP's process group beyond `destroy_process_group`, and one of them that lets go of a tensor meanwhile aborts it."""
-    state = PartialState()
-    if state.num_processes > 1:
-        state.wait_for_everyone()
-        state.destroy_process_group()
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-
-
-def _stop_signal() -> threading.Event:
-    """Set by SIGTERM, so that a run asked to end keeps the steps since its last validation.
-    Of several processes the main one's counts."""
-    asked = threading.Event()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    return asked
 
 
 class _Progress:

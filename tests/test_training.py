@@ -110,9 +110,10 @@ def test_other_processes_draw_the_same_batches(data, recipe, tmp_path):
         assert torch.equal(x, y)
 
 
-def test_a_run_asked_to_end_keeps_its_last_step(data, recipe, tmp_path):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_asked_to_end_keeps_its_last_step(workers, data, recipe, tmp_path):
     out = tmp_path / "run"
-    process = start(data, recipe, out, "decompose", "--steps", 10**6)
+    process = start(data, recipe, out, "decompose", "--steps", 10**6, "--workers", workers)
     try:
         deadline = time.monotonic() + 120
         while not (out / "train.csv").exists() and time.monotonic() < deadline and process.poll() is None:

@@ -7,6 +7,7 @@ the pairs were (`camera`).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,13 @@ def read_rgb(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
+def in_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """What `function` makes of each item, in their order; for work that lets other threads run, as Pillow's and
+    PyTorch's does."""
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(function, items))
+
+
 def load_pairs(root: Path, split: str, max_shift: float = 2.0) -> list[Pair]:
     """LOL pairs of one split ("train", "val"; "all"), without training pairs misaligned by over `max_shift` px."""
     table = Path(root) / "pairs.tsv"
@@ -49,8 +57,7 @@ def load_pairs(root: Path, split: str, max_shift: float = 2.0) -> list[Pair]:
     rows = rows_of_table(table, split)
     if split != "val":
         rows = [r for r in rows if _shift(r) <= max_shift]
-    with ThreadPoolExecutor() as threads:
-        low, high = (list(threads.map(read_rgb, (table.parent / r[key] for r in rows))) for key in ("low", "high"))
+    low, high = (in_threads(read_rgb, [table.parent / row[key] for row in rows]) for key in ("low", "high"))
     return [Pair(row["id"], light, dark) for row, light, dark in zip(rows, high, low, strict=True)]
 
 
@@ -61,8 +68,7 @@ def _shift(row: dict[str, str]) -> float:
 
 def load_photos(folder: Path) -> list[Pair]:
     paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
-    with ThreadPoolExecutor() as threads:
-        return [Pair(path.stem, pixels) for path, pixels in zip(paths, threads.map(read_rgb, paths), strict=True)]
+    return [Pair(path.stem, pixels) for path, pixels in zip(paths, in_threads(read_rgb, paths), strict=True)]
 
 
 def _at_least(photo: Pair, side: int) -> Pair:
@@ -118,9 +124,8 @@ class Sampler:
         self.crop = min(crop, *(min(pair.high.shape[:2]) for pair in pairs))
         self.photos = [_at_least(photo, self.crop) for photo in photos or []]
         self.photo_share = photo_share if self.photos else 0.0
-        with ThreadPoolExecutor() as threads:
-            cameras = threads.map(Camera.of, pairs) if as_pairs and self.photo_share else ()
-            self.cameras = [camera for camera in cameras if camera]
+        cameras = in_threads(Camera.of, pairs) if as_pairs and self.photo_share else []
+        self.cameras = [camera for camera in cameras if camera]
         self.as_pairs = as_pairs if self.cameras else 0.0
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:

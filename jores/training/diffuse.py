@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ..diffusion.schedule import NoiseSchedule
 from ..nets.segmentation import Segmenter, load_segmenter
 from ..pipeline import adjust, decompose, sample
 from .adjust import AdjustmentObjective, gains_of, retouch
-from .data import Pair, Sampler, both_pictures
+from .data import Pair, Sampler, both_pictures, in_threads
 from .frozen import UsesFrozen
 from .losses import picture_loss
 from .pixels import to_tensor
@@ -132,9 +131,8 @@ class Diffuse:
         self.nets, self.batch, self.val = nets, sampler, val
         net = load_segmenter(segmenter or SHIPPED_SEGMENTER)
         shown = [*sampler.pairs, *sampler.photos]
-        with ThreadPoolExecutor() as threads:
-            for pair, semantics in zip(shown, threads.map(partial(class_map, net), shown), strict=True):
-                pair.semantics = semantics
+        for pair, semantics in zip(shown, in_threads(partial(class_map, net), shown), strict=True):
+            pair.semantics = semantics
         self.priors = [net(to_tensor(pair.low)[None]) for pair in val]
         nets.denoiser.requires_grad_(True)
         nets.refinement.requires_grad_(True)

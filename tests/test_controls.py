@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import skimage.data
 import torch
 
 from jores import pipeline
@@ -10,10 +11,11 @@ from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, build, load_bun
 from jores.conditions import SemanticPrior
 from jores.evaluation import pairs_of_table
 from jores.imaging.controls import class_mask, colour_scale, feather_mask, find_classes, scale_colours, shadow_weight
-from jores.imaging.exposure import luma, mean_luma, well_lit
+from jores.imaging.exposure import DIM, luma, mean_luma, well_lit
 from jores.imaging.files import read_image
 from jores.metrics import psnr
 from jores.nets.segmentation import load_segmenter
+from jores.training.pixels import to_tensor
 from tests.test_nets import TINY, shaken
 
 SIZE = (60, 90)
@@ -139,6 +141,14 @@ def test_the_shipped_weights_hand_a_well_lit_picture_back(shared_data):
     for name in ("000000000139.jpg", "000000001490.jpg"):
         picture = read_image(shared_data / "photos" / "coco_val128" / name).pixels[None, :, ::2, ::2]
         assert psnr(pipeline.enhance(picture, nets, segmenter), picture).item() > 30
+
+
+@pytest.mark.parametrize("lit", [slice(None, 150), slice(-150, None)])  # where there is light, as from a window
+def test_the_shipped_weights_brighten_a_picture_that_is_lit_in_one_place_alone(nets, lit):
+    picture = to_tensor(skimage.data.astronaut())[None]
+    picture = torch.cat([picture[..., lit], picture * 0.15], -1)
+    assert mean_luma(picture) < 0.22
+    assert pipeline.wanted_exposure(nets, picture, None) > 0.99 * DIM
 
 
 def test_every_dark_picture_of_lol_gets_the_proposal_to_the_bit(shared_data):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..conditions import RetinexCondition, RetinexMaps, resize_map
 from ..config import AdjustmentConfig
-from ..imaging.exposure import BRIGHTNESS_STATISTICS, DARKEST, brightness_statistics, exposure_gain, luma_of
+from ..imaging.exposure import BRIGHTNESS_STATISTICS, DARKEST, DIM, brightness_statistics, exposure_gain, luma_of
 from ..imaging.padding import crop_to, pad_to_multiple
 from ..imaging.reduction import area_average
 from .blocks import ScalarEmbedding, Stack, Upsample, u_shape, zero_
@@ -27,7 +27,8 @@ class ExposureHead(nn.Module):
 
     Brightness is a choice that belongs to the whole picture, never to a crop or a tile. Two hundred scenes teach a
     convolutional head what they show rather than how bright it should be; statistics of the light generalise better.
-    A gate tells how well lit the picture is already: where it opens, the proposal is the picture's own brightness.
+    A gate tells how well lit the picture is already: where it opens, the proposal is the picture's own brightness, but
+    no less than DIM: a window or a lamp makes a picture look well lit that is dark for the most part.
     `centre` and `spread` of the statistics over the training pictures travel with the weights.
     """
 
@@ -43,8 +44,8 @@ class ExposureHead(nn.Module):
         statistics = brightness_statistics(thumbnail)                                # (B, 23) float32
         x = ((statistics - self.centre.to(statistics)) / self.spread.to(statistics)).clamp(-4, 4)
         offset, gate = self.out(self.dropout(F.silu(self.hidden(x.to(thumbnail.dtype))))).float().unbind(1)
-        own, wanted = statistics[:, 0], offset + math.log(USUAL_EXPOSURE)            # logarithms of a mean luma
-        return torch.lerp(wanted, own, (4 * gate - 2).sigmoid()).clamp(max=0).exp()
+        own, wanted = statistics[:, 0].clamp_min(math.log(DIM)), offset + math.log(USUAL_EXPOSURE)
+        return torch.lerp(wanted, own, (4 * gate - 2).sigmoid()).clamp(max=0).exp()   # both are logarithms
 
 
 class AdjustmentNet(nn.Module):

@@ -6,6 +6,7 @@ A stage of its own because it wants what the trunk does not: hundreds of small v
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint import JoReSNets, save_bundle
-from ..imaging.exposure import brightness_statistics, mean_luma
+from ..imaging.exposure import DIM, brightness_statistics, mean_luma
 from .darkening import Darkening
 from .data import Pair, darkened_thumbnail, exposure_jitter, random_view, thumbnail
 from .pixels import to_tensor
@@ -37,7 +38,8 @@ class ExposureObjective(nn.Module):
 
 class Expose:
     """`data`: views per picture, batch, and the shares of a batch: `photos` are darkened photographs (some of them left
-    in their light), `lit` the well-lit pictures of the pairs, whose own brightness is right; the rest are dark ones."""
+    in their light), `lit` the well-lit pictures of the pairs, whose own brightness is right unless it is below DIM;
+    the rest are dark ones."""
 
     name, best_score = "expose", "score"
 
@@ -75,7 +77,7 @@ class Expose:
         for pair in self.val:
             true = mean_luma(to_tensor(pair.high)[None]).log()
             thumbnails = torch.stack([thumbnail(pair.low), thumbnail(pair.high)]).to(device)
-            dark, lit = objective.net(thumbnails).log().cpu() - true
+            dark, lit = objective.net(thumbnails).log().cpu() - torch.cat([true, true.clamp_min(math.log(DIM))])
             scores.note("exposure_error", dark.abs())
             scores.note("exposure_bias", dark)
             scores.note("well_lit_error", lit.abs())
@@ -96,12 +98,12 @@ def _of_pair(pair: Pair, rng: np.random.Generator, cut: bool) -> tuple[Tensor, T
 
 def _of_photo(photo: Pair, rng: np.random.Generator, cut: bool) -> tuple[Tensor, Tensor]:
     light = photo.high[random_view(photo.high.shape, rng)] if cut else photo.high
-    return darkened_thumbnail(light, Darkening.draw(rng), rng), _mean(thumbnail(light))
+    return darkened_thumbnail(light, Darkening.draw(rng), rng), _mean(thumbnail(light)).clamp_min(DIM)
 
 
 def _lit(pair: Pair) -> tuple[Tensor, Tensor]:
     light = thumbnail(pair.high)
-    return light, _mean(light)
+    return light, _mean(light).clamp_min(DIM)
 
 
 def _mean(picture: Tensor) -> Tensor:

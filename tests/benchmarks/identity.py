@@ -16,7 +16,7 @@ from pathlib import Path
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
 from jores.evaluation import pairs_of_table
-from jores.imaging.exposure import DIM, mean_luma
+from jores.imaging.exposure import mean_luma
 from jores.imaging.files import find_images, read_image
 from jores.metrics import psnr
 from jores.nets.segmentation import load_segmenter
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pictures", nargs="*", default=[], help="pictures, or folders of them")
     parser.add_argument("--pairs-tsv", type=Path)
     parser.add_argument("--split", default="val")
-    parser.add_argument("--least", type=float, default=DIM, help="mean luma from which a picture is well lit")
+    parser.add_argument("--least", type=float, default=0.3, help="mean luma from which a picture is well lit")
     parser.add_argument("--target", type=float, default=30.0, help="dB that every picture should reach")
     parser.add_argument("--every", type=int, default=1, help="only every Nth picture, for a quick look")
     args = parser.parse_args(argv)

@@ -28,19 +28,28 @@ def test_darkening_is_dark_noisy_and_leaves_some_pictures_alone():
         assert dark.min() >= 0 and dark.max() <= 1 and not dark.isnan().any()
         assert d.lamp is None or d.lamp.lift * d.gain <= 1 + 1e-6  # a lamp lights no more than the day did
     assert 40 <= sum(d.jpeg > 0 for d in drawn) <= 120 and not any(d.jpeg for d in alone)
-    for kind, least, most in (("lamp", 10, 50), ("patchy", 20, 80), ("toe", 110, 160)):
+    for kind, least, most in (("lamp", 10, 50), ("toe", 110, 160)):
         assert least <= sum(bool(getattr(d, kind)) for d in drawn if d.gain < 1) <= most, kind
+    assert {d.patch for d in drawn} == {1, 3, 5} and 40 <= sum(d.chroma < 1 for d in drawn) <= 110
 
 
 def test_noise_in_patches_is_as_strong_and_broader():
     picture = torch.full((3, 200, 200), 0.5)
     fine, patchy = (
-        Darkening(0.1, 0.002, 0.0, GREY, patchy=patchy)._noise(picture, torch.Generator().manual_seed(0))
-        for patchy in (False, True)
+        Darkening(0.1, 0.002, 0.0, GREY, patch=patch)._noise(picture, torch.Generator().manual_seed(0))
+        for patch in (1, 3)
     )
     assert float(patchy[..., 2:-2, 2:-2].std()) == pytest.approx(float(fine.std()), rel=0.05)
     neighbours = (patchy[..., 1:] * patchy[..., :-1]).mean() / patchy.var()
     assert float(neighbours) == pytest.approx(2 / 3, abs=0.05)  # two of three columns are shared
+
+
+@pytest.mark.parametrize("chroma", [0.0, 0.5])
+def test_the_grain_of_cameras_is_as_strong_and_grey(chroma):
+    picture = torch.full((3, 200, 200), 0.5)
+    noise = Darkening(0.1, 0.002, 0.0, GREY, chroma=chroma)._noise(picture, torch.Generator().manual_seed(0))
+    assert float(noise.std()) == pytest.approx(0.002, rel=0.03)
+    assert float(torch.corrcoef(noise.flatten(1))[0, 1]) == pytest.approx(1 - chroma**2, abs=0.02)
 
 
 def test_the_toe_crushes_shadows():

@@ -37,8 +37,9 @@ class Lamp:
 
 @dataclass(frozen=True)
 class Darkening:
-    """A short exposure of a well-lit picture: linear gain, colour cast and lamp, noise of a small sensor (`patchy`: as
-    broad as a camera's own processing leaves it), tone curve (`toe`: sRGB's, which cameras' files have and which leaves
+    """A short exposure of a well-lit picture: linear gain, colour cast and lamp, noise of a small sensor in patches of
+    `patch` pixels and with as much colour as `chroma` says (1: each channel has its own, as a sensor makes it; 0: grey,
+    as a camera's own processing leaves it), tone curve (`toe`: sRGB's, which cameras' files have and which leaves
     less of the shadows than a power), 8 bits, and a JPEG of quality `jpeg` (0: none)."""
 
     gain: float
@@ -47,8 +48,9 @@ class Darkening:
     cast: tuple[float, float, float]
     jpeg: int = 0
     lamp: Lamp | None = None
-    patchy: bool = False
+    patch: int = 1
     toe: bool = True
+    chroma: float = 1.0
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Darkening:
@@ -65,8 +67,9 @@ class Darkening:
             cast=tuple(float(v) for v in cast),
             jpeg=int(rng.integers(40, 98)) if rng.random() < 0.5 else 0,
             lamp=_draw_lamp(rng, gain) if rng.random() < 0.15 else None,
-            patchy=bool(rng.random() < 0.3),
+            patch=int(rng.choice((1, 3, 5), p=(0.7, 0.2, 0.1))),
             toe=bool(rng.random() < 0.85),  # a net that doubts the curve of cameras' files pales all pictures
+            chroma=float(rng.uniform(0, 0.6)) if rng.random() < 0.5 else 1.0,
         )
 
     def __call__(self, picture: Tensor, generator: torch.Generator | None = None, place: Tensor = WHOLE) -> Tensor:
@@ -91,8 +94,11 @@ class Darkening:
 
     def _noise(self, light: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.randn(light.shape, generator=generator)
-        if self.patchy:
-            noise = F.avg_pool2d(noise, 3, stride=1, padding=1) * 3  # of the same strength
+        if self.chroma < 1:
+            grey = torch.randn((1, *light.shape[1:]), generator=generator)
+            noise = self.chroma * noise + (1 - self.chroma**2) ** 0.5 * grey  # of the same strength, as below
+        if self.patch > 1:
+            noise = F.avg_pool2d(noise, self.patch, stride=1, padding=self.patch // 2) * self.patch
         return noise * (self.read_noise**2 + self.shot_noise**2 * light * 10).sqrt()
 
     def _linear(self, picture: Tensor) -> Tensor:

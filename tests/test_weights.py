@@ -15,16 +15,28 @@ from jores.evaluation import mean_of, pairs_of_table, score
 from jores.imaging.exposure import mean_luma
 from jores.imaging.files import read_image
 from jores.nets.attention import RetinexAttention
+from jores.training.darkening import Darkening
 from tests.benchmarks.ablation import without
+
+
+def plain_shapes():
+    """(3, 96, 128): a gradient and a plain rectangle on it."""
+    y, x = torch.meshgrid(torch.linspace(0, 1, 96), torch.linspace(0, 1, 128), indexing="ij")
+    picture = torch.stack([0.2 + 0.6 * x, 0.3 + 0.4 * y, 0.8 - 0.5 * x])
+    picture[:, 20:60, 30:80] = torch.tensor([0.9, 0.5, 0.2]).view(3, 1, 1)
+    return picture
+
+
+def grain(picture):
+    """Spread against mean inside the plain rectangle."""
+    flat = picture[..., 28:52, 40:70]
+    return float((flat.std(dim=(2, 3)) / flat.mean((2, 3))).mean())
 
 
 @pytest.fixture(scope="module")
 def scene(nets, segmenter):
     """A dark scene of plain shapes under sensor noise, its condition, its prior and its result."""
-    generator = torch.Generator().manual_seed(0)
-    y, x = torch.meshgrid(torch.linspace(0, 1, 96), torch.linspace(0, 1, 128), indexing="ij")
-    picture = torch.stack([0.2 + 0.6 * x, 0.3 + 0.4 * y, 0.8 - 0.5 * x])
-    picture[:, 20:60, 30:80] = torch.tensor([0.9, 0.5, 0.2]).view(3, 1, 1)
+    generator, picture = torch.Generator().manual_seed(0), plain_shapes()
     low = ((picture * 0.08 + torch.randn(picture.shape, generator=generator) * 0.01).clamp(0, 1) * 255).round() / 255
     low = low[None]
     condition = pipeline.adjust(nets, pipeline.decompose(nets, low))
@@ -66,9 +78,14 @@ def test_the_exposure_dial_is_obeyed(nets, segmenter, scene):
 
 def test_noise_is_gone(scene):
     low, _, _, x0 = scene
-    flat = ((x0 + 1) / 2)[..., 28:52, 40:70]  # inside the plain rectangle
-    noisy = low[..., 28:52, 40:70]
-    assert (flat.std(dim=(2, 3)) / flat.mean((2, 3))).mean() < 0.3 * (noisy.std(dim=(2, 3)) / noisy.mean((2, 3))).mean()
+    assert grain((x0 + 1) / 2) < 0.3 * grain(low)
+
+
+@pytest.mark.parametrize(("patch", "left"), [(1, 0.15), (3, 0.35)])
+def test_the_grey_grain_of_cameras_is_gone(nets, patch, left):
+    sensor = Darkening(1 / 30, 0.002, 0.006, (1.0, 1.0, 1.0), patch=patch, chroma=0.1)
+    low = sensor(plain_shapes(), torch.Generator().manual_seed(0))[None]
+    assert grain(pipeline.adjust(nets, pipeline.decompose(nets, low)).picture) < left * grain(low)
 
 
 def test_real_photographs_held_out_from_training(shared_data, nets, segmenter):

@@ -98,12 +98,17 @@ def _of_pair(pair: Pair, rng: np.random.Generator, cut: bool) -> tuple[Tensor, T
 
 def _of_photo(photo: Pair, rng: np.random.Generator, cut: bool) -> tuple[Tensor, Tensor]:
     light = photo.high[random_view(photo.high.shape, rng)] if cut else photo.high
-    return darkened_thumbnail(light, Darkening.draw(rng), rng), _mean(thumbnail(light)).clamp_min(DIM)
+    return darkened_thumbnail(light, Darkening.draw(rng), rng), _wanted(thumbnail(light))
 
 
 def _lit(pair: Pair) -> tuple[Tensor, Tensor]:
     light = thumbnail(pair.high)
-    return light, _mean(light).clamp_min(DIM)
+    return light, _wanted(light)
+
+
+def _wanted(light: Tensor) -> Tensor:
+    """How bright a picture should be of which this is the light one: as it is, but no darker than DIM."""
+    return _mean(light).clamp_min(DIM)
 
 
 def _mean(picture: Tensor) -> Tensor:

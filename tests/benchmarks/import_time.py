@@ -32,14 +32,17 @@ sys.modules["jores_pack"] = module
 spec.loader.exec_module(module)
 for node in asyncio.run(asyncio.run(module.comfy_entrypoint()).get_node_list()):
     node.GET_SCHEMA()
-seconds, busy = time.perf_counter() - start, time.process_time() - busy
+seconds, host, busy = time.perf_counter() - start, busy, time.process_time() - busy
 foreign = sorted({{name.split(".")[0] for name in set(sys.modules) - before}} - {{"jores_pack"}})
-sys.stdout.write("\\n" + json.dumps({{"seconds": seconds, "cpu_seconds": busy, "foreign": foreign}}))
+sys.stdout.write("\\n" + json.dumps({{
+    "seconds": seconds, "cpu_seconds": busy, "host_cpu_seconds": host, "foreign": foreign,
+}}))
 """
 
 
 def measure(tree: Path, *options: str) -> tuple[dict, str]:
-    """One fresh process: {"seconds", "cpu_seconds", "foreign": top-level modules new to the host}, and its stderr."""
+    """One fresh process: {"seconds", "cpu_seconds" and, before, "host_cpu_seconds", "foreign": top-level modules new to
+    the host}, and its stderr."""
     code = MEASURE.format(tree=str(tree), pack=str(ROOT / "__init__.py"), folder=str(ROOT))
     done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, cwd=tree)
     if done.returncode != 0:

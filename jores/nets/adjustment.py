@@ -44,8 +44,8 @@ class ExposureHead(nn.Module):
         statistics = brightness_statistics(thumbnail)                                # (B, 23) float32
         x = ((statistics - self.centre.to(statistics)) / self.spread.to(statistics)).clamp(-4, 4)
         offset, gate = self.out(self.dropout(F.silu(self.hidden(x.to(thumbnail.dtype))))).float().unbind(1)
-        own, wanted = statistics[:, 0].clamp_min(math.log(DIM)), offset + math.log(USUAL_EXPOSURE)
-        return torch.lerp(wanted, own, (4 * gate - 2).sigmoid()).clamp(max=0).exp()   # both are logarithms
+        own, wanted = statistics[:, 0].clamp_min(math.log(DIM)), offset + math.log(USUAL_EXPOSURE)  # logarithms
+        return torch.lerp(wanted, own, (4 * gate - 2).sigmoid()).clamp(max=0).exp()
 
 
 class AdjustmentNet(nn.Module):

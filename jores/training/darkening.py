@@ -96,9 +96,9 @@ class Darkening:
         noise = torch.randn(light.shape, generator=generator)
         if self.chroma < 1:
             grey = torch.randn((1, *light.shape[1:]), generator=generator)
-            noise = self.chroma * noise + (1 - self.chroma**2) ** 0.5 * grey  # of the same strength, as below
+            noise = self.chroma * noise + (1 - self.chroma**2) ** 0.5 * grey  # of the same strength
         if self.patch > 1:
-            noise = F.avg_pool2d(noise, self.patch, stride=1, padding=self.patch // 2) * self.patch
+            noise = F.avg_pool2d(noise, self.patch, stride=1, padding=self.patch // 2) * self.patch  # likewise
         return noise * (self.read_noise**2 + self.shot_noise**2 * light * 10).sqrt()
 
     def _linear(self, picture: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ A stage of its own because it wants what the trunk does not: hundreds of small v
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,9 +74,9 @@ class Expose:
         """The error on dark pictures, its sign (above zero: proposed too bright), and the error on well-lit ones."""
         scores, device = Scores(), next(objective.parameters()).device
         for pair in self.val:
-            true = mean_luma(to_tensor(pair.high)[None]).log()
+            true = mean_luma(to_tensor(pair.high)[None])
             thumbnails = torch.stack([thumbnail(pair.low), thumbnail(pair.high)]).to(device)
-            dark, lit = objective.net(thumbnails).log().cpu() - torch.cat([true, true.clamp_min(math.log(DIM))])
+            dark, lit = objective.net(thumbnails).log().cpu() - torch.cat([true, true.clamp_min(DIM)]).log()
             scores.note("exposure_error", dark.abs())
             scores.note("exposure_bias", dark)
             scores.note("well_lit_error", lit.abs())

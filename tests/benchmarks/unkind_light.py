@@ -35,7 +35,7 @@ WAYS = {
     "much noise": Darkening(1 / 50, 0.005, 0.012, GREY),
     "noise in patches": Darkening(1 / 50, 0.003, 0.008, GREY, patch=3),
     "grey grain of a camera's JPEG": Darkening(1 / 30, 0.002, 0.006, GREY, chroma=0.15, jpeg=90),
-    "the same, in patches": Darkening(1 / 30, 0.002, 0.006, GREY, chroma=0.3, jpeg=90, patch=3),
+    "grey grain in patches": Darkening(1 / 30, 0.002, 0.006, GREY, chroma=0.3, jpeg=90, patch=3),
     "a power for a tone curve": Darkening(1 / 50, 0.0008, 0.003, GREY, toe=False),
     "a lamp in the dark": Darkening(1 / 100, 0.0008, 0.003, GREY, lamp=Lamp(0.6, -0.3, 0.7, 30.0)),
     "coloured light": Darkening(1 / 50, 0.0008, 0.003, (1.7, 1.0, 0.55)),

@@ -229,8 +229,8 @@ def test_importing_the_pack_costs_the_host_next_to_nothing(comfy_tree):
     from benchmarks.import_time import measure
 
     run, _errors = measure(comfy_tree)
-    # Processor time, as a share of the host's own. What counts most is that nothing new is imported.
-    assert run["foreign"] == [] and run["cpu_seconds"] <= 0.1 * run["host_cpu_seconds"], run
+    # Processor time as a share of the host's own: 0.015 with most hosts, 0.053 with 0.30.0.
+    assert run["foreign"] == [] and run["cpu_seconds"] <= 0.07 * run["host_cpu_seconds"], run
 
 
 def test_readme_lists_every_node(pack):

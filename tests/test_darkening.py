@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from jores.nets.adjustment import THUMBNAIL
-from jores.training.darkening import Darkening, Lamp
+from jores.training.darkening import Darkening, Lamp, linear
 from jores.training.data import Crop, Pair, Sampler, darkened_thumbnail, thumbnail
 from jores.training.pixels import to_pixels, to_tensor
 
@@ -23,12 +23,12 @@ def test_darkening_is_dark_noisy_and_leaves_some_pictures_alone():
     assert 20 <= len(alone) <= 60 and torch.equal(alone[0](picture, torch.Generator().manual_seed(0)), picture)
     for d in (d for d in drawn if d.gain < 1):
         dark = d(picture, torch.Generator().manual_seed(0))
-        assert dark.mean() < 0.6 and abs(float(dark.mean() - d(picture).mean())) < 0.02
+        assert dark.mean() < (0.75 if d.depth else 0.6) and abs(float(dark.mean() - d(picture).mean())) < 0.02
         assert not torch.equal(dark, d(picture))
         assert dark.min() >= 0 and dark.max() <= 1 and not dark.isnan().any()
         assert d.lamp is None or d.lamp.lift * d.gain <= 1 + 1e-6  # a lamp lights no more than the day did
     assert 40 <= sum(d.jpeg > 0 for d in drawn) <= 120 and not any(d.jpeg for d in alone)
-    for kind, least, most in (("lamp", 10, 50), ("toe", 110, 160)):
+    for kind, least, most in (("lamp", 10, 50), ("toe", 110, 160), ("depth", 15, 55)):
         assert least <= sum(bool(getattr(d, kind)) for d in drawn if d.gain < 1) <= most, kind
     assert {d.patch for d in drawn} == {1, 3, 5} and 20 <= sum(d.patch > 1 for d in drawn if d.gain < 1) <= 80
     assert 40 <= sum(d.chroma < 1 for d in drawn) <= 110
@@ -62,6 +62,16 @@ def test_the_toe_crushes_shadows():
         assert (Darkening(0.9999, 0, 0, GREY, toe=curve)(everything) - everything).abs().max() < 1e-3
 
 
+def test_against_the_light_shadows_are_deeper_and_keep_their_texture():
+    texture = 0.05 * torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(0))
+    picture = texture + torch.where(torch.arange(128) < 64, 0.2, 0.9)  # a wall, and the window beside it
+    plain, deep = (linear(Darkening(0.999, 0, 0, GREY, depth=depth)(picture)) for depth in (0.0, 1.0))
+    lost = deep / plain
+    assert lost[..., :48].max() < 0.06 and lost[..., 80:].min() > 0.75
+    assert lost[0, :, :48].std() < 0.1 * lost[0, :, :48].mean()  # light, not texture: it would vary by a third
+    assert lost[0, 20:100, 63].mean() < 0.1 and lost[0, 20:100, 64].mean() > 0.7  # no halo at the window's frame
+
+
 def test_a_lamp_stands_where_it_stands_whatever_is_cut_out():
     high, darken = np.full((120, 160, 3), 180, np.uint8), Darkening(1 / 50, 0, 0, GREY, lamp=LAMP)
     whole, crop = darken(to_tensor(high)), Crop(16, 48, 64, False, False, False)
@@ -87,6 +97,7 @@ def test_the_thumbnail_of_a_darkened_photograph_is_that_of_the_dark_picture():
     for darken in (
         Darkening(1 / 100, 0.004, 0.004, GREY),
         Darkening(1 / 30, 0.001, 0.002, (1.2, 1.0, 0.8), jpeg=60, lamp=LAMP),
+        Darkening(1 / 2, 0.001, 0.002, GREY, depth=1.0),
     ):
         true = thumbnail(to_pixels(darken(to_tensor(high), torch.Generator().manual_seed(1))))
         shown = darkened_thumbnail(high, darken, np.random.default_rng(2))
@@ -97,9 +108,11 @@ def test_the_thumbnail_of_a_darkened_photograph_is_that_of_the_dark_picture():
             assert noiseless.mean() < 0.93 * true.mean()
 
 
-def test_the_sampler_lights_crop_and_thumbnail_by_the_same_lamp(monkeypatch):
-    monkeypatch.setattr(Darkening, "draw", lambda rng: Darkening(1 / 20, 0, 0, GREY, lamp=LAMP))
-    photo = Pair("grey", np.full((96, 128, 3), 200, np.uint8))
+@pytest.mark.parametrize("darken", [Darkening(1 / 20, 0, 0, GREY, lamp=LAMP), Darkening(1 / 2, 0, 0, GREY, depth=1)])
+def test_the_sampler_lights_crop_and_thumbnail_alike(monkeypatch, darken):
+    monkeypatch.setattr(Darkening, "draw", lambda rng: darken)
+    slope = np.linspace(80, 220, 96 * 128).astype(np.uint8) if darken.depth else np.full(96 * 128, 200, np.uint8)
+    photo = Pair("grey", slope.reshape(96, 128)[..., None].repeat(3, 2))
     sampler = Sampler([Pair("pair", photo.high, photo.high)], [photo], crop=64, batch=1, photo_share=1.0)
     for seed in range(12):
         batch = sampler(np.random.default_rng(seed))

@@ -11,9 +11,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..imaging.exposure import luma
 from .pixels import to_pixels, to_tensor
 
 GAMMA = 2.2
+BROAD = 1 / 32  # of a picture's height: details as large as that are light rather than texture
+EDGE = 0.01  # variance of the luma above which an edge is one of the light
 WHOLE = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 """The place of a whole picture in itself, as `affine_grid` wants it."""
 
@@ -37,10 +40,11 @@ class Lamp:
 
 @dataclass(frozen=True)
 class Darkening:
-    """A short exposure of a well-lit picture: linear gain, colour cast and lamp, noise of a small sensor in patches of
-    `patch` pixels and with as much colour as `chroma` says (1: each channel has its own, as a sensor makes it; 0: grey,
-    as a camera's own processing leaves it), tone curve (`toe`: sRGB's, which cameras' files have and which leaves
-    less of the shadows than a power), 8 bits, and a JPEG of quality `jpeg` (0: none)."""
+    """A short exposure of a well-lit picture: linear gain, colour cast and lamp, shadows that are deeper by the power
+    `depth` of the light there (against a window or the sky), noise of a small sensor in patches of `patch` pixels and
+    with as much colour as `chroma` says (1: each channel has its own, as a sensor makes it; 0: grey, as a camera's own
+    processing leaves it), tone curve (`toe`: sRGB's, which cameras' files have and which leaves less of the shadows
+    than a power), 8 bits, and a JPEG of quality `jpeg` (0: none)."""
 
     gain: float
     read_noise: float
@@ -51,12 +55,14 @@ class Darkening:
     patch: int = 1
     toe: bool = True
     chroma: float = 1.0
+    depth: float = 0.0
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Darkening:
         if rng.random() < 0.2:  # well lit already: must come back as it went in
             return cls(1.0, 0.0, 0.0, (1.0, 1.0, 1.0))
-        gain = float(np.exp(rng.uniform(np.log(1 / 300), np.log(1 / 2))))
+        deep = rng.random() < 0.2  # lit in part, so that the exposure is hardly short
+        gain = float(np.exp(rng.uniform(np.log(1 / 4), 0) if deep else rng.uniform(np.log(1 / 300), np.log(1 / 2))))
         signal = min(1.0, 60 * gain)  # below a sixtieth of the light, what is as noisy could not be told from nothing
         coloured = rng.random() < 0.2
         cast = np.exp(rng.normal(0, 0.3, 3)) if coloured else rng.uniform(0.85, 1.15, 3)
@@ -70,6 +76,7 @@ class Darkening:
             patch=int(rng.choice((1, 3, 5), p=(0.7, 0.2, 0.1))),
             toe=bool(rng.random() < 0.85),  # a net that doubts the curve of cameras' files pales all pictures
             chroma=float(rng.uniform(0, 0.6)) if rng.random() < 0.5 else 1.0,
+            depth=float(rng.uniform(0.2, 1.2)) if deep else 0.0,
         )
 
     def __call__(self, picture: Tensor, generator: torch.Generator | None = None, place: Tensor = WHOLE) -> Tensor:
@@ -78,6 +85,9 @@ class Darkening:
         if self.gain == 1.0:
             return picture
         light = self._linear(picture) * (self.gain * torch.tensor(self.cast).view(3, 1, 1))
+        if self.depth:
+            reach = picture.shape[-2] / float(place[1, 1]) * BROAD
+            light = light * self._linear(broad_light(picture, max(1, round(reach)))) ** self.depth
         if self.lamp:
             light = light * self.lamp(picture.shape[-2:], place)
         if generator is not None:
@@ -106,6 +116,21 @@ class Darkening:
 
     def _developed(self, light: Tensor) -> Tensor:
         return developed(light) if self.toe else light.pow(1 / GAMMA)
+
+
+def broad_light(picture: Tensor, reach: int) -> Tensor:
+    """(3, H, W) in [0, 1] -> (1, H, W), its luma without the texture: a guided filter (He et al., ECCV 2010) led by the
+    luma itself, `reach` pixels to each side."""
+    y = luma(picture[None])[0]
+    mean = _box(y, reach)
+    variance = (_box(y * y, reach) - mean * mean).clamp_min(0)
+    slope = variance / (variance + EDGE)
+    return (_box(slope, reach) * y + _box((1 - slope) * mean, reach)).clamp(0, 1)
+
+
+def _box(field: Tensor, reach: int) -> Tensor:
+    down = F.avg_pool2d(field, (2 * reach + 1, 1), 1, (reach, 0), count_include_pad=False)
+    return F.avg_pool2d(down, (1, 2 * reach + 1), 1, (0, reach), count_include_pad=False)
 
 
 def linear(picture: Tensor) -> Tensor:

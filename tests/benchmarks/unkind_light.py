@@ -1,4 +1,4 @@
-"""Photographs of other cameras than LOL's, darkened in ten ways that cameras and nights have: what comes back?
+"""Photographs of other cameras than LOL's, darkened in eleven ways that cameras and nights have: what comes back?
 
     python -m tests.benchmarks.unkind_light --pictures DATA/photos/coco_val128 [--every N] [--sheet PNG]
 
@@ -38,6 +38,7 @@ WAYS = {
     "grey grain in patches": Darkening(1 / 30, 0.002, 0.006, GREY, chroma=0.3, jpeg=90, patch=3),
     "a power for a tone curve": Darkening(1 / 50, 0.0008, 0.003, GREY, toe=False),
     "a lamp in the dark": Darkening(1 / 100, 0.0008, 0.003, GREY, lamp=Lamp(0.6, -0.3, 0.7, 30.0)),
+    "against the light": Darkening(1 / 2, 0.001, 0.004, GREY, depth=1.0),
     "coloured light": Darkening(1 / 50, 0.0008, 0.003, (1.7, 1.0, 0.55)),
     "a JPEG of quality 50": Darkening(1 / 30, 0.0008, 0.003, GREY, jpeg=50),
 }

@@ -22,7 +22,8 @@ def bundles(tmp_path):
             for part in nets.parts().values():
                 for weight in part.parameters():
                     weight.mul_(1 + 2 * i)
-        save_bundle(path, nets, {"licence": f"of {i}", "training": json.dumps([{"stage": "adjust", "step": i}])})
+        stages = [{"stage": "decompose"}, {"stage": "adjust", "step": i}]
+        save_bundle(path, nets, {"licence": f"of {i}", "training": json.dumps(stages)})
     return paths
 
 
@@ -37,7 +38,8 @@ def test_three_quarters_of_one_and_a_quarter_of_the_other(bundles, tmp_path):
     assert not torch.equal(a.adjustment.stem.weight, b.adjustment.stem.weight)
     assert mean.metadata["licence"] == "of 1"
     assert json.loads(mean.metadata["training"]) == [
-        {"stage": "adjust", "step": 1}, {"stage": "average", "weights": [0.75, 0.25]}
+        {"stage": "decompose"}, {"stage": "adjust", "step": 1},
+        {"stage": "average", "weights": [0.75, 0.25], "others": [[{"stage": "adjust", "step": 0}]]},
     ]  # fmt: skip
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import torch
 
 from ..checkpoint import JoReSNets, held_parts, load_bundle, save_bundle
-from .records import append_record
+from .records import append_record, training_record
 
 
 def averaged(paths: list[Path], weights: list[float]) -> JoReSNets:
-    """The nets that all bundles hold, with the last one's header, its training record longer by the average.
+    """The nets that all bundles hold, with the last one's header, its training record longer by the average and, as
+    "others", by what each of the others was trained for since it parted from the last.
 
     Raises:
         ValueError: as many weights as bundles are wanted, of one config.
@@ -38,9 +39,17 @@ def averaged(paths: list[Path], weights: list[float]) -> JoReSNets:
             key: sum(share * state[name][key].double() for share, state in zip(shares, states, strict=True)).to(value)
             for key, value in states[-1][name].items()
         })  # fmt: skip
+    *others, own = (training_record(nets) for nets in bundles)
     record = {"stage": "average", "weights": [round(share, 4) for share in shares.tolist()]}
-    result.metadata = append_record(result, record)
+    result.metadata = append_record(result, {**record, "others": [_since_parting(other, own) for other in others]})
     return result
+
+
+def _since_parting(record: list, own: list) -> list:
+    shared = 0
+    while shared < min(len(record), len(own)) and record[shared] == own[shared]:
+        shared += 1
+    return record[shared:]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,10 +17,14 @@ from ..evaluation import score
 from .pixels import to_pixels
 
 
+def training_record(nets: JoReSNets) -> list[dict[str, Any]]:
+    """One entry for each stage that `nets` went through, from their header."""
+    return json.loads(nets.metadata.get("training", "[]"))
+
+
 def append_record(nets: JoReSNets, record: dict[str, Any]) -> dict[str, str]:
     """The header that `nets` came with (licence, data), its training record longer by this stage's."""
-    history = json.loads(nets.metadata.get("training", "[]"))
-    return {**nets.metadata, "training": json.dumps([*history, record])}
+    return {**nets.metadata, "training": json.dumps([*training_record(nets), record])}
 
 
 class Scores:

@@ -44,7 +44,9 @@ class ExposureHead(nn.Module):
         statistics = brightness_statistics(thumbnail)                                # (B, 23) float32
         x = ((statistics - self.centre.to(statistics)) / self.spread.to(statistics)).clamp(-4, 4)
         offset, gate = self.out(self.dropout(F.silu(self.hidden(x.to(thumbnail.dtype))))).float().unbind(1)
-        own, wanted = statistics[:, 0].clamp_min(math.log(DIM)), offset + math.log(USUAL_EXPOSURE)  # logarithms
+        own, wanted = statistics[:, 0], offset + math.log(USUAL_EXPOSURE)            # logarithms
+        if not self.training:  # a gate that led to DIM while it learns would open for every picture lit in part
+            own = own.clamp_min(math.log(DIM))
         return torch.lerp(wanted, own, (4 * gate - 2).sigmoid()).clamp(max=0).exp()
 
 

@@ -6,16 +6,18 @@ import dataclasses
 import json
 
 import pytest
+import skimage.data
 import torch
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_WEIGHTS, load_bundle, read_header
 from jores.config import PRESETS
 from jores.evaluation import mean_of, pairs_of_table, score
-from jores.imaging.exposure import mean_luma
+from jores.imaging.exposure import luma, mean_luma
 from jores.imaging.files import read_image
 from jores.nets.attention import RetinexAttention
 from jores.training.darkening import Darkening
+from jores.training.pixels import to_tensor
 from tests.benchmarks.ablation import without
 
 
@@ -86,6 +88,16 @@ def test_the_grey_grain_of_cameras_is_gone(nets, patch, left):
     sensor = Darkening(1 / 30, 0.002, 0.006, (1.0, 1.0, 1.0), patch=patch, chroma=0.1)
     low = sensor(plain_shapes(), torch.Generator().manual_seed(0))[None]
     assert grain(pipeline.adjust(nets, pipeline.decompose(nets, low)).picture) < left * grain(low)
+
+
+def test_against_the_light_the_shadows_are_lifted(nets):
+    high = to_tensor(skimage.data.coffee())
+    low = Darkening(0.8, 0.001, 0.003, (1.0, 1.0, 1.0), depth=1.0)(high, torch.Generator().manual_seed(0))[None]
+    result, high = pipeline.adjust(nets, pipeline.decompose(nets, low)).picture, high[None]
+    dark = luma(high) < luma(high).quantile(0.4)
+    before, after, true = (float(luma(picture)[dark].mean()) for picture in (low, result, high))
+    assert before < 0.2 * true and after > 0.55 * true  # the same gain for all of the picture gives 0.4
+    assert score(result, high)["psnr_raw"] > 20
 
 
 def test_real_photographs_held_out_from_training(shared_data, nets, segmenter):

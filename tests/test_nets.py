@@ -11,7 +11,8 @@ from jores import pipeline
 from jores.checkpoint import build
 from jores.config import PRESETS, AdjustmentConfig, DecompositionConfig, DenoiserConfig, JoReSConfig, RefinementConfig
 from jores.diffusion.sampling import start_noise
-from jores.nets.adjustment import colour_cast
+from jores.imaging.exposure import DIM
+from jores.nets.adjustment import ExposureHead, colour_cast
 from jores.nets.decomposition import FLOOR, neighbourhood_max
 
 OPTIONS = {"refine": 1, "structure": 0, "unet_structure": 0, "prior_dropout": 0, "start_share": 0.2, "retouch": 0.2}
@@ -187,3 +188,12 @@ def batch():
         "input_mean": torch.full((2, 3), 0.05), "semantics": torch.rand(2, 150, 4, 4) / 150,
         "thumbnail": torch.rand(2, 3, 48, 64) * 0.1, "place": torch.eye(2, 3).expand(2, 2, 3) / 2,
     }  # fmt: skip
+
+
+def test_an_open_gate_hands_back_the_own_brightness_but_in_use_no_less_than_dim():
+    head, picture = ExposureHead(4), torch.full((2, 3, 48, 64), 0.2)
+    picture[1] = 0.6
+    with torch.no_grad():
+        head.out.bias[1] = 10  # the gate; the weights are zero
+    assert head.train()(picture).tolist() == pytest.approx([0.2, 0.6], rel=1e-3)
+    assert head.eval()(picture).tolist() == pytest.approx([DIM, 0.6], rel=1e-3)

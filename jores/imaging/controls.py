@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..conditions import SemanticPrior, resize_map
 from .exposure import luma, smoothstep
+from .guided import self_guided
 from .reduction import area_average
 
 DARK, LIT = 0.15, 0.5
@@ -127,21 +127,10 @@ def _distance_to_zero(mask: np.ndarray) -> np.ndarray:
 
 
 def _local_light(light: Tensor) -> Tensor:
-    """Self-guided filter (He et al. 2013) of (B, 1, H, W), fitted on a small copy (fast guided filter, 2015)."""
-    small = _coarse(light, _LIGHT_SIDE)
-    mean, square = _box(small), _box(small * small)
-    variance = (square - mean * mean).clamp_min(0)
-    slope = variance / (variance + _LIGHT_EDGE**2)
-    size = tuple(light.shape[-2:])
-    slope, intercept = (resize_map(_box(x), size) for x in (slope, mean * (1 - slope)))
+    """Self-guided filter of (B, 1, H, W), fitted on a small copy (fast guided filter, He & Sun 2015)."""
+    fitted = self_guided(_coarse(light, _LIGHT_SIDE), _LIGHT_RADIUS, _LIGHT_EDGE)
+    slope, intercept = (resize_map(x, tuple(light.shape[-2:])) for x in fitted)
     return (slope * light + intercept).clamp(0, 1)
-
-
-def _box(x: Tensor) -> Tensor:
-    radius = _LIGHT_RADIUS
-    for kernel, padding in (((2 * radius + 1, 1), (radius, 0)), ((1, 2 * radius + 1), (0, radius))):
-        x = F.avg_pool2d(x, kernel, stride=1, padding=padding, count_include_pad=False)
-    return x
 
 
 def _coarse(x: Tensor, side: int) -> Tensor:

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..imaging.exposure import luma
+from ..imaging.guided import self_guided
 from .pixels import to_pixels, to_tensor
 
 GAMMA = 2.2
 BROAD = 1 / 32  # of a picture's height: details as large as that are light rather than texture
-EDGE = 0.01  # variance of the luma above which an edge is one of the light
+EDGE = 0.1  # contrast of the luma above which an edge is one of the light
 WHOLE = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 """The place of a whole picture in itself, as `affine_grid` wants it."""
 
@@ -119,18 +120,10 @@ class Darkening:
 
 
 def broad_light(picture: Tensor, reach: int) -> Tensor:
-    """(3, H, W) in [0, 1] -> (1, H, W), its luma without the texture: a guided filter (He et al., ECCV 2010) led by the
-    luma itself, `reach` pixels to each side."""
+    """(3, H, W) in [0, 1] -> (1, H, W), its luma without the texture: a guided filter, `reach` pixels to each side."""
     y = luma(picture[None])[0]
-    mean = _box(y, reach)
-    variance = (_box(y * y, reach) - mean * mean).clamp_min(0)
-    slope = variance / (variance + EDGE)
-    return (_box(slope, reach) * y + _box((1 - slope) * mean, reach)).clamp(0, 1)
-
-
-def _box(field: Tensor, reach: int) -> Tensor:
-    down = F.avg_pool2d(field, (2 * reach + 1, 1), 1, (reach, 0), count_include_pad=False)
-    return F.avg_pool2d(down, (1, 2 * reach + 1), 1, (0, reach), count_include_pad=False)
+    slope, intercept = self_guided(y, reach, EDGE)
+    return (slope * y + intercept).clamp(0, 1)
 
 
 def linear(picture: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The recipes: complete, and the preset "paper" trains with its own, at toy widths."""
+"""The recipes: complete, what a base and its overrides come to, and the preset "paper" trains with its own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import nn
 from jores.checkpoint import build, load_bundle, read_header, save_bundle
 from jores.config import PRESETS, AdjustmentConfig, DecompositionConfig, JoReSConfig, RefinementConfig
 from jores.training import RECIPES, STAGES
+from jores.training.recipe import load_recipe, merged, read_recipe
 from tests.benchmarks import training_cost
 from tests.test_training import ROOT, data  # noqa: F401  the fixture: eight tiny pairs
 
@@ -41,20 +42,59 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def read(name: str) -> dict:
-    return yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
-
-
 def test_the_recipe_of_the_paper_preset_has_all_that_the_released_one_has():
-    paper, compact = read("paper"), read("compact")
+    paper, compact = (load_recipe(RECIPES / f"{name}.yaml") for name in ("paper", "compact"))
     assert paper.keys() == compact.keys() and set(STAGES) <= paper.keys() and paper["preset"] == "paper"
     for stage in STAGES:
         for part in ("data", "options", "student"):
             assert paper[stage].get(part, {}).keys() == compact[stage].get(part, {}).keys() - {"joint"}, (stage, part)
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_cores_train_what_is_released_on_smaller_batches_and_for_less_long(stage):
+    released, ours = (read_recipe(RECIPES / name, stage) for name in ("compact.yaml", "two_cores.yaml"))
+    for recipe in released, ours:
+        recipe["data"] = {k: v for k, v in recipe["data"].items() if k != "batch"}
+        loop = recipe["loop"].items()
+        recipe["loop"] = {k: v for k, v in loop if k not in ("steps", "minutes", "validate_minutes")}
+    assert ours == released
+
+
+def test_a_file_is_laid_over_its_base(tmp_path):
+    (tmp_path / "base.yaml").write_text("preset: compact\nadjust: {loop: {steps: 9, seed: 1}, data: {batch: 64}}\n")
+    (tmp_path / "folder").mkdir()
+    mine = tmp_path / "folder/mine.yaml"
+    mine.write_text("base: ../base.yaml\nadjust: {loop: {seed: 2}}\n")
+    expected = {"preset": "compact", "header": {}, "loop": {"steps": 9, "seed": 2}, "data": {"batch": 64}}
+    assert read_recipe(mine, "adjust") == expected
+    assert "base" not in load_recipe(mine)
+
+
+def test_null_takes_an_entry_out_and_the_base_stays_as_it_was():
+    base = {"a": {"b": 1, "c": 2}, "d": 3}
+    assert merged(base, {"a": {"b": None}, "d": None, "e": {"f": 4}}) == {"a": {"c": 2}, "e": {"f": 4}}
+    assert base == {"a": {"b": 1, "c": 2}, "d": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("base: missing.yaml\n", r"missing\.yaml: not a recipe"),
+        ("base: mine.yaml\n", r"mine\.yaml: its base has a base itself"),
+        ("[adjust]\n", r"mine\.yaml: not a recipe: no stages in it"),
+        ("adjust: {\n", r"mine\.yaml: not a recipe"),
+        ("preset: compact\n", r"mine\.yaml: not a recipe with a part 'adjust'"),
+        ("preset: compact\nadjust: 3\n", r"mine\.yaml: not a recipe with a part 'adjust'"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_by_name(text, said, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read_recipe(tmp_path / "mine.yaml", "adjust")
+
+
 def test_the_paper_preset_trains_with_its_recipe(data, tmp_path):  # noqa: F811
-    recipe = read("paper")
+    recipe = load_recipe(RECIPES / "paper.yaml")
     recipe["diffuse"]["loop"] |= {"steps": 4, "warmup": 1}
     recipe["diffuse"]["data"] = {"crop": 32, "batch": 2}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate.utils import set_seed
 
 from ..checkpoint import JoReSNets, build_part, held_parts, load_bundle
 from ..config import PRESETS, JoReSConfig
 from .data import Sampler, load_pairs, load_photos
 from .loop import LoopConfig, Stage, train
+from .recipe import read_recipe
 
 NEEDS = {
     "decompose": (), "expose": ("decomposition",), "adjust": ("decomposition",),
@@ -34,15 +34,6 @@ def run(args: argparse.Namespace) -> Path:
     last = args.stop_after or loop.steps
     how = {"mixed_precision": args.mixed_precision, "cpu": args.cpu, "workers": args.workers}
     return train(stage, loop, args.out, stop_after=last, **how)
-
-
-def read_recipe(path: Path, stage: str) -> dict[str, Any]:
-    """The stage's part of a recipe file, with what holds for all. Raises ValueError that names the file."""
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return {"preset": recipe["preset"], "header": recipe.get("header", {}), **recipe[stage]}
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: not a recipe with a part {stage!r}: {error}") from error
 
 
 def build_stage(args: argparse.Namespace, recipe: dict[str, Any]) -> Stage:

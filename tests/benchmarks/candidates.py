@@ -31,6 +31,7 @@ from jores.checkpoint import PARTS, JoReSNets, held_parts, load_bundle, read_hea
 from jores.config import PRESETS, JoReSConfig
 from jores.imaging.files import write_whole
 from jores.training import RECIPES
+from jores.training.recipe import load_recipe, merged
 
 ROOT = Path(__file__).parents[2]
 FIRST = ("step", "minutes")
@@ -61,26 +62,13 @@ class Experiment:
 
     def settings(self, name: str) -> dict[str, Any]:
         """All that decides a candidate's result: the recipe's part as trained, the config, and how it was started."""
-        recipe = yaml.safe_load(Path(self.recipe).read_text(encoding="utf-8"))
+        recipe = load_recipe(Path(self.recipe))
         overrides = merged(self.common or {}, self.candidates[name] or {})
         config = overrides.pop("config", {})
         part = merged(recipe[self.stage], overrides)
         start = {"init": self.init, "keep": self.keep, "config": config, "arguments": list(self.arguments)}
         head = {"preset": recipe["preset"], "header": recipe.get("header", {})}
         return {"stage": self.stage, "minutes": self.minutes, **start, "recipe": {**head, self.stage: part}}
-
-
-def merged(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Overrides laid over a tree of settings; null takes an entry out."""
-    result = dict(base)
-    for key, value in overrides.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
-            result[key] = merged(base[key], value)
-        elif value is None:
-            result.pop(key, None)
-        else:
-            result[key] = value
-    return result
 
 
 def starting_bundle(settings: dict[str, Any], path: Path) -> None:

@@ -17,13 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 
 from jores.checkpoint import JoReSNets, build
 from jores.config import PRESETS, SEMANTIC_CLASSES, JoReSConfig
 from jores.describe import cost
 from jores.training import RECIPES
+from jores.training.recipe import load_recipe
 
 TRAINED = {"decompose": ("decomposition",), "adjust": ("adjustment",), "diffuse": ("denoiser", "refinement")}
 FROZEN = {"decompose": (), "adjust": ("decomposition",) * 2, "diffuse": ("decomposition", "adjustment")}
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.std
     parser.add_argument("--recipe", type=Path, default=RECIPES / "paper.yaml")
     parser.add_argument("--tflops", type=float, default=40.0, help="sustained by the GPU in training (default: 40)")
     args = parser.parse_args(argv)
-    recipe = yaml.safe_load(args.recipe.read_text(encoding="utf-8"))
+    recipe = load_recipe(args.recipe)
     config = PRESETS[recipe["preset"]]
     write("| stage | trained parameters | crop x batch | steps | TFLOPs a step | memory, GiB | hours |\n")
     write(f"|{'---|' * 7}\n")

@@ -10,6 +10,7 @@ import yaml
 
 from jores.checkpoint import build, held_parts, read_header, save_bundle
 from jores.config import PRESETS
+from jores.training.recipe import read_recipe
 from tests.benchmarks import candidates
 from tests.benchmarks.candidates import Experiment, main, merged, starting_bundle
 from tests.test_nets import TINY
@@ -74,7 +75,7 @@ def test_the_examples_describe_nets_that_exist(name, tmp_path):
     for candidate in experiment.candidates:
         settings = {**experiment.settings(candidate), "init": None}
         recipe = settings["recipe"][experiment.stage]
-        original = yaml.safe_load(Path(experiment.recipe).read_text(encoding="utf-8"))[experiment.stage]
+        original = read_recipe(Path(experiment.recipe), experiment.stage)
         for part in ("loop", "data", "options"):  # a misspelt override would be a new entry
             assert recipe[part].keys() - {"minutes"} <= original[part].keys() | {"warmup", "validate_minutes"}
         starting_bundle(settings, tmp_path / "start.safetensors")

@@ -12,6 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from jores.nets.segmentation import load_segmenter
+from jores.training import RECIPES
+from jores.training.recipe import load_recipe
 from tests.test_segmentation import NAMES
 from tests.test_training import ROOT, data, run  # noqa: F401  the fixture: eight tiny pairs
 
@@ -46,7 +48,7 @@ def teacher(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     """The released recipe with a toy student."""
-    recipe = yaml.safe_load((ROOT / "jores/training/recipes/compact.yaml").read_text(encoding="utf-8"))
+    recipe = load_recipe(RECIPES / "compact.yaml")
     recipe["segmenter"]["loop"] |= {"steps": 60, "warmup": 5, "learning_rate": 5e-3, "ema": 0.9}
     recipe["segmenter"]["data"] |= {"height": 32, "width": 64, "batch": 4, "teacher_side": 72, "val_photos": 1}
     recipe["segmenter"]["student"] |= {"hidden_sizes": [8, 8, 16, 16], "depths": [1] * 4, "decoder_hidden_size": 16}

@@ -20,8 +20,10 @@ from torch.nn import functional as F
 
 from jores.checkpoint import held_parts, load_bundle, read_header
 from jores.metrics import psnr
+from jores.training import RECIPES
 from jores.training.data import Pair, Sampler, load_pairs
 from jores.training.losses import picture_loss
+from jores.training.recipe import load_recipe
 from tests.test_nets import TINY
 from tests.two_processes import TWO_PROCESSES
 
@@ -50,7 +52,7 @@ def data(tmp_path_factory):
 def recipe(tmp_path_factory):
     """The released recipe at a toy size; the preset is registered in the child process by `run`."""
     path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
-    recipe = yaml.safe_load((ROOT / "jores/training/recipes/compact.yaml").read_text(encoding="utf-8"))
+    recipe = load_recipe(RECIPES / "compact.yaml")
     recipe["preset"] = "tiny"
     for stage in ("decompose", "adjust", "diffuse"):
         recipe[stage]["loop"] = {"steps": 6, "warmup": 2, "learning_rate": 1e-3, "ema": 0.9}

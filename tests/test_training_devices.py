@@ -12,19 +12,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from jores.checkpoint import load_bundle
-from jores.training import loop
+from jores.training import RECIPES, loop
 from jores.training.adjust import Adjust
 from jores.training.data import Pair, Sampler
 from jores.training.decompose import Decompose
 from jores.training.diffuse import Diffuse
 from jores.training.expose import Expose
+from jores.training.recipe import load_recipe
 from tests.other_device import DEVICE, Elsewhere, other_device
 from tests.test_nets import TINY, shaken
 from tests.two_processes import TWO_PROCESSES
@@ -41,7 +41,7 @@ def pairs():
 
 @pytest.fixture(scope="module")
 def recipe():
-    return yaml.safe_load((ROOT / "jores/training/recipes/compact.yaml").read_text(encoding="utf-8"))
+    return load_recipe(RECIPES / "compact.yaml")
 
 
 def stage_of(name, pairs, recipe):

@@ -31,7 +31,7 @@ from jores.checkpoint import PARTS, JoReSNets, held_parts, load_bundle, read_hea
 from jores.config import PRESETS, JoReSConfig
 from jores.imaging.files import write_whole
 from jores.training import RECIPES
-from jores.training.recipe import load_recipe, merged
+from jores.training.recipe import merged, read_recipe
 
 ROOT = Path(__file__).parents[2]
 FIRST = ("step", "minutes")
@@ -62,12 +62,11 @@ class Experiment:
 
     def settings(self, name: str) -> dict[str, Any]:
         """All that decides a candidate's result: the recipe's part as trained, the config, and how it was started."""
-        recipe = load_recipe(Path(self.recipe))
         overrides = merged(self.common or {}, self.candidates[name] or {})
         config = overrides.pop("config", {})
-        part = merged(recipe[self.stage], overrides)
+        part = merged(read_recipe(Path(self.recipe), self.stage), overrides)
         start = {"init": self.init, "keep": self.keep, "config": config, "arguments": list(self.arguments)}
-        head = {"preset": recipe["preset"], "header": recipe.get("header", {})}
+        head = {key: part.pop(key) for key in ("preset", "header")}
         return {"stage": self.stage, "minutes": self.minutes, **start, "recipe": {**head, self.stage: part}}
 
 

@@ -47,6 +47,21 @@ class RetinexMaps(_Wire):
 
 
 @dataclass(frozen=True)
+class GlobalStatistics(_Wire):
+    """What only the whole picture tells of its light; no window of it can.
+
+    exposure: mean luma (B,) that the result should have, 0..1. mean: mean colour (B, 3) of the dark picture, 0..1.
+    shadows: `shadow_share` (B, 2) that the result should have, and the dark picture's own. gains: the gain grid's log
+    gains (B, 3 * bins, h, w), spread over the whole picture or, after `Window.sample`, over a window.
+    """
+
+    exposure: Tensor
+    mean: Tensor
+    shadows: Tensor
+    gains: Tensor
+
+
+@dataclass(frozen=True)
 class RetinexCondition(_Wire):
     """ANet's output (Eq. 6): R' (B, 3, H, W), L' (B, 1, H, W), features F^k, and the exposure they were made for.
 

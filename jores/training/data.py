@@ -1,8 +1,8 @@
 """Training pictures: read once into memory as uint8, cut and augmented per step from an explicit generator.
 
-Two sources. Pairs: LOL v1 (`pairs.tsv` with its scene split). Photographs: any folder of well-lit pictures, darkened
-on the fly (`darkening`), some left as they are, so that the nets also learn to leave a good picture alone, and some as
-the pairs were (`camera`).
+Two sources. Pairs: sets of a dark and a light picture each (LOL v1, SICE; tables with a scene split). Photographs: any
+folder of well-lit pictures, darkened on the fly (`darkening`), some left as they are, so that the nets also learn to
+leave a good picture alone, and some as the pairs were (`camera`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..evaluation import rows_of_table
-from ..imaging.exposure import mean_colour, mean_luma
+from ..imaging.exposure import mean_colour, mean_luma, shadow_share
 from ..imaging.reduction import area_average
 from ..nets.adjustment import THUMBNAIL
 from .camera import Camera
@@ -29,12 +30,19 @@ from .pixels import to_tensor
 
 @dataclass
 class Pair:
-    """One scene, (H, W, 3) uint8 each; `low` is None for a photograph that is darkened on the fly."""
+    """One scene, (H, W, 3) uint8 each; `low` is None for a photograph that is darkened on the fly.
+
+    `kind` names the set, and in sets that say how much of a picture is lit, whether it is "lit in part" or "dark".
+    `weight` is how often the pair is drawn beside others.
+    """
 
     name: str
     high: np.ndarray
     low: np.ndarray | None = None
     semantics: np.ndarray | None = None  # (150, h, w) uint8 class map of the whole picture, for the diffusion stage
+    kind: str = ""
+    scene: str = ""
+    weight: float = 1.0
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -49,16 +57,59 @@ def in_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any
         return list(threads.map(function, items))
 
 
-def load_pairs(root: Path, split: str, max_shift: float = 2.0) -> list[Pair]:
-    """LOL pairs of one split ("train", "val"; "all"), without training pairs misaligned by over `max_shift` px."""
-    table = Path(root) / "pairs.tsv"
+LIT_IN_PART = 0.05  # share of a dark picture above luma 115 from which it counts as lit in part
+
+
+def load_pairs(source: Path, split: str, max_shift: float = 2.0) -> list[Pair]:
+    """The pairs of one split ("train", "val"; "all"), without training pairs misaligned by over `max_shift` px.
+
+    `source` is a table, or a folder whose `pairs.tsv` is meant.
+    """
+    source = Path(source)
+    table = source / "pairs.tsv" if source.is_dir() else source
     if not table.is_file():
-        raise ValueError(f"{table} not found: --data must name a folder with pairs.tsv, low/ and high/")
+        raise ValueError(f"{table} not found: --data must name tables, or folders with pairs.tsv, low/ and high/")
     rows = rows_of_table(table, split)
     if split != "val":
         rows = [r for r in rows if _shift(r) <= max_shift]
-    low, high = (in_threads(read_rgb, [table.parent / row[key] for row in rows]) for key in ("low", "high"))
-    return [Pair(row["id"], light, dark) for row, light, dark in zip(rows, high, low, strict=True)]
+    paths = {key: sorted({row[key] for row in rows}) for key in ("low", "high")}
+    read = {
+        key: dict(zip(names, in_threads(read_rgb, [table.parent / name for name in names]), strict=True))
+        for key, names in paths.items()
+    }
+    return [
+        Pair(row["id"], read["high"][row["high"]], read["low"][row["low"]], None, kind_of(table, row), row.get("scene") or "")
+        for row in rows
+    ]
+
+
+def load_sets(sources: list[Path], split: str, shares: list[float] | None = None) -> list[Pair]:
+    """The pairs of several sets, each weighted so that its set is drawn as often as `shares` says (None: all alike)."""
+    sets = [load_pairs(source, split) for source in sources]
+    shares = shares if shares is not None else [len(pairs) for pairs in sets]
+    if len(shares) != len(sets):
+        raise ValueError(f"the recipe gives shares for {len(shares)} sets, --data names {len(sets)}")
+    for pairs, share in zip(sets, shares, strict=True):
+        for pair in pairs:
+            pair.weight = share / len(pairs)
+    return [pair for pairs in sets for pair in pairs]
+
+
+def kind_of(table: Path, row: dict[str, str]) -> str:
+    """The name of the set; with the table's own where that is not `pairs`, or else with how the picture is lit, where
+    the table says it."""
+    name = table.resolve().parent.name
+    if table.stem != "pairs":
+        return f"{name} {table.stem}"
+    if not row.get("lit_share"):
+        return name
+    return f"{name} {'lit in part' if float(row['lit_share']) > LIT_IN_PART else 'dark'}"
+
+
+def half_by_scene(pairs: list[Pair], which: int) -> list[Pair]:
+    """Every other scene of each kind's: 0 for the half that weights are chosen by, 1 for the half that is reported."""
+    scenes = sorted({pair.scene or pair.name for pair in pairs})
+    return [pair for pair in pairs if scenes.index(pair.scene or pair.name) % 2 == which]
 
 
 def _shift(row: dict[str, str]) -> float:
@@ -86,17 +137,23 @@ def both_pictures(pair: Pair, net: nn.Module) -> tuple[Tensor, Tensor]:
     return to_tensor(pair.low)[None].to(device), to_tensor(pair.high)[None].to(device)
 
 
+FOLD = 4  # a thumbnail is made of a picture so many times its size where the light is still to be changed
+
+
 def thumbnail(pixels: np.ndarray) -> Tensor:
     """Area-averaged thumbnail (3, 48, 64) float32, the exposure head's view of the whole picture. Not rounded to 8
     bits: that would leave a handful of levels of a dark picture."""
     return area_average(to_tensor(pixels)[None], THUMBNAIL)[0]
 
 
-def darkened_thumbnail(pixels: np.ndarray, darken: Darkening | Camera, rng: np.random.Generator) -> Tensor:
-    """What `thumbnail` would show of a well-lit picture (H, W, 3) after it was darkened."""
-    fold = 4
-    light = area_average(to_tensor(pixels)[None], (fold * THUMBNAIL[0], fold * THUMBNAIL[1]))[0]
-    return darken.thumbnail(light, seeded(rng), fold)
+def light_thumbnail(pixels: np.ndarray) -> Tensor:
+    """The same of FOLD times the size."""
+    return area_average(to_tensor(pixels)[None], (FOLD * THUMBNAIL[0], FOLD * THUMBNAIL[1]))[0]
+
+
+def darkened_thumbnail(light: Tensor, darken: Darkening | Camera, rng: np.random.Generator) -> Tensor:
+    """What `thumbnail` would show of a well-lit picture, seen as `light_thumbnail`, after it was darkened."""
+    return darken.thumbnail(light, seeded(rng), FOLD)
 
 
 def seeded(rng: np.random.Generator) -> torch.Generator:
@@ -106,7 +163,8 @@ def seeded(rng: np.random.Generator) -> torch.Generator:
 class Sampler:
     """Draws batches. `photos` are mixed in with probability `photo_share`; a share `as_pairs` of them is darkened as
     one of the pairs was, half of that share being light pictures of the pairs instead. All crops are `crop` wide
-    and high, or as large as the smallest pair allows; photographs below that are enlarged."""
+    and high, or as large as the smallest pair allows; photographs below that are enlarged. A share `retouch` of the
+    samples asks for another brightness than the light picture's."""
 
     def __init__(
         self,
@@ -117,21 +175,24 @@ class Sampler:
         batch: int,
         photo_share: float = 0.0,
         as_pairs: float = 0.0,
+        retouch: float = 0.0,
     ) -> None:
         if not pairs:
             raise ValueError("no training pairs: is the split empty?")
-        self.pairs, self.batch = pairs, batch
+        self.pairs, self.batch, self.retouch = pairs, batch, retouch
+        self.drawn = np.cumsum([pair.weight for pair in pairs])
         self.crop = min(crop, *(min(pair.high.shape[:2]) for pair in pairs))
         self.photos = [_at_least(photo, self.crop) for photo in photos or []]
         self.photo_share = photo_share if self.photos else 0.0
-        cameras = in_threads(Camera.of, pairs) if as_pairs and self.photo_share else []
+        evenly_dark = [pair for pair in pairs if " " not in pair.kind]  # only of such a picture is a camera to be read
+        cameras = in_threads(Camera.of, evenly_dark) if as_pairs and self.photo_share else []
         self.cameras = [camera for camera in cameras if camera]
         self.as_pairs = as_pairs if self.cameras else 0.0
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """low, high (B, 3, c, c); thumbnail (B, 3, 48, 64) of the whole dark picture and input_mean (B, 3), its mean
-        colour; exposure (B,), the mean luma of the light one; place (B, 2, 3), where the crop lies in the thumbnail, as
-        `affine_grid` wants it; semantics (B, 150, c/8, c/8) where the pairs carry them."""
+        colour; exposure (B,), the mean luma of the light one; shadows (B, 2), `shadow_share` of the light and of the dark
+        one; place (B, 2, 3), where the crop lies in the thumbnail, as `affine_grid` wants it; semantics (B, 150, c/8, c/8) where the pairs carry them."""
         samples = [self._sample(rng) for _ in range(self.batch)]
         return {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
 
@@ -139,17 +200,23 @@ class Sampler:
         pair, darken = self._draw(rng)
         crop = self._cut(pair, rng)
         view = crop.within(random_view(pair.high.shape, rng))
-        high, whole = to_tensor(_flip(pair.high[crop.slices], crop)), _flip(pair.high[view], crop)
-        thumb_high, place = thumbnail(whole), crop.place(view)
+        high, whole = to_tensor(_flip(pair.high[crop.slices], crop)), light_thumbnail(_flip(pair.high[view], crop))
+        place = crop.place(view)
         if darken:
+            darken = darken.fitted(whole)
             low, thumb_low = darken(high, seeded(rng), place), darkened_thumbnail(whole, darken, rng)
         else:
             low, thumb_low = to_tensor(_flip(pair.low[crop.slices], crop)), thumbnail(_flip(pair.low[view], crop))
             gain = exposure_jitter(rng)
             low, thumb_low = (low * gain).clamp(0, 1), (thumb_low * gain).clamp(0, 1)
+        if rng.random() < self.retouch:
+            power = brightness_power(rng)
+            high, whole = high.pow(power), whole.pow(power)
+        thumb_high = F.avg_pool2d(whole, FOLD)
         sample = {
             "low": low, "high": high, "thumbnail": thumb_low, "place": place,
             "input_mean": mean_colour(thumb_low[None])[0], "exposure": mean_luma(thumb_high[None])[0],
+            "shadows": shadows_of(thumb_low, thumb_high),
         }  # fmt: skip
         if pair.semantics is not None:
             sample["semantics"] = _cut_semantics(pair, crop)
@@ -158,11 +225,14 @@ class Sampler:
     def _draw(self, rng: np.random.Generator) -> tuple[Pair, Darkening | Camera | None]:
         """A picture, and how its light one is to be darkened; None: it has a dark one."""
         if rng.random() >= self.photo_share:
-            return _any(self.pairs, rng), None
+            return self._pair(rng), None
         if rng.random() >= self.as_pairs:
             return _any(self.photos, rng), Darkening.draw(rng)
         camera = _any(self.cameras, rng).at(exposure_jitter(rng))
-        return _any(self.photos if rng.random() < 0.5 else self.pairs, rng), camera
+        return _any(self.photos, rng) if rng.random() < 0.5 else self._pair(rng), camera
+
+    def _pair(self, rng: np.random.Generator) -> Pair:
+        return self.pairs[int(np.searchsorted(self.drawn, rng.random() * self.drawn[-1], side="right"))]
 
     def _cut(self, pair: Pair, rng: np.random.Generator) -> Crop:
         height, width = pair.high.shape[:2]
@@ -230,3 +300,15 @@ def random_view(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice
 
 def exposure_jitter(rng: np.random.Generator) -> float:
     return float(np.exp(rng.uniform(-0.5, 0.5))) if rng.random() < 0.3 else 1.0
+
+
+def brightness_power(rng: np.random.Generator) -> float:
+    """The dial must be obeyed for brightnesses that no photographer chose: a picture to this power is brighter or darker
+    in its dark parts first, and white stays white."""
+    return float(np.exp(rng.uniform(-0.5, 0.5)))
+
+
+def shadows_of(dark: Tensor, light: Tensor) -> Tensor:
+    """`shadow_share` (2,) of the light thumbnail, and of the dark one itself."""
+    pair = torch.stack([light, dark])
+    return shadow_share(torch.stack([dark, dark]), pair)

@@ -18,7 +18,7 @@ from ..diffusion.sampling import ddim_step
 from ..diffusion.schedule import NoiseSchedule
 from ..nets.segmentation import Segmenter, load_segmenter
 from ..pipeline import adjust, decompose, sample
-from .adjust import AdjustmentObjective, gains_of, retouch
+from .adjust import AdjustmentObjective, statistics_of
 from .data import Pair, Sampler, both_pictures, in_threads
 from .frozen import UsesFrozen
 from .losses import picture_loss
@@ -51,7 +51,6 @@ class DiffusionObjective(UsesFrozen):
         return self.adjusting.net if self.adjusting else self.frozen[1]
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        batch = retouch(batch, self.options["retouch"])
         condition, terms = self._condition(batch)
         low, high, semantics = batch["low"], batch["high"], batch.get("semantics")
         r, light, features = condition.reflectance, condition.illumination, condition.features
@@ -93,8 +92,7 @@ class DiffusionObjective(UsesFrozen):
         """ANet's condition, without gradient, and in joint training its own loss."""
         if self.adjusting is None:
             with torch.no_grad():
-                maps, gains = self.frozen[0](batch["low"]), gains_of(self.anet, batch)
-                return self.anet(maps, batch["exposure"], batch["input_mean"], gains), {}
+                return self.anet(self.frozen[0](batch["low"]), statistics_of(self.anet, batch)), {}
         out, terms = self.adjusting.adjusted(batch)
         condition = RetinexCondition(
             out.reflectance.detach().clamp(0, 1),

@@ -9,18 +9,27 @@ import torch
 from torch import Tensor
 
 from .checkpoint import JoReSNets
-from .conditions import RetinexCondition, RetinexMaps, SemanticPrior
-from .diffusion.sampling import Callback, Denoise, Refine, start_noise
+from .conditions import (
+    FEATURE_SIDES,
+    GAIN_SIDE,
+    ConditionOnDemand,
+    RetinexCondition,
+    RetinexMaps,
+    SemanticPrior,
+    cut_condition,
+    cut_prior,
+)
+from .diffusion.sampling import Callback, Denoise, Refine, ddim_in_tiles, start_noise
 from .diffusion.schedule import NoiseSchedule
-from .finishing import check_finish, finish
+from .imaging.compositing import check_finish, finish
 from .imaging.exposure import mean_colour, mean_luma, well_lit
-from .imaging.reduction import area_average
-from .imaging.tiles import Window
-from .imaging.upsampling import guided_upsample, worked_size
-from .memory import cache_bytes, free_memory
+from .imaging.guided_filter import guided_upsample, worked_size
+from .imaging.resize import area_average
 from .nets.adjustment import THUMBNAIL
 from .nets.segmentation import Segmenter
-from .tiling import FEATURE_SIDES, GAIN_SIDE, ConditionOnDemand, Tiler, cut_condition, cut_prior, ddim_in_tiles
+from .tiling.memory import cache_bytes, free_memory
+from .tiling.tiler import Tiler
+from .tiling.windows import Window
 
 DEFAULT_STEPS = 4
 __all__ = ["adjust", "checked", "decompose", "enhance", "finish", "sample", "segment", "wanted_exposure"]

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..conditions import RetinexCondition, RetinexMaps, resize_map
+from ..conditions import RetinexCondition, RetinexMaps
 from ..config import AdjustmentConfig
 from ..imaging.exposure import BRIGHTNESS_STATISTICS, DARKEST, DIM, brightness_statistics, exposure_gain, luma_of
-from ..imaging.padding import crop_to, pad_to_multiple
-from ..imaging.reduction import area_average
+from ..imaging.resize import area_average, crop_to, pad_to_multiple, resize_map
 from .blocks import ScalarEmbedding, Stack, Upsample, u_shape, zero_
 from .gain_grid import GainGrid
 

@@ -30,11 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Entry of `python -m jores train`. Raises ValueError for what the user can mend."""
     try:
-        from . import ending, start
+        from . import shutdown, stages
     except ImportError as error:
         wanted = "accelerate tensorboard tqdm pyyaml"
         raise ValueError(f"training needs more packages ({error.name} is missing): pip install {wanted}") from error
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    start.run(args)
-    ending.leave()
+    stages.run(args)
+    shutdown.leave()
     return 0

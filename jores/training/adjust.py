@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoint import JoReSNets, save_bundle
-from ..conditions import RetinexCondition
+from ..conditions import GAIN_SIDE, RetinexCondition
 from ..imaging.exposure import mean_luma
 from ..nets.adjustment import AdjustmentNet
 from ..pipeline import adjust, decompose
-from ..tiling import GAIN_SIDE
-from .data import Pair, Sampler, both_pictures
+from .data import Sampler
 from .frozen import UsesFrozen
 from .losses import picture_loss
+from .pairs import Pair, both_pictures
 from .records import Scores, append_record
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..imaging.exposure import luma
-from ..imaging.guided import self_guided
-from .pixels import to_pixels, to_tensor
+from ..imaging.guided_filter import self_guided
+from .convert import to_pixels, to_tensor
 
 GAMMA = 2.2
 BROAD = 1 / 32  # of a picture's height: details as large as that are light rather than texture

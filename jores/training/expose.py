@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from ..checkpoint import JoReSNets, save_bundle
 from ..imaging.exposure import DIM, brightness_statistics, mean_luma
+from .convert import to_tensor
 from .darkening import Darkening
-from .data import Pair, darkened_thumbnail, exposure_jitter, random_view, thumbnail
-from .pixels import to_tensor
+from .data import darkened_thumbnail, exposure_jitter, random_view, thumbnail
+from .pairs import Pair
 from .records import Scores, append_record
 
 POOL_SEED = 11

@@ -11,8 +11,9 @@ from accelerate.utils import set_seed
 
 from ..checkpoint import JoReSNets, build_part, held_parts, load_bundle
 from ..config import PRESETS, JoReSConfig
-from .data import Sampler, load_pairs, load_photos
+from .data import Sampler
 from .loop import LoopConfig, Stage, train
+from .pairs import load_pairs, load_photos
 from .recipe import read_recipe
 
 NEEDS = {

@@ -7,7 +7,6 @@ line makes no sense. Heavy imports wait inside the commands, so that --help is q
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -129,51 +128,18 @@ def _pixels(text: str) -> int:
 
 
 def run_enhance(args: argparse.Namespace) -> int:
-    from .bulk import run
+    from .commands.enhance import run
 
     return run(args)
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
-    from .bulk import Enhancer
-    from .evaluation import evaluate, format_header, format_row, mean_of, pairs_of_folders, pairs_of_table
-    from .imaging.files import write_whole
+    from .commands.evaluate import run
 
-    if args.pairs_tsv:
-        pairs = pairs_of_table(args.pairs_tsv, args.split)
-    elif args.low:
-        pairs = pairs_of_folders(args.low, args.high)
-    else:
-        raise ValueError("evaluate needs --low, with --high for all but NIQE, or --pairs-tsv")
-    enhancer = Enhancer.from_args(args)
-    rows = []
-    for row in evaluate(pairs, lambda pixels: enhancer(pixels)[0]):
-        sys.stdout.write(format_row(row) if rows else format_header(row) + format_row(row))
-        sys.stdout.flush()
-        rows.append(row)
-    sys.stdout.write(format_row(mean_of(rows)))
-    if args.output:
-        settings = {"steps": args.steps, "seed": args.seed, "exposure": args.exposure or "auto"}
-        report = {"settings": settings, "mean": _without_nan(mean_of(rows)), "pictures": [*map(_without_nan, rows)]}
-        write_whole(args.output, json.dumps(report, indent=1).encode())
-    return 0
-
-
-def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: null stands for a figure that the picture does not have."""
-    return {key: None if value != value else value for key, value in row.items()}
+    return run(args)
 
 
 def run_info(args: argparse.Namespace) -> int:
-    from .checkpoint import SHIPPED_WEIGHTS, read_header
-    from .config import PRESETS
-    from .describe import table
+    from .commands.info import run
 
-    for config in PRESETS.values():
-        sys.stdout.write(table(config))
-    path = args.weights or SHIPPED_WEIGHTS
-    config, metadata = read_header(path)
-    sys.stdout.write(f"code: MIT licence\nweights: {path} (preset {config.name})\n")
-    for key, value in sorted(metadata.items()):
-        sys.stdout.write(f"  {key}: {value}\n")
-    return 0
+    return run(args)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .tiling.windows import Window
+
+FEATURE_SIDES = (4, 8, 16)  # pixels in a cell of ANet's F^1, F^2, F^3
+GAIN_SIDE = 8  # finer than ANet's gains for any picture worth looking at
+SEMANTIC_SIDE = 8  # finer than any class map, and the finest level of the compact UNet that looks at it
 
 
 class _Wire:
@@ -108,8 +114,47 @@ def join_frames(frames: Sequence[_Wire]) -> Any:
     return replace(frames[0], **joined)
 
 
-def resize_map(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize of a map to (h, w); the identity where the size already fits."""
-    if tuple(x.shape[-2:]) == tuple(size):
-        return x
-    return torch.nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+def cut_condition(condition: RetinexCondition, window: Window) -> RetinexCondition:
+    """A condition of the whole picture, as the window's own."""
+    return RetinexCondition(
+        window.cut(condition.reflectance),
+        window.cut(condition.illumination),
+        cut_features(condition.features, window),
+        condition.exposure,
+    )
+
+
+def cut_features(features: Sequence[Tensor], window: Window) -> tuple[Tensor, ...]:
+    """ANet's F^1..F^3 of the whole picture under the window."""
+    return tuple(window.cut(f, side) for f, side in zip(features, FEATURE_SIDES, strict=True))
+
+
+def cut_prior(prior: SemanticPrior, window: Window) -> SemanticPrior:
+    """The semantic prior of the whole picture where the window is."""
+    if window.size == prior.size:
+        return prior
+    return SemanticPrior(window.sample(prior.probabilities, prior.size, SEMANTIC_SIDE), prior.labels, window.size)
+
+
+@dataclass
+class ConditionOnDemand:
+    """A condition too big to keep: made window by window when it is asked for.
+
+    What fits into `cache` bytes is remembered, in half precision, where the picture lies.
+    """
+
+    make: Callable[[Window], RetinexCondition]
+    store: torch.device
+    cache: int = 0
+    kept: dict[Window, RetinexCondition] = field(default_factory=dict)
+
+    def window(self, window: Window) -> RetinexCondition:
+        if window in self.kept:
+            return self.kept[window]
+        condition = self.make(window)
+        maps = (condition.reflectance, condition.illumination, *condition.features)
+        need = sum(2 * m.numel() for m in maps)
+        if need <= self.cache:
+            self.cache -= need
+            self.kept[window] = condition.to(self.store, torch.float16)
+        return condition

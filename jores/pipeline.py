@@ -11,18 +11,28 @@ import torch
 from torch import Tensor
 
 from .checkpoint import JoReSNets
-from .conditions import GlobalStatistics, RetinexCondition, RetinexMaps, SemanticPrior
-from .diffusion.sampling import Callback, Denoise, Refine, start_noise
+from .conditions import (
+    FEATURE_SIDES,
+    GAIN_SIDE,
+    ConditionOnDemand,
+    GlobalStatistics,
+    RetinexCondition,
+    RetinexMaps,
+    SemanticPrior,
+    cut_condition,
+    cut_prior,
+)
+from .diffusion.sampling import Callback, Denoise, Refine, ddim_in_tiles, start_noise
 from .diffusion.schedule import NoiseSchedule
-from .finishing import check_finish, finish
+from .imaging.compositing import check_finish, finish
 from .imaging.exposure import mean_colour
-from .imaging.reduction import area_average
-from .imaging.tiles import Window
-from .imaging.upsampling import guided_upsample, worked_size
-from .memory import cache_bytes, free_memory
+from .imaging.guided_filter import guided_upsample, worked_size
+from .imaging.resize import area_average
 from .nets.adjustment import THUMBNAIL
 from .nets.segmentation import Segmenter
-from .tiling import FEATURE_SIDES, GAIN_SIDE, ConditionOnDemand, Tiler, cut_condition, cut_prior, ddim_in_tiles
+from .tiling.memory import cache_bytes, free_memory
+from .tiling.tiler import Tiler
+from .tiling.windows import Window
 
 DEFAULT_STEPS = 4
 __all__ = ["adjust", "checked", "decompose", "enhance", "finish", "sample", "segment", "wanted_exposure"]
@@ -184,7 +194,8 @@ def _under(whole: GlobalStatistics, window: Window, size: tuple[int, int]) -> Gl
 
 @torch.inference_mode()
 def wanted_exposure(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> Tensor:
-    """(B,) on ANet's device: `exposure`, one for all or (B,), or for None what ANet proposes for these whole pictures."""
+    """(B,) on ANet's device: `exposure`, one for all or (B,), or for None what ANet proposes for these whole
+    pictures."""
     weight = _weight(nets.adjustment)
     if exposure is None:
         return nets.adjustment.propose_exposure(_thumbnail(nets, images))

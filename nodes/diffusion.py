@@ -1,4 +1,7 @@
-"""Condition JoReS Diffusion, Apply RNet Refinement, Sample JoReS Diffusion: the refinement stage on a native MODEL."""
+"""Condition JoReS Diffusion, Apply RNet Refinement, Sample JoReS Diffusion: the refinement stage on a native MODEL.
+
+Select JoReS Sampler and Schedule JoReS Sigmas: the method's own recipe for the host's SamplerCustomAdvanced.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,13 @@ from torch import Tensor
 
 from ..jores.conditions import SemanticPrior
 from ..jores.diffusion.sampling import start_noise
-from .fewstep import few_step_sampler, refinement
-from .native import CONDITION_KEY, SEMANTIC_KEY, JoReSDiffusion, check_same_model
-from .patchers import Adjusted, NetPatchers, StepProgress, memory_advice
-from .pictures import shown_size
-from .sampling import sampling_sigmas
+from .host.model import CONDITION_KEY, SEMANTIC_KEY, check_same_model, jores_model
+from .host.model_sampling import sampling_sigmas
+from .host.patchers import Adjusted, NetPatchers, memory_advice
+from .host.pictures import shown_size
+from .host.progress import StepProgress
+from .host.sampler import few_step_sampler, recipe_sampler, refinement
+from .host.windows import TILE_KEY, tiler_of
 from .schema import (
     ADVANCED,
     LOW_LIGHT,
@@ -28,7 +33,6 @@ from .schema import (
     steps_input,
     tile_input,
 )
-from .tiles import TILE_KEY, tiler_of
 
 
 class JoReSCondition(io.ComfyNode):
@@ -170,11 +174,52 @@ class JoReSSample(io.ComfyNode):
         return io.NodeOutput({**latent, "samples": result})
 
 
-def jores_model(model: ModelPatcher, node: str) -> JoReSDiffusion:
-    if not isinstance(model.model, JoReSDiffusion):
-        name = type(model.model).__name__
-        raise ValueError(f"{node}: model is a {name}, not a JoReS model: connect the model of 'Load JoReS Model'")
-    return model.model
+class JoReSSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="JoReSSampler",
+            display_name="Select JoReS Sampler",
+            description="The method's own sampler, for the stock 'SamplerCustomAdvanced'. It goes with the steps of "
+            "'Schedule JoReS Sigmas', whichever guider and noise are used.",
+            search_aliases=["KSamplerSelect", "custom sampler", "DDIM", *LOW_LIGHT],
+            inputs=[eta_input()],
+            outputs=[
+                io.Sampler.Output(
+                    "out_sampler", display_name="sampler",
+                    tooltip="Gives what 'Sample JoReS Diffusion' gives for the same seed. With 'RandomNoise' each "
+                    "picture of a batch gets noise of its own, there they share it.",
+                )
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, eta: float) -> io.NodeOutput:
+        return io.NodeOutput(comfy.samplers.KSAMPLER(recipe_sampler(eta)))
+
+
+class JoReSSigmas(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="JoReSSigmas",
+            display_name="Schedule JoReS Sigmas",
+            description="The noise levels of the method's steps, for the stock 'SamplerCustomAdvanced', with our "
+            "sampler or any stock one.",
+            search_aliases=["scheduler", "BasicScheduler", "steps", *LOW_LIGHT],
+            inputs=[io.Model.Input("model", tooltip="From 'Load JoReS Model': it has the schedule."), steps_input()],
+            outputs=[
+                io.Sigmas.Output(
+                    "out_sigmas", display_name="sigmas",
+                    tooltip="One noise level for each step, from pure noise down, and 0.",
+                )
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, steps: int) -> io.NodeOutput:
+        base = jores_model(model, "Schedule JoReS Sigmas")
+        return io.NodeOutput(sampling_sigmas(base.model_sampling, base.schedule.timesteps(steps)))
 
 
 def check_inputs(node: str, samples: Tensor, positive: list) -> None:

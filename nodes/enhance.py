@@ -8,13 +8,22 @@ from torch import Tensor
 
 from ..jores import pipeline
 from ..jores.checkpoint import PARTS
-from ..jores.imaging.upsampling import worked_size
-from ..jores.nets.segmentation import load_segmenter
+from ..jores.imaging.guided_filter import worked_size
+from ..jores.semantics import load_segmenter
 from ..jores.video import HELD_BYTES, enhance_frames
-from .budget import enhance_bytes
-from .files import SHIPPED_BUNDLE_NAME, SHIPPED_SEGMENTER_NAME, bundle_names, bundle_path, file_stamp, segmenter_path
-from .patchers import StepProgress, load_patchers, manage, memory_advice
-from .pictures import empty_image, from_image, from_mask, shown_size, to_image
+from .host.budget import enhance_bytes
+from .host.folders import (
+    SHIPPED_BUNDLE_NAME,
+    SHIPPED_SEGMENTER_NAME,
+    bundle_names,
+    bundle_path,
+    file_stamp,
+    segmenter_path,
+)
+from .host.patchers import load_patchers, manage, memory_advice
+from .host.pictures import empty_image, from_image, from_mask, shown_size, to_image
+from .host.progress import StepProgress
+from .host.windows import tiler_of, window_pixels
 from .schema import (
     ADVANCED,
     LOW_LIGHT,
@@ -27,7 +36,6 @@ from .schema import (
     strength_input,
     tile_input,
 )
-from .tiles import tiler_of, window_pixels
 
 
 class JoReSFinish(io.ComfyNode):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .diffusion import JoReSApplyRefinement, JoReSCondition, JoReSSample
+from .diffusion import JoReSApplyRefinement, JoReSCondition, JoReSSample, JoReSSampler, JoReSSigmas
 from .enhance import JoReSEnhance, JoReSFinish
-from .files import register_folders
+from .host.folders import register_folders
 from .loaders import JoReSLoadModel, JoReSLoadSegmenter
 from .retinex import JoReSAdjust, JoReSDecompose
-from .samplers import JoReSSampler, JoReSSigmas
 from .semantics import JoReSSegment
 
 NODES: list[type[io.ComfyNode]] = [

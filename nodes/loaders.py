@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..jores.nets.segmentation import load_segmenter
-from .files import (
+from ..jores.semantics import load_segmenter
+from .host.folders import (
     SHIPPED_BUNDLE_NAME,
     SHIPPED_SEGMENTER_NAME,
     bundle_names,
@@ -14,9 +14,9 @@ from .files import (
     segmenter_names,
     segmenter_path,
 )
-from .latents import pixel_vae
-from .native import load_native
-from .patchers import load_patchers, manage
+from .host.latents import pixel_vae
+from .host.model import load_native
+from .host.patchers import load_patchers, manage
 from .schema import Nets, Segmenter, node_schema
 
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from ..jores import pipeline
 from ..jores.conditions import RetinexMaps, join_frames
-from .budget import decomposition_bytes, retinex_bytes
-from .patchers import Adjusted, NetPatchers, each_frame, memory_advice
-from .pictures import from_image, from_mask, shown_size, to_image, to_mask
+from .host.budget import decomposition_bytes, retinex_bytes
+from .host.patchers import Adjusted, NetPatchers, each_frame, memory_advice
+from .host.pictures import from_image, from_mask, shown_size, to_image, to_mask
+from .host.windows import tiler_of, window_pixels
 from .schema import LOW_LIGHT, Condition, Nets, Retinex, exposure_input, node_schema
-from .tiles import tiler_of, window_pixels
 
 
 class JoReSDecompose(io.ComfyNode):

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..jores import pipeline
 from ..jores.conditions import SemanticPrior, join_frames
-from ..jores.imaging.controls import class_mask, find_classes
-from .budget import segmenter_bytes
-from .files import class_names
-from .patchers import each_frame
-from .pictures import from_image, to_image, to_mask
+from ..jores.semantics import class_mask, find_classes
+from .host.budget import segmenter_bytes
+from .host.folders import class_names
+from .host.patchers import each_frame
+from .host.pictures import from_image, to_image, to_mask
 from .retinex import on_device
 from .schema import ADVANCED, Segmenter, Semantic, node_schema
 

@@ -24,7 +24,8 @@ import pytest
 from host.client import Client
 from host.server import BASE_FOLDERS, PACK, Server, host_tree, start_server
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
-from jores.nets.segmentation import Segmenter, load_segmenter
+from jores.nets.segmentation import Segmenter
+from jores.semantics import load_segmenter
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from jores.checkpoint import SHIPPED_SEGMENTER, load_bundle, save_bundle
-from jores.evaluation import rows_of_table
-from jores.imaging.files import Picture, read_image, write_image
+from jores.files.pictures import Picture, read_image, write_image
+from jores.files.tables import rows_of_table
 from jores.nets.attention import RetinexAttention
-from jores.nets.segmentation import load_segmenter
+from jores.semantics import load_segmenter
 from tests.benchmarks import ablation, failure_cases, unkind_light
 from tests.test_nets import TINY, shaken
 

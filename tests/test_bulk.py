@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from jores.bulk import Enhancer
 from jores.checkpoint import SHIPPED_WEIGHTS, load_bundle
 from jores.cli import main
-from jores.imaging.files import Picture, read_image, write_image
+from jores.commands.enhance import Enhancer
+from jores.files.pictures import Picture, read_image, write_image
 from jores.pipeline import enhance
 from tests.two_processes import TWO_PROCESSES
 

@@ -8,8 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from jores.training.camera import Camera
-from jores.training.data import Pair, Sampler, load_pairs
-from jores.training.pixels import to_pixels, to_tensor
+from jores.training.convert import to_pixels, to_tensor
+from jores.training.data import Sampler
+from jores.training.pairs import Pair, load_pairs
 
 CAMERA = Camera((0.03, 0.05, 0.04), (1.2, 0.9, 1.05), (0.008, 0.004, 0.006))
 

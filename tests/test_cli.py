@@ -13,9 +13,9 @@ from PIL import Image
 from jores import training
 from jores.checkpoint import build, load_bundle, save_bundle
 from jores.cli import build_parser, main
+from jores.commands.info import cost
 from jores.config import AdjustmentConfig, DecompositionConfig, DenoiserConfig, JoReSConfig, RefinementConfig
-from jores.describe import cost
-from jores.imaging.files import Picture, read_image, write_image
+from jores.files.pictures import Picture, read_image, write_image
 from jores.metrics import exposure_error, gt_mean, niqe, psnr, ssim
 from jores.pipeline import enhance
 

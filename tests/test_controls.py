@@ -9,13 +9,13 @@ import torch
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, build, load_bundle
 from jores.conditions import SemanticPrior
-from jores.evaluation import pairs_of_table
-from jores.imaging.controls import class_mask, colour_scale, feather_mask, find_classes, scale_colours, shadow_weight
+from jores.files.pictures import read_image
+from jores.files.tables import pairs_of_table
+from jores.imaging.compositing import colour_scale, feather_mask, scale_colours, shadow_weight
 from jores.imaging.exposure import DIM, luma, mean_luma, well_lit
-from jores.imaging.files import read_image
 from jores.metrics import psnr
-from jores.nets.segmentation import load_segmenter
-from jores.training.pixels import to_tensor
+from jores.semantics import class_mask, find_classes, load_segmenter
+from jores.training.convert import to_tensor
 from tests.test_nets import TINY, shaken
 
 SIZE = (60, 90)

@@ -8,9 +8,10 @@ import torch
 from torch.nn import functional as F
 
 from jores.nets.adjustment import THUMBNAIL
+from jores.training.convert import to_pixels, to_tensor
 from jores.training.darkening import Darkening, Lamp, linear
-from jores.training.data import Crop, Pair, Sampler, darkened_thumbnail, thumbnail
-from jores.training.pixels import to_pixels, to_tensor
+from jores.training.data import Crop, Sampler, darkened_thumbnail, thumbnail
+from jores.training.pairs import Pair
 
 GREY = (1.0, 1.0, 1.0)
 LAMP = Lamp(0.4, -0.5, 0.5, 20.0)

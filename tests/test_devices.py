@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from jores import pipeline
-from jores.imaging import reduction
+from jores.imaging import resize
 from jores.video import enhance_frames
 from tests.other_device import DEVICE, Elsewhere, move, other_device
 from tests.test_nets import TINY, shaken
@@ -71,7 +71,7 @@ def test_averages_over_areas_where_the_device_has_them_for_even_grids_only(here,
         return pool(x, size)
 
     monkeypatch.setattr(F, "adaptive_avg_pool2d", even_only)
-    monkeypatch.setattr(reduction, "WHOLE_CELLS_ONLY", {DEVICE.type})
+    monkeypatch.setattr(resize, "WHOLE_CELLS_ONLY", {DEVICE.type})
     low = dark(3, 1, 3, 100, 150)
     want = torch.cat(list(enhance_frames(low, here, steps=1)))
     with other_device():

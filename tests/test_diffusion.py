@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from jores.config import PRESETS, ScheduleConfig
-from jores.diffusion.sampling import ddim_sigma, start_noise
+from jores.diffusion.sampling import ddim_in_tiles, ddim_sigma, start_noise
 from jores.diffusion.schedule import NoiseSchedule
-from jores.tiling import Tiler, ddim_in_tiles
+from jores.tiling.tiler import Tiler
 
 COMPACT, PAPER = (NoiseSchedule(PRESETS[name].schedule) for name in ("compact", "paper"))
 

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from jores.nets.segmentation import load_segmenter
+from jores.semantics import load_segmenter
 from jores.training import RECIPES
 from jores.training.recipe import load_recipe
 from tests.test_segmentation import NAMES

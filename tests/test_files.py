@@ -14,7 +14,7 @@ import tifffile
 import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
-from jores.imaging.files import ImageFileError, Picture, find_images, read_image, write_image
+from jores.files.pictures import ImageFileError, Picture, find_images, read_image, write_image
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -215,7 +215,7 @@ def test_full_disk_leaves_the_old_file_and_no_rubbish(tmp_path):
     before = target.read_bytes()
     program = """
         import resource, signal, sys, torch
-        from jores.imaging.files import ImageFileError, Picture, write_image
+        from jores.files.pictures import ImageFileError, Picture, write_image
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         try:

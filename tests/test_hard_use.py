@@ -23,9 +23,10 @@ from PIL import ExifTags, Image
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, CheckpointError, load_bundle, save_bundle
 from jores.cli import main
-from jores.imaging.codecs import encode_png_16, encode_tiff
-from jores.imaging.files import ImageFileError, read_image
-from jores.nets.segmentation import SegmenterError, load_segmenter
+from jores.files.codecs import encode_png_16, encode_tiff
+from jores.files.pictures import ImageFileError, read_image
+from jores.nets.segmentation import SegmenterError
+from jores.semantics import load_segmenter
 from tests.test_nets import TINY, shaken
 
 

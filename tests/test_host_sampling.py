@@ -214,7 +214,7 @@ def test_rnet_is_loaded_and_dropped_with_the_model(pack, graph, one):
 def test_latents_are_decoded_alike_on_every_host(pack, graph):
     """Hosts before 0.3.60 have no pixel-space VAE; there the loader gives one of its own."""
     latent = {"samples": torch.linspace(-1.2, 1.2, 3 * 16 * 24).view(1, 3, 16, 24)}
-    own, given = pack.load("nodes.latents").PixelVAE(), run(pack, "JoReSLoadModel", model_name=SHIPPED)[2]
+    own, given = pack.load("nodes.host.latents").PixelVAE(), run(pack, "JoReSLoadModel", model_name=SHIPPED)[2]
     for vae in (own, given):
         image = stock(pack.stock.VAEDecode, vae, latent)
         torch.testing.assert_close(image, ((latent["samples"] + 1) / 2).clamp(0, 1).movedim(1, -1), atol=1e-6, rtol=0)

@@ -7,8 +7,8 @@ import skimage
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from jores.files.pictures import read_image
 from jores.imaging.exposure import mean_luma
-from jores.imaging.files import read_image
 from jores.metrics import exposure_error, gt_mean, niqe, psnr, ssim
 from jores.metrics.no_reference import asymmetric_gaussian
 

@@ -123,9 +123,9 @@ def test_stock_samplers_do_what_does_not_fit_in_tiles(pack, graph, monkeypatch, 
         whole = sampled()
         assert len(seen) == 4 and min(seen) >= max(SIZE)
         seen.clear()
-        for name in ("native", "fewstep"):
+        for name in ("host.model", "host.sampler"):
             module = pack.load(f"nodes.{name}")
-            monkeypatch.setattr(module, "tiler_of", lambda *_: pack.load("jores.tiling").Tiler(TILE))
+            monkeypatch.setattr(module, "tiler_of", lambda *_: pack.load("jores.tiling.tiler").Tiler(TILE))
         tiled = sampled()
     finally:
         for hook in hooks:
@@ -176,7 +176,7 @@ def test_memory_that_runs_out_halves_the_tile_of_the_sampler(pack, graph, image)
 
 def test_an_area_of_the_host_gets_its_own_part_of_the_semantic_map(pack, comfy_inprocess):
     """The cut map, resized by the net to its own cells, is what the whole map shows there."""
-    conds, resize = pack.load("nodes.conds"), pack.load("jores.conditions").resize_map
+    conds, resize = pack.load("nodes.host.conds"), pack.load("jores.imaging.resize").resize_map
     coarse = torch.rand(1, 2, 12, 16)
     cond = conds.CoarseMap(coarse, (96, 128))
     part = cond.process_cond(batch_size=1, area=(48, 64, 16, 32)).cond

@@ -18,7 +18,7 @@ def pack(jores_pack_nodes, comfy_inprocess):
     load = lambda name: importlib.import_module(f"jores_pack.{name}")  # noqa: E731
     return SimpleNamespace(
         nodes=jores_pack_nodes, stock=comfy_inprocess.nodes, base=comfy_inprocess.base, pipeline=load("jores.pipeline"),
-        checkpoint=load("jores.checkpoint"), config=load("jores.config"), native=load("nodes.native"), load=load,
+        checkpoint=load("jores.checkpoint"), config=load("jores.config"), native=load("nodes.host.model"), load=load,
     )  # fmt: skip
 
 

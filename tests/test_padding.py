@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from jores.imaging.exposure import MAX_GAIN, brighten, luma, mean_luma
-from jores.imaging.padding import crop_to, pad_to_multiple
+from jores.imaging.resize import crop_to, pad_to_multiple
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -11,7 +11,8 @@ from transformers import SegformerConfig, SegformerForImageClassification, Segfo
 
 from jores.checkpoint import SHIPPED_SEGMENTER
 from jores.imaging.exposure import brighten
-from jores.nets.segmentation import IMAGENET_MEAN, IMAGENET_STD, SegmenterError, load_segmenter, prepare
+from jores.nets.segmentation import IMAGENET_MEAN, IMAGENET_STD, SegmenterError, prepare
+from jores.semantics import load_segmenter
 
 NAMES = ("wall", "building", "sky", *(f"class {i}" for i in range(3, 150)))
 SMALL = {

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from jores import pipeline
-from jores.conditions import resize_map
+from jores.conditions import ConditionOnDemand
 from jores.config import PRESETS
-from jores.imaging.tiles import ALIGNMENT, MIN_TILE, Span, Window, spans
-from jores.memory import MAIN_MEMORY, SHARE, auto_tile, cache_bytes, condition_bytes, pipeline_bytes
+from jores.imaging.resize import resize_map
 from jores.metrics import psnr
-from jores.tiling import ConditionOnDemand, Tiler
+from jores.tiling.memory import MAIN_MEMORY, SHARE, auto_tile, cache_bytes, condition_bytes, pipeline_bytes
+from jores.tiling.tiler import Tiler
+from jores.tiling.windows import ALIGNMENT, MIN_TILE, Span, Window, spans
 from tests.benchmarks.big_pictures import seam_ratio
 
 SIZE, TILE = (196, 250), 128

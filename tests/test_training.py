@@ -21,8 +21,9 @@ from torch.nn import functional as F
 from jores.checkpoint import held_parts, load_bundle, read_header
 from jores.metrics import psnr
 from jores.training import RECIPES
-from jores.training.data import Pair, Sampler, load_pairs
+from jores.training.data import Sampler
 from jores.training.losses import picture_loss
+from jores.training.pairs import Pair, load_pairs
 from jores.training.recipe import load_recipe
 from tests.test_nets import TINY
 from tests.two_processes import TWO_PROCESSES

@@ -20,10 +20,11 @@ from torch.optim.swa_utils import AveragedModel
 from jores.checkpoint import load_bundle
 from jores.training import RECIPES, loop
 from jores.training.adjust import Adjust
-from jores.training.data import Pair, Sampler
+from jores.training.data import Sampler
 from jores.training.decompose import Decompose
 from jores.training.diffuse import Diffuse
 from jores.training.expose import Expose
+from jores.training.pairs import Pair
 from jores.training.recipe import load_recipe
 from tests.other_device import DEVICE, Elsewhere, other_device
 from tests.test_nets import TINY, shaken
@@ -135,7 +136,7 @@ import accelerate.accelerator
 from accelerate import PartialState
 from accelerate.utils import gather
 from pathlib import Path
-from jores.training.ending import leave
+from jores.training.shutdown import leave
 from jores.training.loop import LoopConfig, train
 
 class Toy:

@@ -13,11 +13,11 @@ import torch
 
 from jores.checkpoint import SHIPPED_SEGMENTER
 from jores.cli import main
-from jores.imaging import video_files
+from jores.files import clips as clip_files
+from jores.files.clips import VideoFileError, rewrite_video
 from jores.imaging.temporal import camera_shift, follow, is_cut
-from jores.imaging.video_files import VideoFileError, rewrite_video
-from jores.nets.segmentation import load_segmenter
 from jores.pipeline import enhance
+from jores.semantics import load_segmenter
 from jores.video import LOOKAHEAD, enhance_frames
 from tests.benchmarks import flicker
 
@@ -160,7 +160,7 @@ def read_clip(path: Path) -> tuple[dict, np.ndarray, list]:
 
 
 @pytest.mark.parametrize("full_range", [False, True])
-@pytest.mark.parametrize("rotation", [0, -90, 90] if video_files._KEEPS_MATRIX else [0])
+@pytest.mark.parametrize("rotation", [0, -90, 90] if clip_files._KEEPS_MATRIX else [0])
 def test_all_but_the_pictures_stays(tmp_path, clips, rotation, full_range):
     source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
     write_clip(source, clips["pan"].truth, rotation, full_range)
@@ -182,11 +182,11 @@ def test_all_but_the_pictures_stays(tmp_path, clips, rotation, full_range):
     assert shapes == {(1, 3, *(SIZE[::-1] if rotation else SIZE))}  # upright, as the nets know the world
 
 
-@pytest.mark.skipif(not video_files._KEEPS_MATRIX, reason="this PyAV writes no rotation to test with")
+@pytest.mark.skipif(not clip_files._KEEPS_MATRIX, reason="this PyAV writes no rotation to test with")
 def test_without_a_place_for_the_rotation_the_pictures_are_turned(tmp_path, clips, monkeypatch):
     source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
     write_clip(source, clips["pan"].truth, rotation=-90)
-    monkeypatch.setattr(video_files, "_KEEPS_MATRIX", False)  # as older releases of PyAV
+    monkeypatch.setattr(clip_files, "_KEEPS_MATRIX", False)  # as older releases of PyAV
     rewrite_video(source, target, lambda frames: frames)
     (before, stored, _), (after, upright, _) = read_clip(source), read_clip(target)
     assert after["rotation"] == 0 and after["size"] == before["size"][::-1] and after["times"] == before["times"]

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from jores.imaging.video_files import VideoFileError, rewrite_video
+from jores.files.clips import VideoFileError, rewrite_video
 
 RATE, COUNT = 25, 50
 

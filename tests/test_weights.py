@@ -11,13 +11,15 @@ import torch
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_WEIGHTS, load_bundle, read_header
+from jores.commands.evaluate import mean_of
 from jores.config import PRESETS
-from jores.evaluation import mean_of, pairs_of_table, score
+from jores.files.pictures import read_image
+from jores.files.tables import pairs_of_table
 from jores.imaging.exposure import luma, mean_luma
-from jores.imaging.files import read_image
+from jores.metrics.scores import score
 from jores.nets.attention import RetinexAttention
+from jores.training.convert import to_tensor
 from jores.training.darkening import Darkening
-from jores.training.pixels import to_tensor
 from tests.benchmarks.ablation import without
 
 

@@ -6,12 +6,18 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from ..imaging.resize import crop_to, pad_to_multiple
+from ..tiling.tiler import Tiler, Work
+from ..tiling.windows import ALIGNMENT, Window
 from .schedule import NoiseSchedule
 
 Denoise = Callable[[Tensor, int], Tensor]
 Refine = Callable[[Tensor, float], Tensor]
 Callback = Callable[[int, int, Tensor], None]
+PREVIEW = 1024  # px: a big picture's x0 is shown reduced
+Stage = Callable[[Window], tuple[Denoise, Refine | None]]
 
 
 def ddim_step(
@@ -68,3 +74,72 @@ def start_noise(shape: tuple[int, ...], seed: int, like: Tensor) -> Tensor:
     """Standard normal noise from a CPU generator, moved to the device and dtype of `like`."""
     generator = torch.Generator("cpu").manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float32).to(like)
+
+
+def ddim_in_tiles(
+    tiler: Tiler,
+    x_t: Tensor,
+    schedule: NoiseSchedule,
+    steps: int,
+    stage: Stage,
+    *,
+    like: Tensor,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Takes x_t (B, 3, H, W) of a picture of any size from noise to x0 in [-1, 1], in place.
+
+    The windows' x_{t-1} are blended; they are linear in x0' and eps, so this blends both. RNet runs before.
+
+    Args:
+        stage: the window's own denoise and refine, as in `ddim_step`.
+        like: a tensor of the device and dtype that they work with; x_t may lie elsewhere.
+        callback: after every window as (steps done, a fraction; steps; None), and after every step with x0', at most
+            about PREVIEW pixels wide where the picture is done in tiles. What it raises ends the sampling.
+    """
+    taus, size = [*schedule.timesteps(steps), -1], tuple(x_t.shape[-2:])
+    for i in range(steps):
+        fresh = fresh_noise(schedule, taus[i], taus[i + 1], eta, x_t, generator)
+        shrink = _shrink(tiler, size) if callback is not None else 0
+
+        def step(window: Window, i=i, fresh=fresh, shrink=shrink) -> tuple[Tensor, ...]:
+            denoise, refine = stage(window)
+            x, cut = window.cut(x_t).to(like), None if fresh is None else window.cut(fresh).to(like)
+            made, x0 = ddim_step(denoise, x, schedule, taus[i], taus[i + 1], eta=eta, refine=refine, fresh=cut)
+            if shrink > 1:
+                x0 = F.avg_pool2d(pad_to_multiple(x0, ALIGNMENT), shrink)
+            return (made.to(x_t), x0.to(x_t)) if shrink else (made.to(x_t),)
+
+        work, previews = step, []
+        if callback is not None:
+            work = _counted(step, tiler.windows(size), lambda part, i=i: callback(i + part, steps, None))
+        for rows, band in tiler.bands(size, work, (1, shrink) if shrink else (1,)):
+            x_t[..., rows[0], :] = band[0]
+            previews.extend(band[1:])
+        if callback is not None:
+            shown = tuple(-(-length // shrink) for length in size)
+            callback(i + 1, steps, crop_to(torch.cat(previews, -2), shown))
+    return x_t
+
+
+def _counted(work: Work, total: int, tell: Callable[[float], None]) -> Work:
+    """`work` that tells, after all windows but the last, what part of them is done."""
+    done = 0
+
+    def counted(window: Window) -> tuple[Tensor, ...]:
+        nonlocal done
+        result = work(window)
+        done += 1
+        if done < total:
+            tell(done / total)
+        return result
+
+    return counted
+
+
+def _shrink(tiler: Tiler, size: tuple[int, int]) -> int:
+    """By how much x0 is reduced for the callback: 1 for a picture that is done as a whole."""
+    if tiler.covers(size):
+        return 1
+    return next((s for s in (1, 2, 4, 8) if max(size) <= PREVIEW * s), 16)

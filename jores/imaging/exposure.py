@@ -42,11 +42,6 @@ def luma_of(colours: Tensor) -> Tensor:
     return luma(colours[:, :, None, None]).flatten()
 
 
-def well_lit(images: Tensor) -> Tensor:
-    """0 for dark (B, 3, H, W) pictures, 1 for well-lit ones, smooth between, as (B,) in float32 or wider."""
-    return smoothstep(mean_luma(images), DIM, WELL_LIT)
-
-
 def smoothstep(x: Tensor, low: float, high: float) -> Tensor:
     """0 up to `low`, 1 from `high` on, and the cubic without corners between."""
     t = ((x - low) / (high - low)).clamp(0, 1)
@@ -71,11 +66,12 @@ def brighten(images: Tensor, target: float = 0.4) -> Tensor:
 
 
 def shadow_share(dark: Tensor, picture: Tensor) -> Tensor:
-    """How bright the shadows are beside the whole: (B, 3, h, w) thumbnails -> (B,) float32, above 0 and at most about 1.
+    """How bright the shadows are beside the whole: (B, 3, h, w) thumbnails -> (B,) float32, above 0 and at most about
+    1.
 
-    Mean luma of `picture` over the half of it that is darkest in `dark`, divided by its mean luma. With the dark picture
-    for both this tells how deep the shadows are; with the light one of the same scene, how far they are to be lifted.
-    """
+    Mean luma of `picture` over the half of it that is darkest in `dark`, divided by its mean luma. With the dark
+    picture for both this tells how deep the shadows are; with the light one of the same scene, how far they are to be
+    lifted. """
     order = luma(dark.float()).flatten(1).argsort(1)
     half = order[:, : order.shape[1] // 2]
     y = luma(picture.float()).flatten(1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .exposure import luma
-from .reduction import area_average
+from .resize import area_average
 
 Shift = tuple[int, int]  # rows, columns
 

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ..evaluation import rows_of_table
-from ..imaging.files import find_images, read_image, write_whole
+from ..files.pictures import find_images, read_image, write_whole
+from ..files.tables import rows_of_table
 from .no_reference import PARAMETERS, patch_statistics
 
 SHARP = 0.75

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from ..conditions import GlobalStatistics, RetinexCondition, RetinexMaps
 from ..config import AdjustmentConfig
 from ..imaging.exposure import DARKEST, exposure_gain, luma_of
-from ..imaging.padding import crop_to, pad_to_multiple
-from ..imaging.reduction import area_average
+from ..imaging.resize import area_average, crop_to, pad_to_multiple
 from .blocks import ScalarEmbedding, Stack, Upsample, u_shape, zero_
 from .exposure_head import ExposureHead, LightHead
 from .gain_grid import GainGrid
@@ -40,11 +39,11 @@ class AdjustmentNet(nn.Module):
         super().__init__()
         kw = {"operations": operations, **factory}
         widths, emb = config.widths, 2 * config.widths[0]
-        head = LightHead if config.light_bins else ExposureHead
-        self.exposure_head = head(config.exposure_width, **kw)
+        local = config.light_bins > 0  # or a bundle of release 0.1
+        self.exposure_head = (LightHead if local else ExposureHead)(config.exposure_width, **kw)
         self.gain_grid = GainGrid(config.grid_width, config.light_bins, **kw)
-        self.lift = local_lift if config.light_bins else uniform_lift
-        self.embed_shadows = zero_(operations.Linear(SHADOWS, emb, bias=False, **factory)) if config.light_bins else None
+        self.lift = local_lift if local else uniform_lift
+        self.embed_shadows = zero_(operations.Linear(SHADOWS, emb, bias=False, **factory)) if local else None
         self.embed = ScalarEmbedding(2, emb, **kw)
         self.embed_cast = zero_(operations.Linear(CAST, emb, bias=False, **factory))
         self.tint = zero_(operations.Linear(CAST, 3, bias=False, **factory))
@@ -60,7 +59,9 @@ class AdjustmentNet(nn.Module):
         """Mean luma (B,) that the result should have, from whole pictures (B, 3, H, W)."""
         return self.exposure_head(area_average(images, THUMBNAIL))
 
-    def statistics(self, images: Tensor, exposure: Tensor, mean: Tensor, shadows: Tensor | None = None) -> GlobalStatistics:
+    def statistics(
+        self, images: Tensor, exposure: Tensor, mean: Tensor, shadows: Tensor | None = None
+    ) -> GlobalStatistics:
         """Of whole pictures (B, 3, H, W), or thumbnails of them, whose result should have the mean luma `exposure` (B,)
         and, where it is given, `shadows` (B, 2); `mean` (B, 3) is their mean colour."""
         thumbnail = area_average(images, THUMBNAIL)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..conditions import RetinexMaps
 from ..config import DecompositionConfig
-from ..imaging.padding import crop_to, pad_to_multiple
+from ..imaging.resize import crop_to, pad_to_multiple
 from .blocks import Stack, Upsample, zero_
 
 REACH = 31  # px: L lies between a pixel's own brightest channel and the brightest within this window

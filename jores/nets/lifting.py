@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..conditions import RetinexMaps, resize_map
-from ..imaging.guided import self_guided
+from ..conditions import RetinexMaps
+from ..imaging.guided_filter import self_guided
+from ..imaging.resize import resize_map
 from .decomposition import FLOOR
 
 TONE = 0.4  # power under which the steps of a dark picture are about as far apart as those of a light one
@@ -19,8 +20,8 @@ SHOULDER = 4  # how late the highlights start to roll off
 
 @dataclass(frozen=True)
 class Lift:
-    """R, L and what they become before the trunk: L lifted, the picture R * L so lifted, and what is left to multiply R'
-    (B, 3, H, W) and L' (B, 1, H, W) with behind it."""
+    """R, L and what they become before the trunk: L lifted, the picture R * L so lifted, and what is left to multiply
+    R' (B, 3, H, W) and L' (B, 1, H, W) with behind it."""
 
     reflectance: Tensor
     illumination: Tensor
@@ -52,15 +53,17 @@ def local_lift(r: Tensor, light: Tensor, gain: Tensor, gains: Tensor) -> Lift:
 
 
 def brightness_guide(picture: Tensor) -> Tensor:
-    """Brightest channel of (B, 3, H, W) under TONE, without noise and texture but with its edges: (B, 1, H, W) float32."""
+    """Brightest channel of (B, 3, H, W) under TONE, without noise and texture but with its edges: (B, 1, H, W)
+    float32."""
     tone = picture.float().amax(1, keepdim=True).clamp(0, 1).pow(TONE)
     slope, intercept = self_guided(tone, REACH, EDGE)
     return (slope * tone + intercept).clamp(0, 1)
 
 
 def tightened(maps: RetinexMaps, guide: Tensor) -> RetinexMaps:
-    """The same picture with an L that does not spread over the edge of a light: DNet's L is an upper envelope, and beside
-    a window it is as bright as the window. A gain for the shadow there would be clipped, and leave a dark rim."""
+    """The same picture with an L that does not spread over the edge of a light: DNet's L is an upper envelope, and
+    beside a window it is as bright as the window. A gain for the shadow there would be clipped, and leave a dark
+    rim."""
     picture = maps.reflectance * maps.illumination
     around = (ROOM * guide.pow(1 / TONE) + FLOOR).to(picture)
     light = torch.maximum(picture.amax(1, keepdim=True), torch.minimum(maps.illumination, around)).clamp_min(FLOOR)

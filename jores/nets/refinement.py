@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..conditions import resize_map
 from ..config import RefinementConfig
-from ..imaging.padding import crop_to, pad_to_multiple
+from ..imaging.resize import crop_to, pad_to_multiple, resize_map
 from .blocks import LayerNorm2d, ScalarEmbedding, Stack, Upsample, zero_
 
 

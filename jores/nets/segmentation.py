@@ -6,24 +6,17 @@ lifts the picture first. The shipped SegFormer was distilled for exactly this in
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..conditions import SemanticPrior
 from ..imaging.exposure import brighten
-from ..imaging.reduction import area_average
+from ..imaging.resize import area_average
 
 CLASSES = 150
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FIRST_LABELS = ("wall", "building", "sky")
 OTHERS = ("other", "others", "background")
-LARGEST_SIZE = 1 << 16  # of anything that a model's config counts
 STRIDE = 32
 """Working sides are multiples of the deepest stride: no architecture then meets a picture that it cannot fold."""
 
@@ -100,84 +93,3 @@ def ade20k_labels(id2label: dict[int, str]) -> tuple[tuple[str, ...], int]:
             "...), or 151 with 'others' first. Use a model that was trained on ADE20K-150"
         )
     return labels, first
-
-
-def load_segmenter(
-    folder: str | Path, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-) -> Segmenter:
-    """Loads a Hugging Face folder (config.json + model.safetensors) of any ADE20K segmentation model.
-
-    Args:
-        folder: local folder; nothing is ever downloaded.
-        dtype: of the weights, float32 by default; the map is float32 in any case.
-
-    Raises:
-        SegmenterError: the folder is missing or damaged, or holds no ADE20K segmentation model.
-    """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise SegmenterError(f"{folder}: no config.json there. Choose the folder of an ADE20K segmentation model")
-    _check_sizes(folder / "config.json")
-    model = _load_model(folder, dtype or torch.float32)
-    mean, std = _statistics(folder)
-    try:
-        segmenter = Segmenter(model, mean=mean, std=std).eval().requires_grad_(False)
-        if dtype in (None, torch.float32):  # half precision is not for every processor
-            segmenter(torch.zeros(1, 3, STRIDE, STRIDE))
-    except SegmenterError as error:
-        raise SegmenterError(f"{folder}: {error}") from error
-    except Exception as error:
-        raise SegmenterError(f"{folder}: cannot segment a picture ({error}): its config is damaged") from error
-    return segmenter.to(device)
-
-
-def _check_sizes(path: Path) -> None:
-    """transformers builds whatever a config asks for, of any size and depth."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        largest = max((abs(n) for n in _numbers(config)), default=0)
-    except (ValueError, RecursionError) as error:
-        raise SegmenterError(f"{path}: cannot be loaded, not valid JSON ({error})") from error
-    if not isinstance(config, dict) or largest > LARGEST_SIZE:
-        raise SegmenterError(f"{path}: no segmentation model's config (a size of {largest:g}?). Get it again")
-
-
-def _numbers(value: Any) -> Iterator[int | float]:
-    if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(item)
-    elif isinstance(value, int | float):
-        yield value
-
-
-def _load_model(folder: Path, dtype: torch.dtype) -> nn.Module:
-    from transformers import AutoModelForSemanticSegmentation
-
-    try:
-        model, report = AutoModelForSemanticSegmentation.from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except Exception as error:  # whatever transformers and a model's own code make of a damaged config
-        raise SegmenterError(
-            f"{folder}: cannot be loaded as a segmentation model ({error}). It needs config.json and model.safetensors "
-            "as transformers writes them; older .bin weights must be converted first"
-        ) from error
-    # A classifier's folder loads too, with a freshly drawn decoder: its maps would be noise.
-    if report["missing_keys"]:
-        example = sorted(report["missing_keys"])[0]
-        raise SegmenterError(f"{folder}: its weights lack {example}: not a complete segmentation model")
-    return model.to(dtype)  # here, because the loader's own argument for it has changed its name over the years
-
-
-def _statistics(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the model's input, from preprocessor_config.json; ImageNet's without one."""
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        return IMAGENET_MEAN, IMAGENET_STD
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SegmenterError(f"{path}: not valid JSON ({error})") from error
-    if not settings.get("do_normalize", True):
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return tuple(settings.get("image_mean", IMAGENET_MEAN)), tuple(settings.get("image_std", IMAGENET_STD))

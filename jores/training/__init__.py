@@ -12,7 +12,8 @@ RECIPES = Path(__file__).parent / "recipes"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", choices=STAGES, required=True, help="which part of the pipeline to train")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="sets of pairs: folders with pairs.tsv, low/ and high/, or tables")
+    sets = "sets of pairs: folders with pairs.tsv, low/ and high/, or tables like pairs.tsv"
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help=sets)
     parser.add_argument("--photos", type=Path, help="folder of well-lit photographs that are darkened on the fly")
     parser.add_argument("--teacher", type=Path, help="segmenter stage: folder with ade20k_teacher.py and its weights")
     parser.add_argument("--config", type=Path, default=RECIPES / "compact.yaml", help="recipe (default: compact.yaml)")
@@ -30,11 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Entry of `python -m jores train`. Raises ValueError for what the user can mend."""
     try:
-        from . import ending, start
+        from . import shutdown, stages
     except ImportError as error:
         wanted = "accelerate tensorboard tqdm pyyaml"
         raise ValueError(f"training needs more packages ({error.name} is missing): pip install {wanted}") from error
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    start.run(args)
-    ending.leave()
+    stages.run(args)
+    shutdown.leave()
     return 0

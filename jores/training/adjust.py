@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoint import JoReSNets, save_bundle
-from ..conditions import GlobalStatistics, RetinexCondition
+from ..conditions import GAIN_SIDE, GlobalStatistics, RetinexCondition
 from ..imaging.exposure import mean_luma
 from ..nets.adjustment import AdjustmentNet
 from ..nets.lifting import brightness_guide, tightened
 from ..pipeline import adjust, decompose
-from ..tiling import GAIN_SIDE
-from .data import Pair, Sampler, both_pictures
+from .data import Sampler
 from .frozen import UsesFrozen
 from .losses import picture_loss, smoothness_loss
+from .pairs import Pair, both_pictures
 from .records import Scores, append_record
 
 SHEET_ROWS = 16  # pictures shown of a validation
@@ -81,7 +81,8 @@ class Adjust:
             scores.add(told.picture, high, prefix="told_")
             scores.note("exposure_error", (auto.exposure / mean_luma(high)).log().abs())
             if len(rows) < SHEET_ROWS:
-                shown = [low, auto.picture, told.picture, high, told.reflectance, told.illumination.expand(-1, 3, -1, -1)]
+                illumination = told.illumination.expand(-1, 3, -1, -1)
+                shown = [low, auto.picture, told.picture, high, told.reflectance, illumination]
                 rows.append(F.interpolate(torch.cat(shown, 3), (200, 6 * 200), mode="area")[0])
         means = {kind: scores.means() for kind, scores in kinds.items()}
         flat = {f"{kind}: {key}": value for kind, figures in means.items() for key, value in figures.items()}

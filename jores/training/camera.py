@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .convert import to_tensor
 from .darkening import WHOLE, developed, linear
-from .pixels import to_tensor
-
-if TYPE_CHECKING:
-    from .data import Pair
+from .pairs import Pair
 
 CELL = 8  # the pictures are compared by averages over cells, where noise counts for little
 LOWEST, CLIPPED = 8e-4, 0.9  # linear light between which a cell tells of the camera

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..imaging.exposure import luma
-from ..imaging.guided import self_guided
-from .pixels import to_pixels, to_tensor
+from ..imaging.guided_filter import self_guided
+from .convert import to_pixels, to_tensor
 
 GAMMA = 2.2
 BROAD = 1 / 32  # of a picture's height: details as large as that are light rather than texture
@@ -47,8 +47,8 @@ class Darkening:
     `depth` of the light there (against a window or the sky), noise of a small sensor in patches of `patch` pixels and
     with as much colour as `chroma` says (1: each channel has its own, as a sensor makes it; 0: grey, as a camera's own
     processing leaves it), tone curve (`toe`: sRGB's, which cameras' files have and which leaves less of the shadows
-    than a power), 8 bits, and a JPEG of quality `jpeg` (0: none). With `shade` only parts that are darker than most of the
-    picture lose light, and the mean hardly changes: a picture exposed for its bright parts."""
+    than a power), 8 bits, and a JPEG of quality `jpeg` (0: none). With `shade` only parts that are darker than most of
+    the picture lose light, and the mean hardly changes: a picture exposed for its bright parts."""
 
     gain: float
     read_noise: float

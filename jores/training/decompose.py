@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from ..checkpoint import JoReSNets, save_bundle
 from ..metrics import psnr
-from .data import Pair, Sampler, both_pictures
+from .data import Sampler
 from .losses import smoothness_loss
+from .pairs import Pair, both_pictures
 from .records import Scores, append_record
 
 

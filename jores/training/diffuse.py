@@ -16,13 +16,15 @@ from ..conditions import RetinexCondition, SemanticPrior
 from ..config import JoReSConfig
 from ..diffusion.sampling import ddim_step
 from ..diffusion.schedule import NoiseSchedule
-from ..nets.segmentation import Segmenter, load_segmenter
+from ..nets.segmentation import Segmenter
 from ..pipeline import adjust, decompose, sample
+from ..semantics import load_segmenter
 from .adjust import AdjustmentObjective, statistics_of
-from .data import Pair, Sampler, both_pictures, in_threads
+from .convert import to_tensor
+from .data import Sampler
 from .frozen import UsesFrozen
 from .losses import picture_loss
-from .pixels import to_tensor
+from .pairs import Pair, both_pictures, in_threads
 from .records import Scores, append_record
 
 VALIDATION_STEPS = 4

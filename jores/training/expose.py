@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from ..checkpoint import JoReSNets, save_bundle
 from ..imaging.exposure import brightness_statistics, mean_luma
 from ..nets.exposure_head import LightHead
+from .convert import to_tensor
 from .darkening import Darkening
 from .data import (
-    Pair,
     brightness_power,
     darkened_thumbnail,
     exposure_jitter,
@@ -28,7 +28,7 @@ from .data import (
     shadows_of,
     thumbnail,
 )
-from .pixels import to_tensor
+from .pairs import Pair
 from .records import Scores, append_record
 
 POOL_SEED = 11
@@ -77,16 +77,16 @@ class Expose:
         self.objective = ExposureObjective(head)
 
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """thumbnail (B, 3, 48, 64); exposure (B,) of the light picture; told (B,) and shadows (B,): a brightness that is
-        asked for, and the shadows' share at it."""
+        """thumbnail (B, 3, 48, 64); exposure (B,) of the light picture; told (B,) and shadows (B,): a brightness that
+        is asked for, and the shadows' share at it."""
         shares = np.array([pool.share for pool in self.pools])
         counts = rng.multinomial(self.size, shares / shares.sum())
         drawn = [pool.draw(count, rng) for count, pool in zip(counts, self.pools, strict=True)]
         return {key: torch.cat([part[key] for part in drawn]) for key in drawn[0]}
 
     def validate(self, objective: ExposureObjective) -> tuple[dict[str, float], list[Tensor]]:
-        """The error on dark pictures of each kind, its sign (above zero: too bright), that of the shadows' share, and the
-        error on the light pictures."""
+        """The error on dark pictures of each kind, its sign (above zero: too bright), that of the shadows' share, and
+        the error on the light pictures."""
         kinds: dict[str, Scores] = {}
         device = next(objective.parameters()).device
         for pair in self.val:
@@ -119,7 +119,8 @@ class _Pool:
         self.drawn = np.cumsum(weights / weights.sum())
 
     def draw(self, count: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        index = torch.from_numpy(np.searchsorted(self.drawn, rng.random(count), side="right").clip(0, len(self.drawn) - 1))
+        places = np.searchsorted(self.drawn, rng.random(count), side="right")
+        index = torch.from_numpy(places.clip(0, len(self.drawn) - 1))
         return {key: values[index] for key, values in self.samples.items()}
 
 

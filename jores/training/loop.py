@@ -27,9 +27,9 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from .batches import batches
-from .ending import stop_signal
 from .muon import Muon
 from .records import append_row, contact_sheet
+from .shutdown import stop_signal
 
 log = logging.getLogger(__name__)
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..checkpoint import JoReSNets
-from ..evaluation import score
-from .pixels import to_pixels
+from ..metrics.scores import score
+from .convert import to_pixels
 
 
 def training_record(nets: JoReSNets) -> list[dict[str, Any]]:

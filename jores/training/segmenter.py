@@ -22,10 +22,12 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..imaging.exposure import brighten
-from ..nets.segmentation import Segmenter, load_segmenter, prepare
+from ..nets.segmentation import Segmenter, prepare
+from ..semantics import load_segmenter
+from .convert import to_pixels, to_tensor
 from .darkening import Darkening
-from .data import Pair, load_pairs, load_photos, seeded
-from .pixels import to_pixels, to_tensor
+from .data import seeded
+from .pairs import Pair, load_pairs, load_photos
 from .teacher import Agreement, Teacher
 
 PALETTE_SEED = 7

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ..conditions import resize_map
-from .pixels import to_tensor
+from ..imaging.resize import resize_map
+from .convert import to_tensor
 
 WEIGHTS, LABELS = "ade20k_teacher_fp16.safetensors", "ade20k_labels.txt"
 

@@ -26,12 +26,14 @@ from torch import Tensor, nn
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
-from jores.evaluation import COLUMNS, assess, format_figure, mean_of, rows_of_table
+from jores.commands.evaluate import COLUMNS, format_figure, mean_of
+from jores.files.pictures import read_image
+from jores.files.tables import rows_of_table
 from jores.imaging.exposure import exposure_gain, mean_luma
-from jores.imaging.files import read_image
 from jores.metrics import niqe
+from jores.metrics.scores import assess
 from jores.nets.attention import RetinexAttention
-from jores.nets.segmentation import load_segmenter
+from jores.semantics import load_segmenter
 
 ORDER = ("psnr_raw", "psnr_gt_mean", "ssim_raw", "ssim_gt_mean", "niqe", "exposure_error")
 PARTS = (

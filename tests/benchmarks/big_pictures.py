@@ -26,10 +26,10 @@ from torch.nn import functional as F
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, build, load_bundle
 from jores.config import PRESETS
-from jores.imaging.files import read_image
-from jores.imaging.tiles import Window, rows_of_windows
+from jores.files.pictures import read_image
 from jores.metrics import psnr
-from jores.nets.segmentation import load_segmenter
+from jores.semantics import load_segmenter
+from jores.tiling.windows import Window, rows_of_windows
 
 INPUT = Path(__file__).parents[2] / "workflows" / "enhance_low_light.input.png"
 GIB = 1 << 30

@@ -24,12 +24,13 @@ from torch import Tensor, nn
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
-from jores.evaluation import Pair, assess, pairs_of_table
-from jores.imaging.files import read_image
+from jores.files.pictures import read_image
+from jores.files.tables import Pair, pairs_of_table
 from jores.metrics import gt_mean
-from jores.nets.segmentation import load_segmenter
+from jores.metrics.scores import assess
+from jores.semantics import load_segmenter
+from jores.training.convert import to_pixels, to_tensor
 from jores.training.darkening import Darkening, as_jpeg
-from jores.training.pixels import to_pixels, to_tensor
 
 TITLES = ("input, brightened", "R' x L'", "result", "ground truth")
 MARGIN, CAPTION = 8, 22

@@ -30,8 +30,8 @@ from torch.nn import functional as F
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
 from jores.imaging.exposure import luma, mean_luma
 from jores.metrics import gt_mean, psnr
-from jores.nets.segmentation import load_segmenter
-from jores.training.pixels import to_pixels, to_tensor
+from jores.semantics import load_segmenter
+from jores.training.convert import to_pixels, to_tensor
 from jores.video import enhance_frames
 from tests.sensor import SENSOR
 

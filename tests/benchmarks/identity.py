@@ -15,11 +15,11 @@ from pathlib import Path
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
-from jores.evaluation import pairs_of_table
+from jores.files.pictures import find_images, read_image
+from jores.files.tables import pairs_of_table
 from jores.imaging.exposure import mean_luma
-from jores.imaging.files import find_images, read_image
 from jores.metrics import psnr
-from jores.nets.segmentation import load_segmenter
+from jores.semantics import load_segmenter
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -47,13 +47,13 @@ def measure(height: int, width: int, preset: str = "compact") -> dict[str, tuple
 
 
 def _measure(height: int, width: int, preset: str) -> dict[str, tuple[int, int]]:
-    budget, checkpoint, config, pipeline, segmentation = (
+    budget, checkpoint, config, pipeline, loading = (
         load_module(name)
-        for name in ("nodes.budget", "jores.checkpoint", "jores.config", "jores.pipeline", "jores.nets.segmentation")
+        for name in ("nodes.host.budget", "jores.checkpoint", "jores.config", "jores.pipeline", "jores.semantics")
     )
     torch.manual_seed(0)
     nets = checkpoint.build(config.PRESETS[preset])
-    segmenter = segmentation.load_segmenter(checkpoint.SHIPPED_SEGMENTER)
+    segmenter = loading.load_segmenter(checkpoint.SHIPPED_SEGMENTER)
     low, pixels = torch.rand(1, 3, height, width) * 0.1, height * width
     with torch.inference_mode():
         maps = pipeline.decompose(nets, low)

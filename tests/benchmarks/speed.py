@@ -18,7 +18,7 @@ import torch
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
-from jores.nets.segmentation import load_segmenter
+from jores.semantics import load_segmenter
 
 
 def main() -> None:

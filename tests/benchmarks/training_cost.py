@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from jores.checkpoint import JoReSNets, build
+from jores.commands.info import cost
 from jores.config import PRESETS, SEMANTIC_CLASSES, JoReSConfig
-from jores.describe import cost
 from jores.training import RECIPES
 from jores.training.recipe import load_recipe
 

@@ -19,11 +19,11 @@ import torch
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
-from jores.evaluation import assess
+from jores.files.pictures import find_images, read_image
 from jores.imaging.exposure import mean_luma
-from jores.imaging.files import find_images, read_image
 from jores.metrics import gt_mean
-from jores.nets.segmentation import load_segmenter
+from jores.metrics.scores import assess
+from jores.semantics import load_segmenter
 from jores.training.darkening import Darkening, Lamp
 from jores.training.records import contact_sheet
 from tests.benchmarks.ablation import step_row, table, variants

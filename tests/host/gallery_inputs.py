@@ -16,7 +16,7 @@ import skimage.data
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
-from jores.training.pixels import to_pixels, to_tensor
+from jores.training.convert import to_pixels, to_tensor
 from tests.sensor import SENSOR
 
 from .refresh_workflows import WORKFLOWS, write

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from jores.metrics import gt_mean
-from jores.training.pixels import to_pixels, to_tensor
+from jores.training.convert import to_pixels, to_tensor
 
 from .client import Client, Prompt
 from .server import PACK, start_server

@@ -12,8 +12,9 @@ from torch import nn
 
 from ..checkpoint import JoReSNets, build_part, held_parts, load_bundle
 from ..config import PRESETS, JoReSConfig
-from .data import Sampler, half_by_scene, load_photos, load_sets
+from .data import Sampler
 from .loop import LoopConfig, Stage, train
+from .pairs import half_by_scene, load_photos, load_sets
 from .recipe import read_recipe
 
 NEEDS = {

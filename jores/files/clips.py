@@ -19,7 +19,7 @@ from av.sidedata.sidedata import Type as SideData
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from .files import VIDEO_FORMATS
+from .pictures import VIDEO_FORMATS
 
 logger = logging.getLogger(__name__)
 

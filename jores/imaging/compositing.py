@@ -1,22 +1,18 @@
-"""Dials of the result: where the enhancement shows, how much of it, and in whose colours.
+"""The last stage: x0 becomes a picture again, and the dials say where, how much and in whose colours it shows.
 
-Pure functions on (B, C, H, W) float pictures in [0, 1]; none of them is a part of the paper's method.
+Pure functions on (B, C, H, W) float pictures in [0, 1]; all but `finish` are no part of the paper's method.
 """
 
 from __future__ import annotations
-
-import difflib
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from ..conditions import SemanticPrior, resize_map
 from .exposure import luma, smoothstep
-from .guided import self_guided
-from .reduction import area_average
+from .guided_filter import self_guided
+from .resize import area_average, resize_map
 
 DARK, LIT = 0.15, 0.5
 """Local light (0..1) below which a place counts as dark, and above which as lit."""
@@ -24,6 +20,73 @@ DARK, LIT = 0.15, 0.5
 _LIGHT_SIDE, _LIGHT_RADIUS, _LIGHT_EDGE = 256, 6, 0.1
 _COLOUR_SIDE = 24
 _LARGEST_SHIFT = 4.0
+BAND = 256  # rows of a picture that are finished at once
+
+
+@torch.inference_mode()
+def finish(
+    x0: Tensor,
+    original: Tensor,
+    *,
+    strength: float = 1.0,
+    mask: Tensor | None = None,
+    feather: int = 0,
+    shadows: float = 0.0,
+    colour_fidelity: float = 0.0,
+    reuse: bool = False,
+) -> Tensor:
+    """x0 in [-1, 1] -> picture in [0, 1], in float32, with the original's alpha; where mask or strength is 0 the
+    original's pixels come back bit by bit (even those that are not in [0, 1]).
+
+    Args:
+        mask: (B or 1, 1, H, W) in [0, 1]. feather: pixels of soft edge inside the mask.
+        shadows: 0 enhances every place, 1 only those that are dark in the original.
+        colour_fidelity: 0 leaves the colours to the nets, 1 keeps the original's cast.
+        reuse: x0 may be written over where it has the shape of the result; a big picture has hardly room for both.
+
+    Raises:
+        ValueError: names the argument that cannot be used.
+    """
+    check_finish(original, mask, strength, feather, shadows, colour_fidelity)
+    if bool(x0.amax().isnan()):
+        raise ValueError("x0 holds NaN: the nets' weights are damaged, or need a wider dtype than theirs")
+    mask = None if mask is None else feather_mask(mask.float(), feather)
+    dark = shadow_weight(original[:, :3], shadows) if shadows else None
+    scale = None
+    if colour_fidelity:
+        scale = colour_scale(x0.to(original.device, torch.float32) / 2 + 0.5, original[:, :3], colour_fidelity)
+    reuse = reuse and x0.shape == original.shape and x0.dtype == torch.float32 and x0.device == original.device
+    result = x0 if reuse else torch.empty(original.shape, device=original.device)
+    for top in range(0, original.shape[-2], BAND):  # a big picture's intermediate results would fill the memory
+        rows = slice(top, top + BAND)
+        before, picture = original[..., rows, :].float(), x0[..., rows, :].to(original.device, torch.float32)
+        picture, colours = (picture.clamp(-1, 1) + 1) / 2, before[:, :3]
+        if scale is not None:
+            picture = scale_colours(picture, scale[..., rows, :])
+        weight = torch.full_like(before[:, :1], strength) if mask is None else mask[..., rows, :].to(before) * strength
+        if dark is not None:
+            weight = weight * dark[..., rows, :]
+        mixed = torch.where(weight > 0, torch.lerp(colours, picture, weight).clamp(0, 1), colours)
+        result[..., rows, :] = torch.cat([mixed, before[:, 3:]], 1)
+    return result
+
+
+def check_finish(
+    original: Tensor, mask: Tensor | None, strength: float, feather: int, shadows: float, colour_fidelity: float
+) -> None:
+    """Raises ValueError that names the argument of `finish` that cannot be used."""
+    for name, value in (("strength", strength), ("shadows", shadows), ("colour_fidelity", colour_fidelity)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be between 0 and 1, not {value}")
+    if feather < 0:
+        raise ValueError(f"feather must be 0 pixels or more, not {feather}")
+    if mask is None:
+        return
+    size = tuple(original.shape[-2:])
+    if mask.ndim != 4 or mask.shape[1] != 1 or tuple(mask.shape[-2:]) != size or len(mask) not in (1, len(original)):
+        raise ValueError(f"mask is {tuple(mask.shape)}, must be ({len(original)} or 1, 1, {size[0]}, {size[1]})")
+    if not bool(((mask >= 0) & (mask <= 1)).all()):
+        raise ValueError("mask holds values outside [0, 1], or NaN")
 
 
 def feather_mask(mask: Tensor, pixels: int) -> Tensor:
@@ -86,38 +149,6 @@ def scale_colours(images: Tensor, scale: Tensor) -> Tensor:
     """(B, 3, H, W) pictures in [0, 1] with each channel scaled by `scale` (of the same shape), at their own luma."""
     scaled = images * scale
     return (scaled * (luma(images) / luma(scaled).clamp_min(1e-6))).clamp(0, 1)
-
-
-def find_classes(text: str, labels: Sequence[str]) -> list[int]:
-    """Indices of the classes in a list such as "sky, tree", whatever the case; a name may stand for several classes.
-
-    Raises:
-        ValueError: a name that is no label, with the labels that look like it.
-    """
-    lower, found = [label.lower() for label in labels], []
-    for name in filter(None, (part.strip().lower() for part in text.split(","))):
-        indices = [i for i, label in enumerate(lower) if label == name]
-        if not indices:
-            alike = ", ".join(difflib.get_close_matches(name, lower, 4, 0.5)) or ", ".join(lower[:8]) + ", ..."
-            raise ValueError(f"there is no class {name!r}; did you mean one of these: {alike}?")
-        found += indices
-    return found
-
-
-def class_mask(
-    prior: SemanticPrior, classes: Sequence[int], *, threshold: float = 0.0, inverted: bool = False
-) -> Tensor:
-    """How likely each place shows any of these classes: (B, 1, H, W) in [0, 1], at the picture's size.
-
-    Args:
-        threshold: 0 leaves the probabilities as they are; above, the mask is 1 where they reach it and 0 elsewhere.
-        inverted: everything but these classes.
-    """
-    likely = prior.probabilities[:, list(classes)].sum(1, keepdim=True)
-    likely = resize_map(likely, prior.size).clamp(0, 1)
-    if threshold > 0:
-        likely = (likely >= threshold).to(likely)
-    return 1 - likely if inverted else likely
 
 
 def _distance_to_zero(mask: np.ndarray) -> np.ndarray:

@@ -5,8 +5,9 @@ The formulas are the library's, which chooses tiles by them; here is what belong
 
 from __future__ import annotations
 
-from ..jores.config import JoReSConfig
-from ..jores.memory import (
+from ...jores.config import JoReSConfig
+from ...jores.nets.segmentation import Segmenter, working_size
+from ...jores.tiling.memory import (
     SLACK,
     condition_bytes,
     decomposition_bytes,
@@ -15,7 +16,6 @@ from ..jores.memory import (
     refinement_bytes,
     retinex_bytes,
 )
-from ..jores.nets.segmentation import Segmenter, working_size
 
 __all__ = [
     "decomposition_bytes", "denoiser_bytes", "enhance_bytes", "refinement_bytes", "retinex_bytes", "segmenter_bytes"

@@ -10,15 +10,14 @@ from pathlib import Path
 import comfy.model_management as mm
 import comfy.ops
 import comfy.utils
-import latent_preview
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..jores.checkpoint import JoReSNets, load_bundle
-from ..jores.conditions import RetinexCondition
-from ..jores.config import JoReSConfig
-from .latents import PixelSpace
+from ...jores.checkpoint import JoReSNets, load_bundle
+from ...jores.conditions import RetinexCondition
+from ...jores.config import JoReSConfig
+from .progress import StepProgress
 
 
 @dataclass(frozen=True)
@@ -54,25 +53,6 @@ def load_patchers(path: Path, *parts: str) -> NetPatchers:
 def manage(net: torch.nn.Module) -> ModelPatcher:
     """The plain patcher on purpose: these nets are loaded whole or not at all."""
     return ModelPatcher(net, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device())
-
-
-class StepProgress:
-    """The node's progress bar over all steps of all frames, with x0 as live preview where the host shows previews."""
-
-    def __init__(self, total: int) -> None:
-        self.bar, self.total, self.done, self.before = comfy.utils.ProgressBar(total), total, 0, 0
-        self.previewer = latent_preview.get_previewer(mm.get_torch_device(), PixelSpace())
-
-    def __call__(self, step: float = 1, steps: int = 1, x0: Tensor | None = None) -> None:
-        """A library callback; raises the host's exception when the user cancelled. Picture after picture."""
-        mm.throw_exception_if_processing_interrupted()
-        self.done = self.before + step
-        if step == steps:
-            self.before += steps
-        preview = None
-        if self.previewer is not None and x0 is not None:
-            preview = self.previewer.decode_latent_to_preview_image("JPEG", x0.float())
-        self.bar.update_absolute(self.done, self.total, preview)
 
 
 def each_frame(count: int, work: Callable[[int], object]) -> list:

@@ -21,12 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
-from .imaging.files import FORMATS, VIDEO_FORMATS, find_images, read_image, write_image
-from .memory import is_out_of_memory
-from .nets.segmentation import Segmenter, load_segmenter
-from .pipeline import enhance, wanted_exposure
-from .video import enhance_frames
+from ..checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
+from ..files.pictures import FORMATS, VIDEO_FORMATS, find_images, read_image, write_image
+from ..nets.segmentation import Segmenter
+from ..pipeline import enhance, wanted_exposure
+from ..semantics import load_segmenter
+from ..tiling.memory import is_out_of_memory
+from ..video import enhance_frames
 
 DIALS = ("steps", "seed", "strength", "shadows", "colour_fidelity", "feather", "tile", "working_size")
 
@@ -224,7 +225,7 @@ def _enhance_picture(path: Path, target: Path, enhancer: Enhancer) -> dict[str, 
 
 def _enhance_video(path: Path, target: Path, enhancer: Enhancer) -> dict[str, Any]:
     try:
-        from .imaging.video_files import rewrite_video
+        from ..files.clips import rewrite_video
     except ImportError as error:
         raise ValueError(f"{path}: videos need PyAV: pip install av") from error
     start = time.perf_counter()

@@ -10,15 +10,16 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..jores.config import JoReSConfig
-from ..jores.diffusion.sampling import Callback, Denoise, Refine
-from ..jores.diffusion.schedule import NoiseSchedule
-from ..jores.imaging.tiles import Window
-from ..jores.tiling import Tiler, cut_condition, ddim_in_tiles
+from ...jores.conditions import cut_condition
+from ...jores.config import JoReSConfig
+from ...jores.diffusion.sampling import Callback, Denoise, Refine, ddim_in_tiles
+from ...jores.diffusion.schedule import NoiseSchedule
+from ...jores.tiling.tiler import Tiler
+from ...jores.tiling.windows import Window
+from .model_sampling import sampling_sigmas
 from .patchers import Adjusted
 from .pictures import shown_size
-from .sampling import sampling_sigmas
-from .tiles import TILED_KEY, conditioned_on, tiler_of
+from .windows import TILED_KEY, conditioned_on, tiler_of
 
 ROUNDING = 1e-6
 SAME_SIGMA = 1e-3  # stock schedulers come back a rounding beside the table's values

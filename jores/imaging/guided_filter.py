@@ -1,8 +1,11 @@
-"""A result that was made small, at the full size of its picture: guided upsampling.
+"""Guided filters (He et al., ECCV 2010): led by the picture itself, and for results that were made small.
 
-After the fast guided filter (He & Sun, 2015, arXiv 1505.00996): how strongly the result follows the picture is fitted
-locally at the small size, and the picture's own detail is added at full size by that slope. In plain or noisy places
-the slope is near 0, so little noise comes back.
+`self_guided`: what is broad stays, edges too, texture goes.
+
+`guided_upsample`: a result that was made small, at the full size of its picture. After the fast guided filter (He &
+Sun, 2015, arXiv 1505.00996): how strongly the result follows the picture is fitted locally at the small size, and the
+picture's own detail is added at full size by that slope. In plain or noisy places the slope is near 0, so little noise
+comes back.
 """
 
 from __future__ import annotations
@@ -11,13 +14,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..tiling.windows import Span, Window
 from .exposure import luma
-from .tiles import Span, Window
 
 RADIUS = 1  # cells of the small picture
 EDGE = 0.05  # contrast of the lit picture below which detail counts as noise
 DARK = 1 / 512  # keeps the gain of black finite
 BAND = 256  # rows that are done at once
+
+
+def self_guided(x: Tensor, radius: int, edge: float) -> tuple[Tensor, Tensor]:
+    """Slope and intercept of the filter, to be multiplied with and added to `x`; each shaped like `x`.
+
+    Args:
+        x: (..., H, W) in [0, 1]. radius: pixels to each side that are averaged. edge: contrast that counts as an edge.
+    """
+    mean = _box(x, radius)
+    variance = (_box(x * x, radius) - mean * mean).clamp_min(0)
+    slope = variance / (variance + edge**2)
+    return _box(slope, radius), _box(mean * (1 - slope), radius)
+
+
+def _box(x: Tensor, radius: int) -> Tensor:
+    """Mean over a square of 2 `radius` + 1 pixels, of those that lie within the picture."""
+    for kernel, padding in (((2 * radius + 1, 1), (radius, 0)), ((1, 2 * radius + 1), (0, radius))):
+        x = F.avg_pool2d(x, kernel, stride=1, padding=padding, count_include_pad=False)
+    return x
 
 
 def worked_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
@@ -38,12 +60,12 @@ def guided_upsample(result: Tensor, small: Tensor, full: Tensor) -> Tensor:
         dark to bright and by the slope of the result over the so lit picture.
     """
     result, small = result.float(), small.to(result.device, torch.float32)
-    gain = (_box(luma(result)) + DARK) / (_box(luma(small)) + DARK)  # (B, 1, h, w)
+    gain = (_square_mean(luma(result)) + DARK) / (_square_mean(luma(small)) + DARK)  # (B, 1, h, w)
     lit = small * gain
-    mean = _box(lit)
-    covariance = _box(lit * result) - mean * _box(result)
-    variance = (_box(lit * lit) - mean * mean).clamp_min(0)
-    slope = _box(covariance / (variance + EDGE**2)).clamp(0, 1.5)  # (B, 3, h, w)
+    mean = _square_mean(lit)
+    covariance = _square_mean(lit * result) - mean * _square_mean(result)
+    variance = (_square_mean(lit * lit) - mean * mean).clamp_min(0)
+    slope = _square_mean(covariance / (variance + EDGE**2)).clamp(0, 1.5)  # (B, 3, h, w)
     coarse = torch.cat([result, lit, slope, gain], 1).to(full.device)  # (B, 10, h, w)
     picture, size = torch.empty(full.shape, device=full.device), tuple(full.shape[-2:])
     for top in range(0, size[0], BAND):
@@ -55,7 +77,7 @@ def guided_upsample(result: Tensor, small: Tensor, full: Tensor) -> Tensor:
     return picture
 
 
-def _box(x: Tensor) -> Tensor:
+def _square_mean(x: Tensor) -> Tensor:
     """Mean over a square of 2 RADIUS + 1 cells, of those that lie within the picture."""
     side = 2 * RADIUS + 1
     return F.avg_pool2d(x, side, stride=1, padding=RADIUS, count_include_pad=False)

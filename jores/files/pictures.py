@@ -19,8 +19,8 @@ import torch
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
+from ..imaging.exposure import luma
 from .codecs import decode_16, encode_png_16, encode_tiff
-from .exposure import luma
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ FORMATS = {
 VIDEO_FORMATS = {
     ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi", ".ts": "mpegts",
 }  # fmt: skip
-"""Suffixes that are taken for video, and the container that FFmpeg writes for them: see `video_files`."""
+"""Suffixes that are taken for video, and the container that FFmpeg writes for them: see `clips`."""
 
 _UNDERSTOOD = "PNG, JPEG, WebP, TIFF or BMP"
 _SAVE_OPTIONS = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}, "PNG": {}, "BMP": {}}

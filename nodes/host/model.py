@@ -14,21 +14,23 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.supported_models_base
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..jores.checkpoint import load_bundle
-from ..jores.config import DenoiserConfig, JoReSConfig
-from ..jores.diffusion.schedule import NoiseSchedule
-from ..jores.imaging.tiles import Window
-from ..jores.nets.denoiser import DenoisingUNet
-from ..jores.tiling import SEMANTIC_SIDE, Tiler, cut_features
+from ...jores.checkpoint import load_bundle
+from ...jores.conditions import SEMANTIC_SIDE, cut_features
+from ...jores.config import DenoiserConfig, JoReSConfig
+from ...jores.diffusion.schedule import NoiseSchedule
+from ...jores.nets.denoiser import DenoisingUNet
+from ...jores.tiling.tiler import Tiler
+from ...jores.tiling.windows import Window
 from .budget import denoiser_bytes, refinement_bytes
 from .conds import CoarseMap, CoarseMaps
 from .latents import PixelSpace
+from .model_sampling import model_sampling
 from .patchers import Adjusted
 from .pictures import shown_size
-from .sampling import model_sampling
-from .tiles import TILE_KEY, TILED_KEY, tiler_of, window_pixels
+from .windows import TILE_KEY, TILED_KEY, tiler_of, window_pixels
 
 CONDITION_KEY, SEMANTIC_KEY = "jores_condition", "jores_semantic"  # in the conditioning's dictionary
 LoadedPatcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
@@ -135,7 +137,7 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
         return {TILE_KEY: [1, 3, kwargs[TILE_KEY], kwargs[TILE_KEY]]} if kwargs.get(TILE_KEY) else {}
 
     def memory_required(self, input_shape: list[int], cond_shapes: Any = None) -> float:
-        """Bytes of the UNet, or of RNet if that needs more: stock samplers run it in between (see fewstep.py)."""
+        """Bytes of the UNet, or of RNet if that needs more: stock samplers run it in between (see sampler.py)."""
         batch, size = input_shape[0], tuple(input_shape[2:])
         pixels = window_pixels(tiler_of(0, self.jores, size, batch), size)
         if tiles := (cond_shapes or {}).get(TILE_KEY):
@@ -182,3 +184,10 @@ def load_native(path: Path, disable_dynamic: bool = False) -> comfy.model_patche
     patcher = patcher_class(model, load_device=load, offload_device=offload)
     patcher.cached_patcher_init = (load_native, (path,))
     return patcher
+
+
+def jores_model(model: ModelPatcher, node: str) -> JoReSDiffusion:
+    if not isinstance(model.model, JoReSDiffusion):
+        name = type(model.model).__name__
+        raise ValueError(f"{node}: model is a {name}, not a JoReS model: connect the model of 'Load JoReS Model'")
+    return model.model

@@ -1,9 +1,11 @@
-"""Padding to the size a network needs, and back to the exact size of the picture."""
+"""Sizes: padding to what a network needs and back to the exact size, smaller by area averages, resized maps."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
+
+WHOLE_CELLS_ONLY = {"mps"}  # device types whose kernel wants sides that divide: Apple's Metal, see PyTorch #96056
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -33,3 +35,18 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 def crop_to(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Cut (B, C, H', W') back to its top left (B, C, H, W), where ``size`` is (H, W). Undoes `pad_to_multiple`."""
     return x[..., : size[0], : size[1]]
+
+
+def area_average(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, H, W) -> (B, C, *size): the mean over each cell of an even grid, whose cells share pixels where the sides
+    do not divide. On the device and in the dtype of `x`, by way of the processor where the device cannot."""
+    if x.device.type in WHOLE_CELLS_ONLY and any(n % m for n, m in zip(x.shape[-2:], size, strict=True)):
+        return F.adaptive_avg_pool2d(x.cpu(), size).to(x.device)
+    return F.adaptive_avg_pool2d(x, size)
+
+
+def resize_map(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize of a map to (h, w); the identity where the size already fits."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

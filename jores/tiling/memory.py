@@ -9,8 +9,8 @@ from __future__ import annotations
 import psutil
 import torch
 
-from .config import DecompositionConfig, DenoiserConfig, JoReSConfig, RefinementConfig
-from .imaging.tiles import ALIGNMENT, MIN_TILE
+from ..config import DecompositionConfig, DenoiserConfig, JoReSConfig, RefinementConfig
+from .windows import ALIGNMENT, MIN_TILE
 
 SLACK = 1.25  # workspaces of convolutions, and gaps that the allocator cannot use
 SHARE = 0.5  # of the free memory that one window may take: the pictures themselves need some, and so do others

@@ -10,10 +10,10 @@ import comfy.conds
 import comfy.model_management as mm
 from torch import Tensor
 
-from ..jores.config import JoReSConfig
-from ..jores.imaging.tiles import Window
-from ..jores.memory import MAIN_MEMORY, auto_tile
-from ..jores.tiling import Tiler
+from ...jores.config import JoReSConfig
+from ...jores.tiling.memory import MAIN_MEMORY, auto_tile
+from ...jores.tiling.tiler import Tiler
+from ...jores.tiling.windows import Window
 
 TILE_KEY = "jores_tile"  # in the conditioning's dictionary: pixels a side, where a picture is sampled in tiles
 TILED_KEY = "jores_tiled"  # in the model's transformer options: what comes is a tile, or fits

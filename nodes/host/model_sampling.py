@@ -6,8 +6,8 @@ import comfy.model_sampling
 import torch
 from torch import Tensor
 
-from ..jores.config import ScheduleConfig
-from ..jores.diffusion.schedule import NoiseSchedule
+from ...jores.config import ScheduleConfig
+from ...jores.diffusion.schedule import NoiseSchedule
 
 
 class _Discrete(comfy.model_sampling.ModelSamplingDiscrete):

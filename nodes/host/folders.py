@@ -8,8 +8,8 @@ from pathlib import Path
 
 import folder_paths
 
-from ..jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS
-from ..jores.nets.segmentation import ade20k_labels
+from ...jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS
+from ...jores.nets.segmentation import ade20k_labels
 
 BUNDLES, SEGMENTERS = "jores", "jores_segmenters"
 SHIPPED_BUNDLE_NAME = f"{SHIPPED_WEIGHTS.name} (shipped)"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from .checkpoint import build
-from .config import SEMANTIC_CLASSES, JoReSConfig
-from .pipeline import adjust, decompose
+from ..checkpoint import SHIPPED_WEIGHTS, build, read_header
+from ..config import PRESETS, SEMANTIC_CLASSES, JoReSConfig
+from ..pipeline import adjust, decompose
 
 
 def cost(config: JoReSConfig, size: tuple[int, int] = (256, 256)) -> dict[str, tuple[int, int]]:
@@ -39,6 +41,18 @@ def table(config: JoReSConfig) -> str:
         each = " per step" if name in ("denoiser", "refinement") else ""
         lines.append(f"  {name:<14}{parameters / 1e6:>8.2f} M parameters {flops / 1e9:>9.2f} GFLOPs{each}")
     return "\n".join(lines) + "\n"
+
+
+def run(args: argparse.Namespace) -> int:
+    """`jores info`: the presets, then what a bundle says of itself."""
+    for config in PRESETS.values():
+        sys.stdout.write(table(config))
+    path = args.weights or SHIPPED_WEIGHTS
+    config, metadata = read_header(path)
+    sys.stdout.write(f"code: MIT licence\nweights: {path} (preset {config.name})\n")
+    for key, value in sorted(metadata.items()):
+        sys.stdout.write(f"  {key}: {value}\n")
+    return 0
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ import comfy.conds
 import comfy.utils
 from torch import Tensor
 
-from ..jores.imaging.tiles import Span, Window
-from ..jores.tiling import SEMANTIC_SIDE
+from ...jores.conditions import SEMANTIC_SIDE
+from ...jores.tiling.windows import Span, Window
 
 
 class CoarseMaps(comfy.conds.CONDList):

@@ -1,0 +1,1 @@
+"""The commands of `python -m jores`, one a file; `cli` parses for them."""

@@ -1,0 +1,58 @@
+"""Pairs of pictures, dark and light: from a table, or by name from two folders."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+from .pictures import find_images
+
+
+class Pair(NamedTuple):
+    name: str
+    low: Path
+    high: Path | None = None
+
+
+def pairs_of_table(table: Path, split: str) -> list[Pair]:
+    """Pairs of `rows_of_table`, with their paths resolved."""
+    rows = rows_of_table(table, split)
+    return [Pair(row["id"], table.parent / row["low"], table.parent / row["high"]) for row in rows]
+
+
+def rows_of_table(table: Path, split: str) -> list[dict[str, str]]:
+    """Rows of a tab-separated table with the columns id, split, low and high (paths relative to the table).
+
+    Args:
+        split: name of a split, or "all".
+
+    Raises:
+        ValueError: not such a table, or no pair in this split.
+    """
+    with table.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t")
+        if not {"id", "split", "low", "high"} <= set(reader.fieldnames or ()):
+            raise ValueError(f"{table}: needs the columns id, split, low and high, separated by tabs")
+        rows = [row for row in reader if split in ("all", row["split"])]
+    if not rows:
+        raise ValueError(f"{table}: no pair in split {split!r}")
+    return rows
+
+
+def pairs_of_folders(low: Path, high: Path | None = None) -> list[Pair]:
+    """Pairs by file stem: every picture in `low` needs one of the same name, with any suffix, in `high`.
+
+    Without `high` the pictures stand alone, for figures that need no ground truth.
+
+    Raises:
+        ValueError: an empty folder, or a dark picture without its ground truth.
+    """
+    dark = find_images([low])
+    if high is None:
+        return [Pair(path.stem, path) for path in dark]
+    references = {path.stem: path for path in find_images([high])}
+    lonely = [path.name for path in dark if path.stem not in references]
+    if lonely:
+        raise ValueError(f"{high}: holds no ground truth for {', '.join(lonely[:5])} of {low}")
+    return [Pair(path.stem, path, references[path.stem]) for path in dark]

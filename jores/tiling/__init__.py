@@ -1,0 +1,1 @@
+"""Windows that cover a picture of any size, and the memory that decides on theirs. Knows nothing of diffusion."""

@@ -1,0 +1,1 @@
+"""What adapts the library to ComfyUI: memory, sampling, progress, pictures, folders. No node classes."""

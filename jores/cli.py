@@ -79,7 +79,7 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--split", default="val", help="split of the table; 'all' for every pair (default: val)")
     parser.add_argument("--output", type=Path, metavar="JSON", help="also write the scores to this file")
     _add_model_options(parser)
-    parser.set_defaults(run=run_evaluate, strength=1.0, shadows=0.0, colour_fidelity=0.0, mask=None, feather=0)
+    parser.set_defaults(run=run_evaluate, mask=None, independent_frames=False)
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:

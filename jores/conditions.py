@@ -51,6 +51,10 @@ class RetinexMaps(_Wire):
     def picture(self) -> Tensor:
         return self.reflectance * self.illumination
 
+    def at(self, window: Window) -> RetinexMaps:
+        """The part under the window."""
+        return RetinexMaps(window.cut(self.reflectance), window.cut(self.illumination))
+
 
 @dataclass(frozen=True)
 class GlobalStatistics(_Wire):
@@ -89,6 +93,15 @@ class RetinexCondition(_Wire):
         """R' * L': already a brightened picture, (B, 3, H, W) in [0, 1]."""
         return (self.reflectance * self.illumination).clamp(0, 1)
 
+    def at(self, window: Window) -> RetinexCondition:
+        """The part under the window."""
+        return RetinexCondition(
+            window.cut(self.reflectance),
+            window.cut(self.illumination),
+            cut_features(self.features, window),
+            self.exposure,
+        )
+
 
 @dataclass(frozen=True)
 class SemanticPrior(_Wire):
@@ -102,6 +115,12 @@ class SemanticPrior(_Wire):
     labels: tuple[str, ...]
     size: tuple[int, int]
 
+    def at(self, window: Window) -> SemanticPrior:
+        """The part under the window."""
+        if window.size == self.size:
+            return self
+        return SemanticPrior(window.sample(self.probabilities, self.size, SEMANTIC_SIDE), self.labels, window.size)
+
 
 def join_frames(frames: Sequence[_Wire]) -> Any:
     """The inverse of `frame`: one wire object of all pictures, which must be of one size."""
@@ -114,26 +133,9 @@ def join_frames(frames: Sequence[_Wire]) -> Any:
     return replace(frames[0], **joined)
 
 
-def cut_condition(condition: RetinexCondition, window: Window) -> RetinexCondition:
-    """A condition of the whole picture, as the window's own."""
-    return RetinexCondition(
-        window.cut(condition.reflectance),
-        window.cut(condition.illumination),
-        cut_features(condition.features, window),
-        condition.exposure,
-    )
-
-
 def cut_features(features: Sequence[Tensor], window: Window) -> tuple[Tensor, ...]:
     """ANet's F^1..F^3 of the whole picture under the window."""
     return tuple(window.cut(f, side) for f, side in zip(features, FEATURE_SIDES, strict=True))
-
-
-def cut_prior(prior: SemanticPrior, window: Window) -> SemanticPrior:
-    """The semantic prior of the whole picture where the window is."""
-    if window.size == prior.size:
-        return prior
-    return SemanticPrior(window.sample(prior.probabilities, prior.size, SEMANTIC_SIDE), prior.labels, window.size)
 
 
 @dataclass
@@ -148,7 +150,8 @@ class ConditionOnDemand:
     cache: int = 0
     kept: dict[Window, RetinexCondition] = field(default_factory=dict)
 
-    def window(self, window: Window) -> RetinexCondition:
+    def at(self, window: Window) -> RetinexCondition:
+        """The condition of the window, as `RetinexCondition.at` has it."""
         if window in self.kept:
             return self.kept[window]
         condition = self.make(window)

@@ -19,22 +19,21 @@ from .conditions import (
     RetinexCondition,
     RetinexMaps,
     SemanticPrior,
-    cut_condition,
-    cut_prior,
 )
 from .diffusion.sampling import Callback, Denoise, Refine, ddim_in_tiles, start_noise
 from .diffusion.schedule import NoiseSchedule
-from .imaging.compositing import check_finish, finish
+from .imaging.compositing import check_mask, finish
 from .imaging.exposure import mean_colour
-from .imaging.guided_filter import guided_upsample, worked_size
+from .imaging.guided_filter import enlarged, reduced
 from .imaging.resize import area_average
 from .nets.adjustment import THUMBNAIL
 from .nets.segmentation import Segmenter
+from .options import FinishOptions, SampleOptions
 from .tiling.memory import cache_bytes, free_memory
 from .tiling.tiler import Tiler
 from .tiling.windows import Window
 
-DEFAULT_STEPS = 4
+DEFAULT_STEPS = SampleOptions().steps
 __all__ = ["adjust", "checked", "decompose", "enhance", "finish", "sample", "segment", "wanted_exposure"]
 
 
@@ -43,65 +42,38 @@ def enhance(
     images: Tensor,
     nets: JoReSNets,
     segmenter: Segmenter | None = None,
+    options: SampleOptions = SampleOptions(),
+    finishing: FinishOptions = FinishOptions(),
     *,
-    steps: int = DEFAULT_STEPS,
-    seed: int = 0,
-    exposure: float | Tensor | None = None,
-    strength: float = 1.0,
-    eta: float = 0.0,
     mask: Tensor | None = None,
-    tile: int | Tiler | None = None,
     callback: Callback | None = None,
-    feather: int = 0,
-    shadows: float = 0.0,
-    colour_fidelity: float = 0.0,
-    working_size: int = 0,
 ) -> Tensor:
     """Dark pictures (B, 3 or 4, H, W) in, enhanced ones of the same shape out, float32 in [0, 1].
 
-    The pictures may be of any floating-point dtype and are not changed.
+    The pictures may be of any floating-point dtype and are not changed. In tiles they may lie in main memory while the
+    nets live on an accelerator.
 
     Args:
         segmenter: gives the semantic prior; without one the semantic attention layers are skipped.
-        steps: 1..T diffusion steps. seed: of the start noise, the same for every picture of the batch.
-        exposure: mean luma of the result, 0..1; None lets ANet propose it, unless the picture is well lit already.
-        strength: 0 returns the input, 1 the enhancement. mask (B or 1, 1, H, W) in [0, 1]: where to apply it.
-        feather, shadows, colour_fidelity: as in `finish`.
-        tile: side in pixels of the windows that a big picture is done in, which may then lie in main memory while the
-            nets live on an accelerator; 0: never; None: as a whole while that fits, then in windows that fit.
-        working_size: the longer side in pixels at which all of it is done; the result is then enlarged along the
-            picture's own detail (`guided_upsample`). 0, and more than the picture has: its full size.
+        mask: (B or 1, 1, H, W) in [0, 1]: where to apply the enhancement.
         callback: (steps done, steps, x0) after every step; may raise to cancel. In tiles also after every tile, with a
             fraction of steps done and None, and x0 comes reduced.
 
     Raises:
         ValueError: names the argument that cannot be used, before any work is done.
     """
-    low = checked(images)[:, :3]
-    dials = {"strength": strength, "feather": feather, "shadows": shadows, "colour_fidelity": colour_fidelity}
-    check_finish(images, mask, **dials)
-    if working_size < 0:
-        raise ValueError(f"working_size must be 0 (full size) or a number of pixels, not {working_size}")
-    if (size := worked_size(low.shape[-2:], working_size)) != tuple(low.shape[-2:]):
-        small = area_average(low, size)
-        made = enhance(
-            small, nets, segmenter, steps=steps, seed=seed, exposure=exposure, eta=eta, tile=tile, callback=callback
-        )
-        return finish(guided_upsample(made, small, low).mul_(2).sub_(1), images, mask=mask, **dials)
-    tiles = Tiler.choose(tile, nets.config, low, _weight(nets.denoiser).device)
+    full = checked(images)[:, :3]
+    check_mask(mask, images)
+    low = reduced(full, options.working_size)
+    options = replace(options, tile=Tiler.choose(options.tile, nets.config, low, _weight(nets.denoiser).device))
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
-    if tiles.covers(low.shape[-2:]):
-        maps = decompose(nets, low, tile=tiles)
-        condition = adjust(nets, maps, exposure=exposure, tile=tiles)
-    else:
-        room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
-        condition = condition_on_demand(nets, low, exposure, cache=room if steps > 1 else 0)
+    condition = retinex_condition(nets, low, options)
     # Semantic prior: an off-the-shelf network segments the input picture (Fig. 3b)
     prior = segment(segmenter, low) if segmenter is not None else None
     # Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)
-    x0 = sample(nets, condition, prior, low=low, steps=steps, seed=seed, eta=eta, tile=tiles, callback=callback)
+    x0 = sample(nets, condition, prior, options, low=low, callback=callback)
     del condition
-    return finish(x0, images, mask=mask, reuse=True, **dials)
+    return finish(enlarged(x0, low, full), images, finishing, mask=mask, reuse=True)
 
 
 def checked(images: Tensor) -> Tensor:
@@ -115,6 +87,15 @@ def checked(images: Tensor) -> Tensor:
     if not all(bool(torch.isfinite(bound)) for bound in images.aminmax()):
         raise ValueError("images hold NaN or infinite pixels: find the step before that made them")
     return images
+
+
+def retinex_condition(nets: JoReSNets, low: Tensor, options: SampleOptions) -> RetinexCondition | ConditionOnDemand:
+    """DNet, then ANet: of the whole picture, or where that does not fit, window by window as they are asked for."""
+    tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.denoiser).device)
+    if tiles.covers((low.shape[-2], low.shape[-1])):
+        return adjust(nets, decompose(nets, low, tile=tiles), exposure=options.exposure, tile=tiles)
+    room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
+    return condition_on_demand(nets, low, options.exposure, cache=room if options.steps > 1 else 0)
 
 
 @torch.inference_mode()
@@ -154,7 +135,7 @@ def adjust(
     whole = global_statistics(nets, picture, exposure)
 
     def work(window: Window) -> tuple[Tensor, ...]:
-        part = RetinexMaps(window.cut(maps.reflectance), window.cut(maps.illumination)).to(weight.device)
+        part = maps.at(window).to(weight.device)
         made = nets.adjustment(part, _under(whole, window, maps.size)).to(maps.reflectance.device)
         return made.reflectance, made.illumination, *made.features
 
@@ -219,33 +200,27 @@ def sample(
     nets: JoReSNets,
     condition: RetinexCondition | ConditionOnDemand,
     prior: SemanticPrior | None = None,
+    options: SampleOptions = SampleOptions(),
     *,
     low: Tensor,
-    steps: int = DEFAULT_STEPS,
-    seed: int = 0,
-    eta: float = 0.0,
     refine: bool = True,
-    tile: int | Tiler | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """The diffusion with both priors and, unless `refine` is False, RNet on x0 at every step (Eqs. 12-19).
 
-    One field of start noise serves all pictures of a batch, so that the frames of a clip share it. `tile` and
-    `callback` as in `enhance`. Returns x0 (B, 3, H, W) in [-1, 1], float32.
+    One field of start noise serves all pictures of a batch, so that the frames of a clip share it. `callback` as in
+    `enhance`. Returns x0 (B, 3, H, W) in [-1, 1], float32.
     """
     weight, size = _weight(nets.denoiser), tuple(low.shape[-2:])
     schedule = NoiseSchedule(nets.config.schedule)
-    tiles = Tiler.choose(tile, nets.config, low, weight.device)
+    tiles = Tiler.choose(options.tile, nets.config, low, weight.device)
 
     def level(alpha_bar: float) -> Tensor:
         return torch.full((len(low),), alpha_bar**0.5, device=weight.device)
 
     def stage(window: Window) -> tuple[Denoise, Refine | None]:
-        on_demand = isinstance(condition, ConditionOnDemand)
-        part = (condition.window(window) if on_demand else cut_condition(condition, window)).to(weight)
-        picture, semantics = window.cut(low).clamp(0, 1).to(weight), None
-        if prior is not None:
-            semantics = cut_prior(prior, window).probabilities.to(weight)
+        part, picture = condition.at(window).to(weight), window.cut(low).clamp(0, 1).to(weight)
+        semantics = None if prior is None else prior.at(window).probabilities.to(weight)
         r, light, features = part.reflectance, part.illumination, part.features
 
         def denoise(x_t: Tensor, t: int) -> Tensor:
@@ -256,13 +231,10 @@ def sample(
 
         return denoise, rnet if refine else None
 
-    fresh = torch.Generator("cpu").manual_seed(seed + 1)
     home = weight if tiles.covers(size) else low
-    noise = start_noise((1, *low.shape[1:]), seed, torch.empty(0, device=home.device))
+    noise = start_noise((1, *low.shape[1:]), options.seed, torch.empty(0, device=home.device))
     noise = noise.expand_as(low).contiguous()  # a copy for each picture of a batch: sampling is done in place
-    return ddim_in_tiles(
-        tiles, noise, schedule, steps, stage, like=weight, eta=eta, generator=fresh, callback=callback
-    )  # fmt: skip
+    return ddim_in_tiles(tiles, noise, schedule, options, stage, like=weight, callback=callback)
 
 
 def _thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, repeat, takewhile
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .checkpoint import JoReSNets
+from .diffusion.sampling import Callback
 from .imaging.exposure import DARKEST, exposure_gain, mean_luma
 from .imaging.temporal import SteadyLight, TemporalFilter, follow, is_cut
 from .nets.segmentation import Segmenter
+from .options import ClipOptions, FinishOptions, SampleOptions
 from .pipeline import checked, enhance, finish, wanted_exposure
 
 LOOKAHEAD = 6
@@ -48,44 +49,39 @@ def enhance_frames(
     frames: Iterable[Tensor],
     nets: JoReSNets,
     segmenter: Segmenter | None = None,
+    options: SampleOptions = SampleOptions(),
+    finishing: FinishOptions = FinishOptions(),
+    clip: ClipOptions = ClipOptions(),
     *,
-    smooth: bool = True,
-    exposure: float | None = None,
     masks: Iterable[Tensor] | None = None,
-    strength: float = 1.0,
-    feather: int = 0,
-    shadows: float = 0.0,
-    colour_fidelity: float = 0.0,
-    device: torch.device | str | None = None,
-    **options: Any,
+    callback: Callback | None = None,
 ) -> Iterator[Tensor]:
     """Dark frames (1, 3 or 4, H, W) in, enhanced ones of the same shape out, one for one, float32 in [0, 1].
 
     Any number of frames may come: no more than two times LOOKAHEAD + 1 of them are held at any time.
 
     Args:
-        smooth: False works on every frame by itself.
-        exposure: mean luma that the frames of a shot get in the mean; None lets ANet propose it.
-        masks: one (1, 1, H, W) for each frame. strength, feather, shadows, colour_fidelity: as in `pipeline.finish`.
-        device: where to work; frames wait where they are given. None: there, too.
-        options: of `pipeline.enhance`.
+        options: the exposure is what the frames of a shot get in the mean.
+        masks: one (1, 1, H, W) for each frame.
+        callback: as in `pipeline.enhance`, frame after frame.
     """
     incoming = zip(frames, repeat(None) if masks is None else masks, strict=False)
-    dials = {"strength": strength, "feather": feather, "shadows": shadows, "colour_fidelity": colour_fidelity}
-    options |= {"nets": nets, "segmenter": segmenter}
-    if not smooth:
+    device = clip.device
+    if not clip.smooth:
         for frame, mask in incoming:
-            yield enhance(frame.to(device), exposure=exposure, mask=mask, **dials, **options)
+            yield enhance(frame.to(device), nets, segmenter, options, finishing, mask=mask, callback=callback)
         return
 
     def work(frame: Frame, aim: float | Tensor | None) -> Tensor:
         """A frame by itself is finished here; the others are mixed with their originals once they are steady."""
+        aimed = replace(options, exposure=aim)
         if frame.alone:
-            return enhance(frame.original.to(device), exposure=aim, mask=frame.mask, **dials, **options)
-        return enhance(frame.low.to(device), exposure=aim, **options)
+            images = frame.original.to(device)
+            return enhance(images, nets, segmenter, aimed, finishing, mask=frame.mask, callback=callback)
+        return enhance(frame.low.to(device), nets, segmenter, aimed, callback=callback)
 
     steady = None
-    for frame, following in _with_following(_lit(_tagged(incoming), nets, exposure, device, work)):
+    for frame, following in _with_following(_lit(_tagged(incoming), nets, options.exposure, device, work)):
         if frame.alone:
             yield frame.picture
             continue
@@ -94,7 +90,7 @@ def enhance_frames(
             for later in reversed(following):  # as above: the first frame is as steady as the later ones
                 steady(later.low.to(device), later.picture.to(device))
         picture = steady(frame.low.to(device), frame.picture.to(device))
-        yield finish(picture * 2 - 1, frame.original.to(device), mask=frame.mask, **dials)
+        yield finish(picture * 2 - 1, frame.original.to(device), finishing, mask=frame.mask)
 
 
 def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None]]) -> Iterator[Frame]:
@@ -108,7 +104,7 @@ def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None]]) -> Iterator[Frame]
 def _lit(
     frames: Iterator[Frame],
     nets: JoReSNets,
-    exposure: float | None,
+    exposure: float | Tensor | None,
     device: torch.device | str | None,
     work: Callable[[Frame, float | Tensor | None], Tensor],
 ) -> Iterator[Frame]:

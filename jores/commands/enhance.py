@@ -12,11 +12,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,12 +24,13 @@ from torch import Tensor
 from ..checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
 from ..files.pictures import FORMATS, VIDEO_FORMATS, find_images, read_image, write_image
 from ..nets.segmentation import Segmenter
+from ..options import ClipOptions, FinishOptions, SampleOptions
 from ..pipeline import enhance, wanted_exposure
 from ..semantics import load_segmenter
 from ..tiling.memory import is_out_of_memory
 from ..video import enhance_frames
 
-DIALS = ("steps", "seed", "strength", "shadows", "colour_fidelity", "feather", "tile", "working_size")
+Options = TypeVar("Options", SampleOptions, FinishOptions)
 
 
 @dataclass(frozen=True)
@@ -38,43 +39,54 @@ class Enhancer:
 
     nets: JoReSNets
     segmenter: Segmenter | None
-    device: torch.device
-    args: argparse.Namespace
+    options: SampleOptions
+    finishing: FinishOptions
+    clip: ClipOptions
+    mask_file: Path | None = None
 
     @classmethod
     def from_args(cls, args: argparse.Namespace, device: torch.device | None = None) -> Enhancer:
         device = device or choose_device(args.device)
         nets = load_bundle(args.weights or SHIPPED_WEIGHTS, device=device)
-        if args.segmenter == "none":
-            return cls(nets, None, device, args)
-        return cls(nets, load_segmenter(Path(args.segmenter or SHIPPED_SEGMENTER), device=device), device, args)
+        segmenter = None
+        if args.segmenter != "none":
+            segmenter = load_segmenter(Path(args.segmenter or SHIPPED_SEGMENTER), device=device)
+        options, finishing = options_of(SampleOptions, args), options_of(FinishOptions, args)
+        return cls(nets, segmenter, options, finishing, ClipOptions(not args.independent_frames, device), args.mask)
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, float]:
         """(3 or 4, H, W) in [0, 1] on the processor -> the same, and the exposure it was made for."""
         images = pixels[None]  # stays on the processor: the pipeline takes what it works on to the nets
-        exposure = wanted_exposure(self.nets, images[:, :3], self.args.exposure)
-        options = self._options() | {"exposure": exposure, "mask": self.mask(tuple(pixels.shape[1:]))}
-        return enhance(images, self.nets, self.segmenter, **options)[0].cpu(), exposure.item()
+        exposure, mask = wanted_exposure(self.nets, images[:, :3], self.options.exposure), self.mask(pixels)
+        options = replace(self.options, exposure=exposure)
+        made = enhance(images, self.nets, self.segmenter, options, self.finishing, mask=mask)
+        return made[0].cpu(), exposure.item()
 
     def frames(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
         """(1, 3, H, W) each, as `enhance_frames` wants them."""
         first = next(frames)
-        mask = self.mask(tuple(first.shape[2:]))
-        options = self._options() | {"exposure": self.args.exposure, "masks": None if mask is None else repeat(mask)}
-        options |= {"smooth": not self.args.independent_frames, "device": self.device}
-        return enhance_frames(chain([first], frames), self.nets, self.segmenter, **options)
+        mask = self.mask(first[0])
+        masks = None if mask is None else repeat(mask)
+        pictures = chain([first], frames)
+        return enhance_frames(
+            pictures, self.nets, self.segmenter, self.options, self.finishing, self.clip, masks=masks
+        )  # fmt: skip
 
-    def mask(self, size: tuple[int, int]) -> Tensor | None:
-        if self.args.mask is None:
+    def mask(self, picture: Tensor) -> Tensor | None:
+        """(1, 1, H, W), for a picture (C, H, W)."""
+        if self.mask_file is None:
             return None
-        mask = read_image(self.args.mask).pixels[None, :3].amax(1, keepdim=True)
-        if mask.shape[2:] != size:
-            shown = "the mask is {1}x{0} (width x height), the picture {3}x{2}".format(*mask.shape[2:], *size)
-            raise ValueError(f"{self.args.mask}: {shown}: they must be of one size")
+        mask = read_image(self.mask_file).pixels[None, :3].amax(1, keepdim=True)
+        if mask.shape[2:] != picture.shape[1:]:
+            sizes = *mask.shape[2:], *picture.shape[1:]
+            shown = "the mask is {1}x{0} (width x height), the picture {3}x{2}".format(*sizes)
+            raise ValueError(f"{self.mask_file}: {shown}: they must be of one size")
         return mask
 
-    def _options(self) -> dict[str, Any]:
-        return {name: getattr(self.args, name) for name in DIALS}
+
+def options_of(kind: type[Options], args: argparse.Namespace) -> Options:
+    """The options that the command line has; the others keep their defaults."""
+    return kind(**{f.name: getattr(args, f.name) for f in fields(kind) if hasattr(args, f.name)})
 
 
 def choose_device(name: str) -> torch.device:

@@ -17,6 +17,7 @@ from ..config import JoReSConfig
 from ..diffusion.sampling import ddim_step
 from ..diffusion.schedule import NoiseSchedule
 from ..nets.segmentation import Segmenter
+from ..options import SampleOptions
 from ..pipeline import adjust, decompose, sample
 from ..semantics import load_segmenter
 from .adjust import AdjustmentObjective, statistics_of
@@ -27,7 +28,7 @@ from .losses import picture_loss
 from .pairs import Pair, both_pictures, in_threads
 from .records import Scores, append_record
 
-VALIDATION_STEPS = 4
+VALIDATION = SampleOptions(steps=4)
 
 
 class DiffusionObjective(UsesFrozen):
@@ -145,7 +146,7 @@ class Diffuse:
         for i, (pair, prior) in enumerate(zip(self.val, self.priors, strict=True)):
             low, high = both_pictures(pair, objective)
             condition = adjust(nets, decompose(nets, low))
-            image = (sample(nets, condition, prior, low=low, steps=VALIDATION_STEPS) + 1) / 2
+            image = (sample(nets, condition, prior, VALIDATION, low=low) + 1) / 2
             scores.add(image, high)
             scores.add(condition.picture, high, prefix="retinex_")
             if i % 3 == 0:

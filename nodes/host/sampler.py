@@ -10,10 +10,10 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...jores.conditions import cut_condition
 from ...jores.config import JoReSConfig
 from ...jores.diffusion.sampling import Callback, Denoise, Refine, ddim_in_tiles
 from ...jores.diffusion.schedule import NoiseSchedule
+from ...jores.options import SampleOptions
 from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window
 from .model_sampling import sampling_sigmas
@@ -42,7 +42,7 @@ def refinement(
         if frame is not None:
             condition = condition.frame(frame % len(adjusted.low))
         if window is not None:
-            condition = cut_condition(condition, window)
+            condition = condition.at(window)
         if condition.size != tuple(x0.shape[-2:]):
             raise ValueError(
                 f"Apply RNet Refinement: condition was made from a picture of {shown_size(condition.reflectance)}, but "
@@ -50,7 +50,7 @@ def refinement(
             )
 
         def work(part: Window) -> tuple[Tensor]:
-            cut = cut_condition(condition, part)
+            cut = condition.at(part)
             maps = (cut.reflectance, cut.illumination, *cut.features)
             maps = [comfy.utils.repeat_to_batch_size(m.to(x0.device, torch.float32), len(x0)) for m in maps]
             x0_part = part.cut(x0).float().clamp(-1, 1)
@@ -68,9 +68,7 @@ def refinement(
 
 def few_step_sampler(
     schedule: NoiseSchedule,
-    steps: int,
-    eta: float,
-    seed: int,
+    options: SampleOptions,
     frame: int | None,
     tiler: Tiler | None = None,
     report: Callback | None = None,
@@ -85,13 +83,13 @@ def few_step_sampler(
     def sample(
         model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Any = None, disable: Any = None
     ) -> Tensor:
-        options = extra_args["model_options"]
-        hooks = options.get(POST_CFG, [])
+        given = extra_args["model_options"]
+        hooks = given.get(POST_CFG, [])
         refiners = [hook.refine for hook in hooks if hasattr(hook, "refine")]
-        plain = {**options, POST_CFG: [hook for hook in hooks if not hasattr(hook, "refine")]}
+        plain = {**given, POST_CFG: [hook for hook in hooks if not hasattr(hook, "refine")]}
         if cut_here:
-            plain["transformer_options"] = {**options.get("transformer_options", {}), TILED_KEY: True}
-        sigma_of = dict(zip(schedule.timesteps(steps), sigmas[:-1], strict=True))
+            plain["transformer_options"] = {**given.get("transformer_options", {}), TILED_KEY: True}
+        sigma_of = dict(zip(schedule.timesteps(options.steps), sigmas[:-1], strict=True))
         one = x.new_ones(len(x))
 
         def denoise(x_t: Tensor, t: int) -> Tensor:
@@ -119,11 +117,8 @@ def few_step_sampler(
             if callback is not None and x0 is not None:
                 callback({"i": int(done) - 1, "denoised": x0, "x": x0})
 
-        generator = torch.Generator("cpu").manual_seed((seed + 1) % 2**64)
         noise = x / (1 + sigmas[0] ** 2).sqrt()
-        return ddim_in_tiles(
-            tiler, noise, schedule, steps, stage, like=x, eta=eta, generator=generator, callback=tell
-        )  # fmt: skip
+        return ddim_in_tiles(tiler, noise, schedule, options, stage, like=x, callback=tell)
 
     return sample
 
@@ -149,8 +144,8 @@ def recipe_sampler(eta: float) -> Callable[..., Tensor]:
                 f"Select JoReS Sampler: these {steps} steps are not the method's own: connect the sigmas of 'Schedule "
                 "JoReS Sigmas', whole and not split"
             )
-        seed = extra_args.get("seed") or 0
-        sampler = few_step_sampler(schedule, steps, eta, seed, frame=None)
+        options = SampleOptions(steps, extra_args.get("seed") or 0, eta=eta)
+        sampler = few_step_sampler(schedule, options, frame=None)
         return sampler(model, x, sigmas, extra_args, callback, disable)
 
     return sample

@@ -20,6 +20,7 @@ from torch import Tensor
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
 from jores.imaging.exposure import luma
+from jores.options import SampleOptions
 from jores.semantics import load_segmenter
 from jores.training.records import contact_sheet
 
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.std
         for name, (dark, light) in STEPS.items():
             low = step_picture(dark, light)
             retinex = pipeline.adjust(nets, pipeline.decompose(nets, low), exposure=exposure).picture
-            result = pipeline.enhance(low, nets, segmenter, exposure=exposure)
+            result = pipeline.enhance(low, nets, segmenter, SampleOptions(exposure=exposure))
             plateaus = [luma(result)[..., 64:-64, part].median() for part in (slice(32, 96), slice(288, 352))]
             figures = " | ".join(f"{value:.2f}" for value in (*overshoot(result), *overshoot(retinex)))
             write(f"| {name} | {plateaus[0]:.2f}, {plateaus[1]:.2f} | {figures} |\n")

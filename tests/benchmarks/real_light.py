@@ -29,6 +29,7 @@ from jores.metrics import gt_mean
 from jores.metrics.colour import clipped_share, colourfulness, shadow_ratio
 from jores.metrics.lpips import Lpips, load_lpips
 from jores.metrics.scores import assess
+from jores.options import SampleOptions
 from jores.semantics import load_segmenter
 from jores.training.convert import to_tensor
 from jores.training.pairs import Pair, half_by_scene, load_sets
@@ -50,7 +51,8 @@ def rows_of(nets: JoReSNets, segmenter, low: Tensor, high: Tensor, steps: int) -
 
     def sampled(exposure: Tensor | None) -> Tensor:
         condition = pipeline.adjust(nets, maps, exposure=exposure)
-        x0 = pipeline.sample(nets, condition, pipeline.segment(segmenter, low), low=low, steps=steps)
+        prior = pipeline.segment(segmenter, low)
+        x0 = pipeline.sample(nets, condition, prior, SampleOptions(steps=steps), low=low)
         return pipeline.finish(x0, low)
 
     return {

@@ -38,10 +38,14 @@ class _Wire:
 
 @dataclass(frozen=True)
 class RetinexMaps(_Wire):
-    """DNet's output (Eq. 4): R (B, 3, H, W) and L (B, 1, H, W), both in [0, 1], with R * L equal to the picture."""
+    """DNet's output (Eq. 4): R (B, 3, H, W) and L (B, 1, H, W), both in [0, 1], with R * L equal to the picture.
+
+    `source` (B, ...) is for a host's use: which pictures these are.
+    """
 
     reflectance: Tensor
     illumination: Tensor
+    source: Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -108,12 +112,13 @@ class SemanticPrior(_Wire):
     """c_seg (Eq. 8): a soft ADE20K map (B, 150, h, w) whose classes sum to at most 1 ("others" is left out).
 
     A class map instead of one network's features: any ADE20K segmenter can be swapped in without retraining.
-    `size` is the (H, W) of the picture it was made from; the map itself is coarser.
+    `size` is the (H, W) of the picture it was made from; the map itself is coarser. `source`: as in `RetinexMaps`.
     """
 
     probabilities: Tensor
     labels: tuple[str, ...]
     size: tuple[int, int]
+    source: Tensor | None = None
 
     def at(self, window: Window) -> SemanticPrior:
         """The part under the window."""

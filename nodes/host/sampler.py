@@ -16,6 +16,9 @@ from ...jores.diffusion.schedule import NoiseSchedule
 from ...jores.options import SampleOptions
 from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window
+from .checks import check_counts, check_schedule
+from .fingerprints import same_pictures
+from .model import CONDITION_KEY
 from .model_sampling import sampling_sigmas
 from .patchers import Adjusted
 from .pictures import shown_size
@@ -35,7 +38,31 @@ def refinement(
     cloning a MODEL copies its options deeply, and would copy the network with the object.
     """
 
-    def refine(x0: Tensor, level: Tensor, frame: int | None = None, window: Window | None = None) -> Tensor:
+    node = "Apply RNet Refinement"
+
+    def check(conds: list[dict[str, Any]], count: int, frame: int | None = None) -> None:
+        """Raises ValueError unless RNet's condition is of the pictures that are sampled."""
+        own = adjusted if frame is None else adjusted.frame(frame)
+        if frame is None or frame >= len(adjusted.low):
+            check_counts(len(adjusted.low), count if frame is None else frame + 1, node)
+        for cond in conds:
+            sampled = cond.get(CONDITION_KEY)
+            if sampled is None:
+                continue
+            if sampled.condition.size != own.condition.size:
+                raise ValueError(
+                    f"{node}: condition was made from a picture of {shown_size(own.low)}, but "
+                    f"{shown_size(sampled.low)} is sampled: use the condition that 'Condition JoReS Diffusion' got"
+                )
+            if not same_pictures(own.source, sampled.source):
+                raise ValueError(
+                    f"{node}: condition was made from another picture than the one that is sampled: use the condition "
+                    "that 'Condition JoReS Diffusion' got"
+                )
+
+    def refine(
+        x0: Tensor, level: Tensor, frame: int | None = None, window: Window | None = None, tiler: Tiler | None = None
+    ) -> Tensor:
         if not start - ROUNDING <= float(level[0]) <= end + ROUNDING:
             return x0
         condition = adjusted.condition
@@ -45,7 +72,7 @@ def refinement(
             condition = condition.at(window)
         if condition.size != tuple(x0.shape[-2:]):
             raise ValueError(
-                f"Apply RNet Refinement: condition was made from a picture of {shown_size(condition.reflectance)}, but "
+                f"{node}: condition was made from a picture of {shown_size(condition.reflectance)}, but "
                 f"{shown_size(x0)} is sampled: use the condition that 'Condition JoReS Diffusion' got"
             )
 
@@ -56,13 +83,21 @@ def refinement(
             x0_part = part.cut(x0).float().clamp(-1, 1)
             return (rnet.model(x0_part, level, maps[0], maps[1], tuple(maps[2:])).to(x0.dtype),)
 
-        tiler = tiler_of(0, config, condition.size, len(x0)) if window is None else Tiler()
+        if tiler is None:  # whoever cut the window looks after the memory
+            return work(Window.whole(condition.size))[0]
         return tiler.run(condition.size, work)[0]
 
-    def post_cfg(args: dict[str, Any]) -> Tensor:
-        return refine(args["denoised"], args["model"].noise_level(args["sigma"]))
+    def kept_tiler(base: Any, x: Tensor) -> Tiler:
+        size = tuple(x.shape[-2:])
+        return base.diffusion_model.tiler_for(("rnet", size, len(x)), lambda: tiler_of(0, config, size, len(x)))
 
-    post_cfg.refine = refine
+    def post_cfg(args: dict[str, Any]) -> Tensor:
+        x0, base = args["denoised"], args["model"]
+        check_schedule(base.model_sampling, base.jores.schedule, node)
+        check(args.get("cond") or [], len(x0))
+        return refine(x0, base.noise_level(args["sigma"]), tiler=kept_tiler(base, x0))
+
+    post_cfg.refine, post_cfg.check, post_cfg.kept_tiler = refine, check, kept_tiler
     return post_cfg
 
 
@@ -84,8 +119,10 @@ def few_step_sampler(
         model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Any = None, disable: Any = None
     ) -> Tensor:
         given = extra_args["model_options"]
-        hooks = given.get(POST_CFG, [])
-        refiners = [hook.refine for hook in hooks if hasattr(hook, "refine")]
+        hooks, guider = given.get(POST_CFG, []), model.inner_model
+        refiners = [hook for hook in hooks if hasattr(hook, "refine")]
+        for hook in refiners:
+            hook.check([cond for conds in guider.conds.values() for cond in conds or []], len(x), frame)
         plain = {**given, POST_CFG: [hook for hook in hooks if not hasattr(hook, "refine")]}
         if cut_here:
             plain["transformer_options"] = {**given.get("transformer_options", {}), TILED_KEY: True}
@@ -105,8 +142,9 @@ def few_step_sampler(
                     return denoise(x_t, t)
 
             def refine(x0: Tensor, alpha_bar: float) -> Tensor:
-                for refiner in refiners:
-                    x0 = refiner(x0, one * alpha_bar**0.5, frame, part)
+                for hook in refiners:
+                    kept = None if cut_here else hook.kept_tiler(guider.inner_model, x)
+                    x0 = hook.refine(x0, one * alpha_bar**0.5, frame, part, kept)
                 return x0
 
             return denoise if part is None else denoise_part, refine
@@ -138,6 +176,7 @@ def recipe_sampler(eta: float) -> Callable[..., Tensor]:
                 f"Select JoReS Sampler: the guider's model is a {type(base).__name__}, not a JoReS model: connect the "
                 "model of 'Load JoReS Model', or choose a stock sampler"
             )
+        check_schedule(base.model_sampling, base.jores.schedule, "Select JoReS Sampler")
         own = sampling_sigmas(base.model_sampling, schedule.timesteps(steps)).to(sigmas)
         if not torch.allclose(own, sigmas, rtol=SAME_SIGMA):
             raise ValueError(

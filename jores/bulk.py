@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from itertools import chain, repeat
+from itertools import chain, cycle
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
+from .files.saving import tidy_ending
 from .imaging.files import FORMATS, VIDEO_FORMATS, find_images, read_image, write_image
 from .memory import is_out_of_memory
 from .nets.segmentation import Segmenter, load_segmenter
@@ -56,10 +57,11 @@ class Enhancer:
         return enhance(images, self.nets, self.segmenter, **options)[0].cpu(), exposure.item()
 
     def frames(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
-        """(1, 3, H, W) each, as `enhance_frames` wants them."""
-        first = next(frames)
-        mask = self.mask(tuple(first.shape[2:]))
-        options = self._options() | {"exposure": self.args.exposure, "masks": None if mask is None else repeat(mask)}
+        """(1, 3 or 4, H, W) each, as `enhance_frames` wants them; with `rows` if they are fields (see `Pictures`)."""
+        first, rows = next(frames), getattr(frames, "rows", (slice(None),))
+        mask = self.mask((first.shape[2] * len(rows), first.shape[3]))
+        masks = None if mask is None else cycle([mask[:, :, part] for part in rows])
+        options = self._options() | {"exposure": self.args.exposure, "masks": masks}
         options |= {"smooth": not self.args.independent_frames, "device": self.device}
         return enhance_frames(chain([first], frames), self.nets, self.segmenter, **options)
 
@@ -228,5 +230,6 @@ def _enhance_video(path: Path, target: Path, enhancer: Enhancer) -> dict[str, An
     except ImportError as error:
         raise ValueError(f"{path}: videos need PyAV: pip install av") from error
     start = time.perf_counter()
-    report = rewrite_video(path, target, enhancer.frames)
+    with tidy_ending():
+        report = rewrite_video(path, target, enhancer.frames)
     return {"output": str(target), **asdict(report), "seconds": round(time.perf_counter() - start, 3)}

@@ -1,0 +1,1 @@
+"""Files: pictures, clips, and tables of pairs."""

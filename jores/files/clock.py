@@ -6,7 +6,6 @@ leave stamps out. Whatever comes out of here only ever rises.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from heapq import heappop, heappush
@@ -110,23 +109,47 @@ class FrameTimes:
 
 @dataclass
 class Rising:
-    """Lets no packet of a copied track fall behind the one before, which muxers refuse."""
+    """Gives the packets of copied tracks decoding times that rise, without which muxers refuse them.
+
+    Matroska says nothing of the decoding times of a video's first packets: they are held until one is known.
+    """
 
     last: dict[int, Fraction] = field(default_factory=dict)
+    held: dict[int, list[Any]] = field(default_factory=dict)
 
-    def __call__(self, packets: Iterable[Any]) -> None:
+    def __call__(self, packet: Any) -> list[Any]:
+        """The packets that can be written now, in order."""
+        waiting = self.held.setdefault(packet.stream_index, [])
+        waiting.append(packet)
+        if packet.dts is None and packet.stream.type == "video" and packet.stream_index not in self.last:
+            return []
+        return self._settled(packet.stream_index)
+
+    def rest(self) -> list[Any]:
+        """At the end of the file: what never got a decoding time."""
+        return [packet for index in self.held for packet in self._settled(index)]
+
+    def _settled(self, index: int) -> list[Any]:
+        packets, self.held[index] = self.held.get(index, []), []
+        for number in reversed(range(len(packets) - 1)):
+            packet, later = packets[number], packets[number + 1]
+            if packet.dts is None and later.dts is not None:
+                packet.dts = later.dts - max(1, packet.duration or 0)
         for packet in packets:
-            if packet.dts is None:
-                packet.dts = packet.pts
-            if packet.dts is None:
-                continue
-            last = self.last.get(packet.stream_index)
-            if last is not None and packet.dts * packet.time_base <= last:
-                late = int(last / packet.time_base) + 1 - packet.dts
-                packet.dts += late
-                if packet.pts is not None:
-                    packet.pts = max(packet.pts, packet.dts)
-            self.last[packet.stream_index] = packet.dts * packet.time_base
+            self._raise(packet)
+        return packets
+
+    def _raise(self, packet: Any) -> None:
+        last = self.last.get(packet.stream_index)
+        if packet.dts is None:
+            packet.dts = packet.pts
+        if packet.dts is None:  # nothing is known of it: it follows the one before
+            packet.dts = packet.pts = 0 if last is None else int(last / packet.time_base) + 1
+        if last is not None and packet.dts * packet.time_base <= last:
+            packet.dts = int(last / packet.time_base) + 1
+        if packet.pts is not None:
+            packet.pts = max(packet.pts, packet.dts)
+        self.last[packet.stream_index] = packet.dts * packet.time_base
 
 
 def in_order(packets: list[Any], before: int | None) -> int | None:

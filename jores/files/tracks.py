@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ _PICTURE_KINDS = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png")}
 _WITH_CHAPTERS = ("mp4", "mov", "matroska", "webm")
 _CONTAINERS_OWN = {
     "major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id", "DURATION", "ENCODER",
-    "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "BPS",
+    "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "BPS", "software",
 }  # fmt: skip
 _PLAIN_TAGS = {
     "title", "artist", "album_artist", "album", "composer", "date", "comment", "genre", "copyright", "description",
@@ -128,6 +128,8 @@ class Tracks:
             else:
                 continue
             copy.metadata.update(own_words(stream.metadata))
+            if self.container in ("mp4", "mov") and "name" in stream.metadata:  # where it is read from a track's title
+                copy.metadata.setdefault("title", stream.metadata["name"])
             _set(copy, "disposition", int(getattr(stream, "disposition", 0)))
             if self.container == "mpegts":
                 _set(copy, "id", stream.id)
@@ -248,8 +250,8 @@ def _is_timecode(stream: Any) -> bool:
     return "timecode" in stream.metadata
 
 
-def packets_of(reader: Any, streams: list[Any]) -> Iterator[Any]:
-    """Packets with something in them, and the empty ones of the video, which flush its decoder."""
-    for packet in reader.demux(streams):
-        if packet.size or packet.stream.type == "video":
+def packets_of(reader: Any, video: Any, others: Iterable[Any] = ()) -> Iterator[Any]:
+    """Packets with something in them, and the empty one at the end of `video`, which flushes its decoder."""
+    for packet in reader.demux([video, *others]):
+        if packet.size or packet.stream.index == video.index:
             yield packet

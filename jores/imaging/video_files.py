@@ -136,7 +136,7 @@ def _first_frame(path: Path) -> _First:
         with av.open(str(path)) as reader:
             stream = _video_stream(path, reader)
             decode, frames = _decoder(stream), []
-            for packet in packets_of(reader, [stream]):
+            for packet in packets_of(reader, stream):
                 frames += decode(packet)
                 if len(frames) >= _FRAMES_ASKED:
                     break
@@ -277,7 +277,7 @@ class _Rewriter:
         step = max(1, round(1 / Fraction(self.film.rate or 25) / self.video.time_base))
         times = FrameTimes(step, stamped=self.reader.format.name != "avi")
         copies = self.tracks.copies
-        for packet in packets_of(self.reader, [self.video, *(self.reader.streams[i] for i in copies)]):
+        for packet in packets_of(self.reader, self.video, (self.reader.streams[i] for i in copies)):
             timeline(packet)
             if packet.stream.index == self.video.index:
                 times.packet(packet)
@@ -287,8 +287,8 @@ class _Rewriter:
                     yield from self._read(frame)
             else:
                 packet.stream = copies[packet.stream.index]
-                rising([packet])
-                self.writer.mux(packet)
+                self.writer.mux(rising(packet))
+        self.writer.mux(rising.rest())
 
     def _read(self, frame: av.VideoFrame) -> Iterator[Tensor]:
         """The picture in a frame, or both of them."""

@@ -21,6 +21,11 @@ def rewritten(source, target):
     return report, *frames_of(target)
 
 
+def chunks(path):
+    with av.open(str(path)) as file:
+        return [(p.dts, p.time_base) for p in file.demux(video=0) if p.size]
+
+
 @pytest.mark.parametrize(
     ("encoder", "options"),
     [("libx264", {"bf": "3"}), ("libx264", {"bf": "16", "x264-params": "b-pyramid=normal"}), ("mpeg4", {"bf": "2"}),
@@ -34,9 +39,7 @@ def test_avi_that_stores_frames_out_of_order(tmp_path, encoder, options):
         target = tmp_path / f"{number}.avi"
         report, times, frames = rewritten(source, target)
         assert report.frames == len(times) == LENGTH and report.left_out == ()
-        with av.open(str(target)) as file:
-            chunks = [(p.dts, p.time_base) for p in file.demux(video=0) if p.size]
-        assert chunks == [(i, Fraction(1, RATE)) for i in range(LENGTH)] and (np.diff(times) > 0).all()
+        assert chunks(target) == chunks(source) and (np.diff(times) > 0).all()
         assert [f.mean() for f in frames] == pytest.approx([f.mean() for f in seen], abs=1.5)
         assert packets_of(target, "audio") == packets_of(source, "audio")
         source = target

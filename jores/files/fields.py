@@ -27,7 +27,7 @@ def rows_in_time(frame: Any, field_order: int | None) -> Rows:
         graph = _graph(frame, ("separatefields", None))
         graph.push(frame)
         graph.push(None)
-        first, both = _levels(graph.pull()), _levels(frame)
+        first, both = (f.to_ndarray(format="gray16le") for f in (graph.pull(), frame))
         top, bottom = (np.array_equal(first[: len(both[r])], both[r][: len(first)]) for r in TOP_FIRST)
         if top != bottom:
             return TOP_FIRST if top else BOTTOM_FIRST
@@ -88,9 +88,3 @@ def _graph(frame: Any, step: tuple[str, str | None]) -> Any:
 def _rows(plane: Any) -> np.ndarray:
     stored = np.frombuffer(bytes(plane), np.uint8)
     return stored[: plane.height * plane.line_size].reshape(plane.height, plane.line_size)
-
-
-def _levels(frame: Any) -> np.ndarray:
-    plane = frame.planes[0]
-    width = plane.width * (frame.format.components[0].bits + 7) // 8
-    return _rows(plane)[:, :width]

@@ -186,7 +186,7 @@ class _Rewriter:
     """One file on its way from `reader` (a PyAV container) into a container of FFmpeg's name `container`."""
 
     def __init__(self, path: Path, reader: Any, container: str, suffix: str, first: _First) -> None:
-        self.path, self.reader, self.first = path, reader, first
+        self.path, self.reader, self.container, self.first = path, reader, container, first
         self.video = _video_stream(path, reader)
         self.decode = _decoder(self.video)
         self.turns = _quarter_turns(first.matrix)
@@ -257,7 +257,7 @@ class _Rewriter:
     def compared(self, written: Path, report: VideoReport) -> VideoReport:
         """The report with all that the written file does not have: what was known before, and what it has not kept."""
         told = [*self.encoding.left_out, *self.tracks.left_out, *self.lost]
-        with av.open(str(written)) as target:
+        with av.open(str(written), format=self.container) as target:
             told += differences(self.reader, target, self.tracks.absent())
         return replace(report, left_out=tuple(dict.fromkeys(told)))
 

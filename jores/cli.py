@@ -60,6 +60,8 @@ def _add_enhance(commands: Any) -> None:
     parser.add_argument("--feather", type=int, default=0, metavar="PIXELS", help="soft edge inside the mask")
     independent_help = "work on every frame of a video by itself; by default they are smoothed over time"
     parser.add_argument("--independent-frames", action="store_true", help=independent_help)
+    strip_help = "write pictures without EXIF, XMP, texts, comments and resolution; their colours stay right"
+    parser.add_argument("--strip-metadata", action="store_true", help=strip_help)
     _add_model_options(parser)
     parser.set_defaults(run=run_enhance)
 
@@ -87,7 +89,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     exposure_help = "mean brightness of the result, 0.01 to 1, or 'auto': the model's own proposal (default: auto)"
     parser.add_argument("--exposure", type=_exposure, metavar="auto|0.01..1", help=exposure_help)
     parser.add_argument("--steps", type=int, default=4, help="diffusion steps (default: 4)")
-    parser.add_argument("--seed", type=int, default=0, help="of the start noise (default: 0)")
+    parser.add_argument("--seed", type=_seed, default=0, help="of the start noise (default: 0)")
     tile_help = "side of the tiles that big pictures are done in, 64 or more; 0: never (default: auto, what fits)"
     parser.add_argument("--tile", type=_tile, metavar="auto|0|N", help=tile_help)
     working_help = "do the work at this longer side, then enlarge along the picture's detail (default: 0, full size)"
@@ -105,6 +107,13 @@ def _between(low: float, high: float) -> Callable[[str], float]:
         return value
 
     return number
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**64:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and {2**64 - 1}")
+    return value
 
 
 def _exposure(text: str) -> float | None:
@@ -137,7 +146,9 @@ def run_enhance(args: argparse.Namespace) -> int:
 def run_evaluate(args: argparse.Namespace) -> int:
     from .bulk import Enhancer
     from .evaluation import evaluate, format_header, format_row, mean_of, pairs_of_folders, pairs_of_table
-    from .imaging.files import write_whole
+    from .files.records import without_nan
+    from .files.saving import write_whole
+    from .files.targets import refuse_inputs
 
     if args.pairs_tsv:
         pairs = pairs_of_table(args.pairs_tsv, args.split)
@@ -145,6 +156,9 @@ def run_evaluate(args: argparse.Namespace) -> int:
         pairs = pairs_of_folders(args.low, args.high)
     else:
         raise ValueError("evaluate needs --low, with --high for all but NIQE, or --pairs-tsv")
+    if args.output:
+        read = [path for pair in pairs for path in (pair.low, pair.high) if path]
+        refuse_inputs(args.output, [*read, *filter(None, (args.pairs_tsv, args.weights))], "--output")
     enhancer = Enhancer.from_args(args)
     rows = []
     for row in evaluate(pairs, lambda pixels: enhancer(pixels)[0]):
@@ -154,14 +168,9 @@ def run_evaluate(args: argparse.Namespace) -> int:
     sys.stdout.write(format_row(mean_of(rows)))
     if args.output:
         settings = {"steps": args.steps, "seed": args.seed, "exposure": args.exposure or "auto"}
-        report = {"settings": settings, "mean": _without_nan(mean_of(rows)), "pictures": [*map(_without_nan, rows)]}
-        write_whole(args.output, json.dumps(report, indent=1).encode())
+        report = without_nan({"settings": settings, "mean": mean_of(rows), "pictures": rows})
+        write_whole(args.output, json.dumps(report, indent=1, allow_nan=False).encode())
     return 0
-
-
-def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: null stands for a figure that the picture does not have."""
-    return {key: None if value != value else value for key, value in row.items()}
 
 
 def run_info(args: argparse.Namespace) -> int:

@@ -17,7 +17,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..evaluation import rows_of_table
-from ..imaging.files import find_images, read_image, write_whole
+from ..files.saving import write_whole
+from ..imaging.files import find_images, read_image
 from .no_reference import PARAMETERS, patch_statistics
 
 SHARP = 0.75

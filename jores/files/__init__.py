@@ -1,0 +1,1 @@
+"""Files: pictures, what they carry besides their pixels, and where results go."""

@@ -26,6 +26,7 @@ from .checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bund
 from .files.records import json_line
 from .files.saving import tidy_ending
 from .files.targets import Job, plan
+from .imaging.alpha import is_opaque
 from .imaging.files import (
     DEVELOPED,
     FORMATS,
@@ -66,7 +67,7 @@ class Enhancer:
     def __call__(self, pixels: Tensor) -> tuple[Tensor, float]:
         """(3 or 4, H, W) in [0, 1] on the processor -> the same, and the exposure it was made for."""
         images = pixels[None]  # stays on the processor: the pipeline takes what it works on to the nets
-        exposure = wanted_exposure(self.nets, images[:, :3], self.args.exposure)
+        exposure = wanted_exposure(self.nets, images, self.args.exposure)
         options = self._options() | {"exposure": exposure, "mask": self.mask(tuple(pixels.shape[1:]))}
         return enhance(images, self.nets, self.segmenter, **options)[0].cpu(), exposure.item()
 
@@ -81,7 +82,12 @@ class Enhancer:
     def mask(self, size: tuple[int, int]) -> Tensor | None:
         if self.args.mask is None:
             return None
-        mask = read_image(self.args.mask).pixels[None, :3].amax(1, keepdim=True)
+        pixels = read_image(self.args.mask).pixels[None]
+        mask = pixels[:, :3].amax(1, keepdim=True)
+        if not is_opaque(pixels):  # white that nobody sees is not painted
+            mask = mask * pixels[:, 3:]
+            if not mask.any():
+                raise ValueError(f"{self.args.mask}: nowhere white where it is not transparent: nothing to enhance")
         if mask.shape[2:] != size:
             shown = "the mask is {1}x{0} (width x height), the picture {3}x{2}".format(*mask.shape[2:], *size)
             raise ValueError(f"{self.args.mask}: {shown}: they must be of one size")

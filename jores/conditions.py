@@ -32,10 +32,14 @@ class _Wire:
 
 @dataclass(frozen=True)
 class RetinexMaps(_Wire):
-    """DNet's output (Eq. 4): R (B, 3, H, W) and L (B, 1, H, W), both in [0, 1], with R * L equal to the picture."""
+    """DNet's output (Eq. 4): R (B, 3, H, W) and L (B, 1, H, W), both in [0, 1], with R * L equal to the picture.
+
+    `alpha` (B, 1, H, W): of a picture that is transparent in places, which count that much less in its brightness.
+    """
 
     reflectance: Tensor
     illumination: Tensor
+    alpha: Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:

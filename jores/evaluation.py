@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from .imaging.alpha import is_opaque
 from .imaging.files import find_images, read_image
 from .metrics import exposure_error, gt_mean, niqe, psnr, ssim
 
@@ -81,15 +82,23 @@ def evaluate(pairs: Iterable[Pair], enhance: Callable[[Tensor], Tensor]) -> Iter
         enhance: (3, H, W) in [0, 1] to the same shape and range. It never sees the ground truth.
 
     Raises:
-        ValueError: a file cannot be read, or the two pictures of a pair differ in size.
+        ValueError: a file cannot be read or is transparent in places, or the two pictures of a pair differ in size.
     """
     for name, low, high in pairs:
-        dark = read_image(low).pixels[:3]
-        reference = read_image(high).pixels[None, :3] if high else None
+        dark = _whole(low)
+        reference = _whole(high)[None] if high else None
         if high and dark.shape != reference.shape[1:]:
             sizes = " and ".join(f"{x.shape[-1]}x{x.shape[-2]}" for x in (dark, reference))
             raise ValueError(f"{low} and {high} differ in size: {sizes}")
         yield {"picture": name, **assess(enhance(dark)[None], reference), "niqe_input": niqe(dark[None]).item()}
+
+
+def _whole(path: Path) -> Tensor:
+    """(3, H, W): a picture all of which is seen."""
+    pixels = read_image(path).pixels
+    if not is_opaque(pixels[None]):
+        raise ValueError(f"{path}: transparent in places, which cannot be scored; give it a background")
+    return pixels[:3]
 
 
 def assess(result: Tensor, reference: Tensor | None = None) -> dict[str, float]:

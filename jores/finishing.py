@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .imaging.alpha import opaque
 from .imaging.controls import colour_scale, feather_mask, scale_colours, shadow_weight
 
 BAND = 256  # rows of a picture that are finished at once
@@ -23,7 +24,8 @@ def finish(
     reuse: bool = False,
 ) -> Tensor:
     """x0 in [-1, 1] -> picture in [0, 1], in float32, with the original's alpha; where mask or strength is 0 the
-    original's pixels come back bit by bit (even those that are not in [0, 1]).
+    original's pixels come back bit by bit (even those that are not in [0, 1]), and so do the hidden colours of pixels
+    that are transparent.
 
     Args:
         mask: (B or 1, 1, H, W) in [0, 1]. feather: pixels of soft edge inside the mask.
@@ -38,10 +40,11 @@ def finish(
     if bool(x0.amax().isnan()):
         raise ValueError("x0 holds NaN: the nets' weights are damaged, or need a wider dtype than theirs")
     mask = None if mask is None else feather_mask(mask.float(), feather)
-    dark = shadow_weight(original[:, :3], shadows) if shadows else None
+    shown = opaque(original) if shadows or colour_fidelity else None
+    dark = shadow_weight(shown, shadows) if shadows else None
     scale = None
     if colour_fidelity:
-        scale = colour_scale(x0.to(original.device, torch.float32) / 2 + 0.5, original[:, :3], colour_fidelity)
+        scale = colour_scale(x0.to(original.device, torch.float32) / 2 + 0.5, shown, colour_fidelity)
     reuse = reuse and x0.shape == original.shape and x0.dtype == torch.float32 and x0.device == original.device
     result = x0 if reuse else torch.empty(original.shape, device=original.device)
     for top in range(0, original.shape[-2], BAND):  # a big picture's intermediate results would fill the memory
@@ -53,6 +56,8 @@ def finish(
         weight = torch.full_like(before[:, :1], strength) if mask is None else mask[..., rows, :].to(before) * strength
         if dark is not None:
             weight = weight * dark[..., rows, :]
+        if before.shape[1] == 4:
+            weight = torch.where(before[:, 3:] > 0, weight, 0)
         mixed = torch.where(weight > 0, torch.lerp(colours, picture, weight).clamp(0, 1), colours)
         result[..., rows, :] = torch.cat([mixed, before[:, 3:]], 1)
     return result

@@ -1,9 +1,12 @@
 """The paper's Figure 3, read from top to bottom: `enhance` is the method, the functions under it are its stages.
 
-All pictures are (B, 3, H, W) floats in [0, 1]; every stage runs where the nets it is given live, without gradients.
+All pictures are (B, 3, H, W) floats in [0, 1], some may have alpha as a fourth channel; every stage runs where the nets
+it is given live, without gradients.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,6 +16,7 @@ from .conditions import RetinexCondition, RetinexMaps, SemanticPrior
 from .diffusion.sampling import Callback, Denoise, Refine, start_noise
 from .diffusion.schedule import NoiseSchedule
 from .finishing import check_finish, finish
+from .imaging.alpha import filled, joined, opaque, seen_average
 from .imaging.exposure import mean_colour, mean_luma, well_lit
 from .imaging.reduction import area_average
 from .imaging.tiles import Window
@@ -65,13 +69,15 @@ def enhance(
     Raises:
         ValueError: names the argument that cannot be used, before any work is done.
     """
-    low = checked(images)[:, :3]
+    low, alpha = filled(checked(images))
     dials = {"strength": strength, "feather": feather, "shadows": shadows, "colour_fidelity": colour_fidelity}
     check_finish(images, mask, **dials)
     if working_size < 0:
         raise ValueError(f"working_size must be 0 (full size) or a number of pixels, not {working_size}")
     if (size := worked_size(low.shape[-2:], working_size)) != tuple(low.shape[-2:]):
         small = area_average(low, size)
+        if alpha is not None:
+            exposure = wanted_exposure(nets, joined(small, area_average(alpha, size)), exposure)
         made = enhance(
             small, nets, segmenter, steps=steps, seed=seed, exposure=exposure, eta=eta, tile=tile, callback=callback
         )
@@ -79,11 +85,11 @@ def enhance(
     tiles = Tiler.choose(tile, nets.config, low, _weight(nets.denoiser).device)
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
     if tiles.covers(low.shape[-2:]):
-        maps = decompose(nets, low, tile=tiles)
+        maps = replace(decompose(nets, low, tile=tiles), alpha=alpha)
         condition = adjust(nets, maps, exposure=exposure, tile=tiles)
     else:
         room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
-        condition = condition_on_demand(nets, low, exposure, cache=room if steps > 1 else 0)
+        condition = condition_on_demand(nets, low, exposure, cache=room if steps > 1 else 0, alpha=alpha)
     # Semantic prior: an off-the-shelf network segments the input picture (Fig. 3b)
     prior = segment(segmenter, low) if segmenter is not None else None
     # Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)
@@ -107,7 +113,9 @@ def checked(images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def decompose(nets: JoReSNets, images: Tensor, *, tile: int | Tiler | None = None) -> RetinexMaps:
-    """DNet (Eq. 4). `tile` as in `enhance`."""
+    """DNet (Eq. 4) of (B, 3 or 4, H, W) pictures. `tile` as in `enhance`."""
+    alpha = images[:, 3:] if images.shape[1] == 4 else None
+    images = opaque(images)
     weight, size = _weight(nets.decomposition), tuple(images.shape[-2:])
     tiles = Tiler.choose(tile, nets.config, images, weight.device)
     home = weight if tiles.covers(size) else images
@@ -116,7 +124,7 @@ def decompose(nets: JoReSNets, images: Tensor, *, tile: int | Tiler | None = Non
         maps = nets.decomposition(window.cut(images).clamp(0, 1).to(weight)).to(home.device)
         return maps.reflectance, maps.illumination
 
-    return RetinexMaps(*tiles.run(size, work, (1, 1)))
+    return RetinexMaps(*tiles.run(size, work, (1, 1)), None if alpha is None else alpha.to(home.device))
 
 
 @torch.inference_mode()
@@ -139,7 +147,7 @@ def adjust(
     """
     weight, picture = _weight(nets.adjustment), maps.picture
     tiles = Tiler.choose(tile, nets.config, picture, weight.device)
-    exposure, mean, gains = _of_the_whole(nets, picture, exposure)
+    exposure, mean, gains = _of_the_whole(nets, joined(picture, maps.alpha), exposure)
 
     def work(window: Window) -> tuple[Tensor, ...]:
         part = RetinexMaps(window.cut(maps.reflectance), window.cut(maps.illumination)).to(weight.device)
@@ -157,11 +165,11 @@ def adjust(
 
 
 def condition_on_demand(
-    nets: JoReSNets, low: Tensor, exposure: float | Tensor | None, *, cache: int
+    nets: JoReSNets, low: Tensor, exposure: float | Tensor | None, *, cache: int, alpha: Tensor | None = None
 ) -> ConditionOnDemand:
     """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes."""
     weight = _weight(nets.adjustment)
-    exposure, mean, gains = _of_the_whole(nets, low.clamp(0, 1), exposure)
+    exposure, mean, gains = _of_the_whole(nets, joined(low.clamp(0, 1), alpha), exposure)
 
     def make(window: Window) -> RetinexCondition:
         maps = nets.decomposition(window.cut(low).clamp(0, 1).to(weight))
@@ -181,7 +189,8 @@ def _of_the_whole(
 
 @torch.inference_mode()
 def wanted_exposure(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> Tensor:
-    """(B,) on ANet's device: `exposure`, one for all or (B,), or for None what ANet proposes for these whole pictures.
+    """(B,) on ANet's device: `exposure`, one for all or (B,), or for None what ANet proposes for these whole pictures
+    (B, 3 or 4, H, W).
 
     A picture that is well lit already keeps its own mean luma instead: it needs no other, and the nets have seen few
     of its kind. Dark pictures get ANet's proposal to the bit.
@@ -248,7 +257,7 @@ def sample(
 
         return denoise, rnet if refine else None
 
-    fresh = torch.Generator("cpu").manual_seed(seed + 1)
+    fresh = torch.Generator("cpu").manual_seed(seed + 1 if seed + 1 < 2**64 else 0)
     home = weight if tiles.covers(size) else low
     noise = start_noise((1, *low.shape[1:]), seed, torch.empty(0, device=home.device))
     noise = noise.expand_as(low).contiguous()  # a copy for each picture of a batch: sampling is done in place
@@ -259,7 +268,7 @@ def sample(
 
 def _thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
     """What ANet sees of whole pictures: reduced where they lie, so that no big one has to go to its device."""
-    return area_average(images, THUMBNAIL).to(_weight(nets.adjustment))
+    return seen_average(images, THUMBNAIL).to(_weight(nets.adjustment))
 
 
 def _weight(net: torch.nn.Module) -> Tensor:

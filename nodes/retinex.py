@@ -50,7 +50,7 @@ class JoReSDecompose(io.ComfyNode):
 
     @classmethod
     def execute(cls, nets: NetPatchers, image: Tensor) -> io.NodeOutput:
-        pixels = from_image(image, "Decompose Retinex")[:, :3]
+        pixels = from_image(image, "Decompose Retinex")
         tiler = tiler_of(0, nets.config, size := tuple(pixels.shape[-2:]))
         with memory_advice("Decompose Retinex", shown_size(pixels)):
             dnet = nets.load(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..jores import pipeline
 from ..jores.conditions import SemanticPrior, join_frames
+from ..jores.imaging.alpha import opaque
 from ..jores.imaging.controls import class_mask, find_classes
 from .budget import segmenter_bytes
 from .files import class_names
@@ -80,7 +81,7 @@ class JoReSSegment(io.ComfyNode):
         threshold: float = 0.0,
         invert: bool = False,
     ) -> io.NodeOutput:
-        pixels, names = from_image(image, "Segment Semantic Prior")[:, :3], class_names()
+        pixels, names = from_image(image, "Segment Semantic Prior"), class_names()
         if class_name not in names:  # ComfyUI 0.3 does not check the menus of V3 nodes
             raise ValueError(f"Segment Semantic Prior: class_name '{class_name}' is none of {', '.join(names)}")
         try:  # before the work; every segmenter has ADE20K's order, whatever its spelling
@@ -89,10 +90,12 @@ class JoReSSegment(io.ComfyNode):
             raise ValueError(f"Segment Semantic Prior: more_classes: {error}") from error
         needed = segmenter_bytes(segmenter.model, tuple(pixels.shape[-2:]))
         mm.load_models_gpu([segmenter], memory_required=needed, force_full_load=True)
-        frames = each_frame(
-            len(pixels),
-            lambda i: pipeline.segment(segmenter.model, on_device(pixels[i : i + 1])).to(mm.intermediate_device()),
-        )
+
+        def segment(i: int) -> SemanticPrior:
+            seen = opaque(pixels[i : i + 1])  # what is transparent does not show
+            return pipeline.segment(segmenter.model, on_device(seen)).to(mm.intermediate_device())
+
+        frames = each_frame(len(pixels), segment)
         prior: SemanticPrior = join_frames(frames)
         chosen = class_mask(prior, list(classes), threshold=threshold, inverted=invert)
         return io.NodeOutput(prior, to_image(coloured(prior)), to_mask(chosen))

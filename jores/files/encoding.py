@@ -44,11 +44,12 @@ def encode(picture: Picture, kind: str) -> bytes:
         return encode_tiff(levels, exif, profile, packet, notes.resolution)
     if kind == "BMP" and levels.shape[2] == 4:
         return encode_bmp_alpha(levels, notes.resolution)
-    chunks = [*notes.chunks, png.xmp_chunk(packet)] if packet else list(notes.chunks)
+    chunks = list(notes.chunks) + ([png.xmp_chunk(packet)] if packet else [])
+    chunks += [png.density_chunk(notes.resolution)] if notes.resolution else []
     if deep:
         return png.with_chunks(encode_png_16(levels, exif, profile), chunks)
     options = {**_SAVE_OPTIONS[kind], "icc_profile": profile or None}
-    if notes.resolution:
+    if notes.resolution and kind in ("JPEG", "BMP"):
         options["dpi"] = tuple(round(x) for x in notes.resolution) if kind == "JPEG" else notes.resolution
     if kind == "WEBP":
         options |= {"exif": exif, "xmp": packet, **({"lossless": True, "exact": True} if notes.lossless else {})}

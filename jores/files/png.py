@@ -93,12 +93,20 @@ def density_turned(chunk: Chunk) -> Chunk:
     return (name, body[4:8] + body[:4] + body[8:]) if name == b"pHYs" and len(body) == 9 else chunk
 
 
+def density_chunk(resolution: tuple[float, float]) -> Chunk:
+    """pHYs of dots per inch, across and down."""
+    return b"pHYs", struct.pack(">IIB", *(round(dpi / 0.0254) for dpi in resolution), 1)
+
+
 def with_chunks(data: bytes, extra: list[Chunk]) -> bytes:
-    """The file with further chunks right behind its header, where all of them may be."""
-    written = b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in extra
+    """The file with further chunks right behind its header, where all of them may be. A resolution that the encoder
+    made up (FFmpeg does) goes."""
+    first, *rest = (chunk for chunk in chunks(data) if chunk[0] != b"pHYs")
+    written = (
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in (first, *extra, *rest)
     )
-    return data[:33] + written + data[33:]
+    return SIGNATURE + b"".join(written)
 
 
 def _inflated(data: bytes, largest: int) -> bytes | None:

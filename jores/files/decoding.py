@@ -5,9 +5,12 @@ Pillow reads everything with 8 bits per channel; `codecs` and `tiff` do what Pil
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import struct
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -40,6 +43,7 @@ _STARTS = {"PNG": (png.SIGNATURE,), "JPEG": (b"\xff\xd8\xff",), "TIFF": tiff.MAG
 _ALWAYS_TRIED, _PIXELS_PER_BYTE = 1 << 24, 20_000  # no photograph is packed as tightly as that
 _BROKEN_EXIF = (ValueError, TypeError, KeyError, OverflowError, SyntaxError, struct.error)
 BROKEN_FILE = (*_BROKEN_EXIF, OSError, EOFError, IndexError)
+_LIMIT = threading.Lock()
 
 # The tags of a TIFF that speak of the photograph; the others describe how that one file stores its pixels.
 _DESCRIPTIVE_TAGS = {
@@ -122,6 +126,17 @@ def _opened(data: bytes) -> Image.Image:
         raise NotAPictureError from error
 
 
+@contextlib.contextmanager
+def _any_size() -> Iterator[None]:
+    """Within, Pillow's TIFF decoder takes more than 178 megapixels; the limit is a variable of its module."""
+    with _LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 def _check_size(count: int, shown: str, data: bytes) -> None:
     if count > _ALWAYS_TRIED and count > len(data) * _PIXELS_PER_BYTE:  # or a few wrong bytes would take a gigabyte
         raise ValueError(f"it claims {shown} pixels in {len(data)} bytes, so it is damaged")
@@ -136,7 +151,8 @@ def _decode(image: Image.Image, data: bytes, shown: bytes) -> Picture:
     notes, profile = metadata.of_file(image, data)
     exif = _read_exif(image)
     stored = exif.get(ExifTags.Base.Orientation, 1)
-    image.load()  # also before PyAV, which forgives truncated files
+    with _any_size():
+        image.load()  # also before PyAV, which forgives truncated files
     remaining = exif.get(ExifTags.Base.Orientation, 1)  # Pillow turns a TIFF while it loads it, and clears the tag
     bit_depth = 16 if _bits(image, data) == 16 and image.mode != "CMYK" else 8
     if bit_depth == 16 and not image.mode.startswith("I"):
@@ -204,12 +220,13 @@ def _developed(data: bytes) -> Picture:
 
 
 def _converted(data: bytes) -> Picture:
-    """HEIC or AVIF, which their libraries turn upright."""
+    """HEIC or AVIF."""
     found = heif.decode(data)
     exif = Image.Exif()
     if found.exif:
         exif.load(found.exif)
-    return _made(found.levels, Metadata("HEIF", found.xmp), 1, 1, found.icc_profile, exif, found.exif)
+    notes, turn = Metadata("HEIF", found.xmp), found.orientation
+    return _made(found.levels, notes, turn, turn, found.icc_profile, exif, found.exif)
 
 
 def _bits(image: Image.Image, data: bytes) -> int:

@@ -7,7 +7,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, features
+from PIL import ExifTags, Image, features
 
 from .light import HDR
 
@@ -21,9 +21,10 @@ AVIF_WANTED = "AVIF needs Pillow 11.3 or newer, or another build of it: pip inst
 
 @dataclass(frozen=True)
 class Decoded:
-    """Levels (H, W, C), uint8 or uint16, upright, and what the file says beside them."""
+    """Levels (H, W, C), uint8 or uint16, still to be turned by an EXIF orientation, and what the file says beside."""
 
     levels: np.ndarray
+    orientation: int = 1
     exif: bytes | None = None
     xmp: bytes | None = None
     icc_profile: bytes | None = None
@@ -60,7 +61,8 @@ def decode(data: bytes) -> Decoded:
         raise ValueError(f"libheif cannot read it: {error}") from error
     if transfer in HDR:
         raise ValueError(f"HDR ({HDR[transfer]}) is not supported; convert it to SDR first")
-    return Decoded(levels, file.info.get("exif"), file.info.get("xmp"), file.info.get("icc_profile"))
+    info = file.info  # libheif has turned the pixels already
+    return Decoded(levels, 1, info.get("exif"), info.get("xmp"), info.get("icc_profile"))
 
 
 def _decode_avif(data: bytes) -> Decoded:
@@ -74,7 +76,8 @@ def _decode_avif(data: bytes) -> Decoded:
             raise ValueError(f"it holds {image.n_frames} frames; save them as single pictures")
         image.load()
         levels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-        return Decoded(levels, image.info.get("exif"), image.info.get("xmp"), image.info.get("icc_profile"))
+        orientation, info = image.getexif().get(ExifTags.Base.Orientation, 1), image.info
+        return Decoded(levels, orientation, info.get("exif"), info.get("xmp"), info.get("icc_profile"))
 
 
 def _avif_depth(data: bytes) -> int:

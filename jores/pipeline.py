@@ -92,7 +92,7 @@ def enhance(
         condition = adjust(nets, maps, exposure=exposure, tile=tiles)
     else:
         room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
-        condition = condition_on_demand(nets, low, exposure, cache=room if steps > 1 else 0)
+        condition = condition_on_demand(nets, low, exposure, cache=room if steps > 1 else 0, tiler=tiles)
     # Semantic prior: an off-the-shelf network segments the input picture (Fig. 3b)
     prior = segment(segmenter, low) if segmenter is not None else None
     # Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)
@@ -166,9 +166,10 @@ def adjust(
 
 
 def condition_on_demand(
-    nets: JoReSNets, low: Tensor, exposure: float | Tensor | None, *, cache: int
+    nets: JoReSNets, low: Tensor, exposure: float | Tensor | None, *, cache: int, tiler: Tiler | None = None
 ) -> ConditionOnDemand:
-    """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes."""
+    """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes, of windows
+    that `tiler` cuts the picture into."""
     weight = _weight(nets.adjustment)
     exposure, mean, gains = _of_the_whole(nets, low.clamp(0, 1), exposure)
 
@@ -176,7 +177,8 @@ def condition_on_demand(
         maps = nets.decomposition(window.cut(low).clamp(0, 1).to(weight))
         return nets.adjustment(maps, exposure, mean, window.sample(gains, tuple(low.shape[-2:]), GAIN_SIDE))
 
-    return ConditionOnDemand(make, low.device, cache)
+    layout = None if tiler is None else lambda: tiler.layout(tuple(low.shape[-2:]))
+    return ConditionOnDemand(make, low.device, cache, layout=layout)
 
 
 def _of_the_whole(

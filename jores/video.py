@@ -18,15 +18,17 @@ from torch import Tensor
 
 from .checkpoint import JoReSNets
 from .imaging.exposure import DARKEST, exposure_gain, mean_luma
+from .imaging.guided_filter import worked_size
 from .imaging.temporal import SteadyLight, TemporalFilter, follow, is_cut
 from .nets.segmentation import Segmenter
 from .pipeline import checked, enhance, finish, wanted_exposure
+from .tiling.tiler import Tiler
 
 LOOKAHEAD = 6
 """Frames read ahead of the one that is worked on: they tell the first frames of a shot what to settle on."""
 
 HELD_BYTES = 40
-"""Per pixel, on `device` from one frame to the next: what the averages remember."""
+"""Per pixel, on `device` from one frame to the next: what the averages remember, and the light."""
 
 GAIN_PACE = 0.1  # share of a change of the wanted gain that one frame follows
 
@@ -67,34 +69,53 @@ def enhance_frames(
         smooth: False works on every frame by itself.
         exposure: mean luma that the frames of a shot get in the mean; None lets ANet propose it.
         masks: one (1, 1, H, W) for each frame. strength, feather, shadows, colour_fidelity: as in `pipeline.finish`.
-        device: where to work; frames wait where they are given. None: there, too.
+        device: where to work; frames wait where they are given. None: there, too, and so for frames that are done in
+            tiles or at a `working_size`, whose nets alone work elsewhere: such frames may be too big for the device.
         options: of `pipeline.enhance`.
     """
+    place = _place(nets, device, options.get("tile"), options.get("working_size", 0))
     incoming = zip(frames, repeat(None) if masks is None else masks, strict=False)
     dials = {"strength": strength, "feather": feather, "shadows": shadows, "colour_fidelity": colour_fidelity}
     options |= {"nets": nets, "segmenter": segmenter}
     if not smooth:
         for frame, mask in incoming:
-            yield enhance(frame.to(device), exposure=exposure, mask=mask, **dials, **options)
+            yield enhance(place(frame), exposure=exposure, mask=mask, **dials, **options)
         return
 
     def work(frame: Frame, aim: float | Tensor | None) -> Tensor:
         """A frame by itself is finished here; the others are mixed with their originals once they are steady."""
         if frame.alone:
-            return enhance(frame.original.to(device), exposure=aim, mask=frame.mask, **dials, **options)
-        return enhance(frame.low.to(device), exposure=aim, **options)
+            return enhance(place(frame.original), exposure=aim, mask=frame.mask, **dials, **options)
+        return enhance(place(frame.low), exposure=aim, **options)
 
     steady = None
-    for frame, following in _with_following(_lit(_tagged(incoming), nets, exposure, device, work)):
+    for frame, following in _with_following(_lit(_tagged(incoming), nets, exposure, place, work)):
         if frame.alone:
             yield frame.picture
             continue
         if frame.cut:
             steady = TemporalFilter()
             for later in reversed(following):  # as above: the first frame is as steady as the later ones
-                steady(later.low.to(device), later.picture.to(device))
-        picture = steady(frame.low.to(device), frame.picture.to(device))
-        yield finish(picture * 2 - 1, frame.original.to(device), mask=frame.mask, **dials)
+                steady(place(later.low), place(later.picture))
+        picture = steady(place(frame.low), place(frame.picture))
+        yield finish(picture * 2 - 1, place(frame.original), mask=frame.mask, **dials)
+
+
+def _place(
+    nets: JoReSNets, device: torch.device | str | None, tile: int | Tiler | None, working_size: int
+) -> Callable[[Tensor], Tensor]:
+    """Puts a frame or its result to where whole ones are worked on, decided once for each size."""
+    whole: dict[tuple[int, int], bool] = {}
+
+    def place(frame: Tensor) -> Tensor:
+        size = tuple(frame.shape[-2:])
+        if device is None or worked_size(size, working_size) != size:
+            return frame
+        if size not in whole:
+            whole[size] = Tiler.choose(tile, nets.config, frame, torch.device(device)).covers(size)
+        return frame.to(device) if whole[size] else frame
+
+    return place
 
 
 def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None]]) -> Iterator[Frame]:
@@ -109,7 +130,7 @@ def _lit(
     frames: Iterator[Frame],
     nets: JoReSNets,
     exposure: float | None,
-    device: torch.device | str | None,
+    place: Callable[[Tensor], Tensor],
     work: Callable[[Frame, float | Tensor | None], Tensor],
 ) -> Iterator[Frame]:
     """Steadies the light and the gain of each shot, and has the frames worked on."""
@@ -125,11 +146,14 @@ def _lit(
             yield frame
             continue
         if frame.cut:
-            light, shot = SteadyLight(), [_rgb(f, device) for f in (frame, *following)]
-            for later in reversed(shot[1:]):  # backwards, so that the first frame does not set the level by itself
-                light(later)
-            gain = torch.stack([wanted(low).log() for low in shot]).mean(0).exp()
-        low = light(_rgb(frame, device))
+            light, gains = SteadyLight(), []
+            for later in reversed(following):  # backwards, so that the first frame does not set the level by itself
+                low = _rgb(later, place)  # one at a time: seven would fill a device
+                light(low)
+                gains.append(wanted(low).log())
+            gains.append(wanted(_rgb(frame, place)).log())
+            gain = torch.stack(gains[::-1]).mean(0).exp()
+        low = light(_rgb(frame, place))
         # Not the exposure itself: when a lamp enters the picture, the rest of it should stay as bright as it was.
         gain = follow(gain, wanted(low), GAIN_PACE)
         frame.low = low.to(frame.original.device)
@@ -137,8 +161,8 @@ def _lit(
         yield frame
 
 
-def _rgb(frame: Frame, device: torch.device | str | None) -> Tensor:
-    return frame.original[:, :3].to(device, torch.float32).clamp(0, 1)
+def _rgb(frame: Frame, place: Callable[[Tensor], Tensor]) -> Tensor:
+    return place(frame.original[:, :3]).float().clamp(0, 1)
 
 
 def _with_following(frames: Iterator[Frame]) -> Iterator[tuple[Frame, list[Frame]]]:

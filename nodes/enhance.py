@@ -180,7 +180,8 @@ class JoReSEnhance(io.ComfyNode):
         progress, tiler = StepProgress(len(pixels) * steps), tiler_of(tile, nets.config, size)
         result = empty_image(len(pixels), pixels)
         with memory_advice(node, shown_size(pixels)):
-            held = HELD_BYTES * pixels[0, 0].numel() if smooth_frames and len(pixels) > 1 else 0
+            there = tiler.covers(size) and size == tuple(pixels.shape[-2:])  # whole frames go to the device
+            held = HELD_BYTES * pixels[0, 0].numel() if there and smooth_frames and len(pixels) > 1 else 0
             loaded = nets.load(
                 enhance_bytes(nets.config, window_pixels(tiler, size)) + held,
                 *PARTS,
@@ -205,7 +206,7 @@ class JoReSEnhance(io.ComfyNode):
                 feather=feather,
                 shadows=shadows,
                 colour_fidelity=colour_fidelity,
-                device=mm.get_torch_device() if tiler.covers(size) else None,
+                device=mm.get_torch_device() if there else None,
             )
             for i, frame in enumerate(enhanced):
                 result[i : i + 1] = to_image(frame)

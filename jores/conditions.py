@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -149,22 +149,32 @@ def cut_features(features: Sequence[Tensor], window: Window) -> tuple[Tensor, ..
 class ConditionOnDemand:
     """A condition too big to keep: made window by window when it is asked for.
 
-    What fits into `cache` bytes is remembered, in half precision, where the picture lies.
+    What fits into `cache` bytes is remembered, in half precision, where the picture lies. `layout` gives the windows
+    that the picture is cut into at present: no others will be asked for at the next step, and when memory runs out
+    they become others.
     """
 
     make: Callable[[Window], RetinexCondition]
     store: torch.device
     cache: int = 0
     kept: dict[Window, RetinexCondition] = field(default_factory=dict)
+    layout: Callable[[], Collection[Window]] | None = None
 
     def at(self, window: Window) -> RetinexCondition:
         """The condition of the window, as `RetinexCondition.at` has it."""
+        present = None if self.layout is None else self.layout()
+        if present is not None:
+            for old in [w for w in self.kept if w not in present]:
+                self.cache += _half_bytes(self.kept.pop(old))
         if window in self.kept:
             return self.kept[window]
         condition = self.make(window)
-        maps = (condition.reflectance, condition.illumination, *condition.features)
-        need = sum(2 * m.numel() for m in maps)
-        if need <= self.cache:
+        need = _half_bytes(condition)
+        if need <= self.cache and (present is None or window in present):
             self.cache -= need
             self.kept[window] = condition.to(self.store, torch.float16)
         return condition
+
+
+def _half_bytes(condition: RetinexCondition) -> int:
+    return sum(2 * m.numel() for m in (condition.reflectance, condition.illumination, *condition.features))

@@ -99,7 +99,8 @@ def retinex_condition(
         maps = replace(decompose(nets, low, tile=tiles), alpha=alpha)
         return adjust(nets, maps, exposure=options.exposure, tile=tiles)
     room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
-    return condition_on_demand(nets, low, options.exposure, cache=room if options.steps > 1 else 0, alpha=alpha)
+    room = room if options.steps > 1 else 0
+    return condition_on_demand(nets, low, options.exposure, cache=room, tiler=tiles, alpha=alpha)
 
 
 @torch.inference_mode()
@@ -155,9 +156,16 @@ def adjust(
 
 
 def condition_on_demand(
-    nets: JoReSNets, low: Tensor, exposure: float | Tensor | None, *, cache: int, alpha: Tensor | None = None
+    nets: JoReSNets,
+    low: Tensor,
+    exposure: float | Tensor | None,
+    *,
+    cache: int,
+    tiler: Tiler | None = None,
+    alpha: Tensor | None = None,
 ) -> ConditionOnDemand:
-    """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes."""
+    """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes, of windows
+    that `tiler` cuts the picture into."""
     weight = _weight(nets.adjustment)
     whole = global_statistics(nets, joined(low.clamp(0, 1), alpha), exposure)
 
@@ -165,7 +173,8 @@ def condition_on_demand(
         maps = nets.decomposition(window.cut(low).clamp(0, 1).to(weight))
         return nets.adjustment(maps, _under(whole, window, tuple(low.shape[-2:])))
 
-    return ConditionOnDemand(make, low.device, cache)
+    layout = None if tiler is None else lambda: tiler.layout(tuple(low.shape[-2:]))
+    return ConditionOnDemand(make, low.device, cache, layout=layout)
 
 
 @torch.inference_mode()

@@ -19,16 +19,18 @@ from .checkpoint import JoReSNets
 from .diffusion.sampling import Callback
 from .imaging.alpha import opaque
 from .imaging.exposure import DARKEST, exposure_gain, mean_luma
+from .imaging.guided_filter import worked_size
 from .imaging.temporal import SteadyLight, TemporalFilter, follow, is_cut
 from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions
 from .pipeline import checked, enhance, finish, wanted_exposure
+from .tiling.tiler import Tiler
 
 LOOKAHEAD = 6
 """Frames read ahead of the one that is worked on: they tell the first frames of a shot what to settle on."""
 
 HELD_BYTES = 40
-"""Per pixel, on `device` from one frame to the next: what the averages remember."""
+"""Per pixel, on `device` from one frame to the next: what the averages remember, and the light."""
 
 GAIN_PACE = 0.1  # share of a change of the wanted gain that one frame follows
 
@@ -69,37 +71,49 @@ def enhance_frames(
     Raises:
         ValueError: fewer masks than frames, and more than one.
     """
-    incoming = _with_masks(frames, masks)
-    device = clip.device
+    incoming, place = _with_masks(frames, masks), _place(nets, options, clip.device)
     if not clip.smooth:
         for frame, mask in incoming:
-            yield enhance(frame.to(device), nets, segmenter, options, finishing, mask=mask, callback=callback)
+            yield enhance(place(frame), nets, segmenter, options, finishing, mask=mask, callback=callback)
         return
 
     def work(frame: Frame, aim: float | Tensor | None) -> Tensor:
         """A frame by itself is finished here; the others are mixed with their originals once they are steady."""
         aimed = replace(options, exposure=aim)
         if frame.alone:
-            images = frame.original.to(device)
+            images = place(frame.original)
             return enhance(images, nets, segmenter, aimed, finishing, mask=frame.mask, callback=callback)
-        return enhance(frame.low.to(device), nets, segmenter, aimed, callback=callback)
+        return enhance(place(frame.low), nets, segmenter, aimed, callback=callback)
 
     steady = None
-    for frame, following in _with_following(_lit(_tagged(incoming), nets, options.exposure, device, work)):
+    for frame, following in _with_following(_lit(_tagged(incoming), nets, options.exposure, place, work)):
         if frame.alone:
             yield frame.picture
             continue
         if frame.cut:
             steady = TemporalFilter()
             for later in reversed(following):  # as above: the first frame is as steady as the later ones
-                steady(later.low.to(device), later.picture.to(device))
-        picture = steady(frame.low.to(device), frame.picture.to(device))
-        yield finish(picture * 2 - 1, frame.original.to(device), finishing, mask=frame.mask)
+                steady(place(later.low), place(later.picture))
+        picture = steady(place(frame.low), place(frame.picture))
+        yield finish(picture * 2 - 1, place(frame.original), finishing, mask=frame.mask)
 
 
-def _with_masks(
-    frames: Iterable[Tensor], masks: Iterable[Tensor] | None
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _place(nets: JoReSNets, options: SampleOptions, device: torch.device | str | None) -> Callable[[Tensor], Tensor]:
+    """Puts a frame or its result to where whole ones are worked on, decided once for each size."""
+    whole: dict[tuple[int, int], bool] = {}
+
+    def place(frame: Tensor) -> Tensor:
+        size = (frame.shape[-2], frame.shape[-1])
+        if device is None or worked_size(size, options.working_size) != size:
+            return frame
+        if size not in whole:
+            whole[size] = Tiler.choose(options.tile, nets.config, frame, torch.device(device)).covers(size)
+        return frame.to(device) if whole[size] else frame
+
+    return place
+
+
+def _with_masks(frames: Iterable[Tensor], masks: Iterable[Tensor] | None) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Each frame with its mask; a single mask serves all."""
     if masks is None:
         yield from ((frame, None) for frame in frames)
@@ -127,7 +141,7 @@ def _lit(
     frames: Iterator[Frame],
     nets: JoReSNets,
     exposure: float | Tensor | None,
-    device: torch.device | str | None,
+    place: Callable[[Tensor], Tensor],
     work: Callable[[Frame, float | Tensor | None], Tensor],
 ) -> Iterator[Frame]:
     """Steadies the light and the gain of each shot, and has the frames worked on."""
@@ -143,11 +157,14 @@ def _lit(
             yield frame
             continue
         if frame.cut:
-            light, shot = SteadyLight(), [_rgb(f, device) for f in (frame, *following)]
-            for later in reversed(shot[1:]):  # backwards, so that the first frame does not set the level by itself
-                light(later)
-            gain = torch.stack([wanted(low).log() for low in shot]).mean(0).exp()
-        low = light(_rgb(frame, device))
+            light, gains = SteadyLight(), []
+            for later in reversed(following):  # backwards, so that the first frame does not set the level by itself
+                low = _rgb(later, place)  # one at a time: seven would fill a device
+                light(low)
+                gains.append(wanted(low).log())
+            gains.append(wanted(_rgb(frame, place)).log())
+            gain = torch.stack(gains[::-1]).mean(0).exp()
+        low = light(_rgb(frame, place))
         # Not the exposure itself: when a lamp enters the picture, the rest of it should stay as bright as it was.
         gain = follow(gain, wanted(low), GAIN_PACE)
         frame.low = low.to(frame.original.device)
@@ -155,8 +172,8 @@ def _lit(
         yield frame
 
 
-def _rgb(frame: Frame, device: torch.device | str | None) -> Tensor:
-    return opaque(frame.original.to(device, torch.float32)).clamp(0, 1)
+def _rgb(frame: Frame, place: Callable[[Tensor], Tensor]) -> Tensor:
+    return opaque(place(frame.original).float()).clamp(0, 1)
 
 
 def _with_following(frames: Iterator[Frame]) -> Iterator[tuple[Frame, list[Frame]]]:

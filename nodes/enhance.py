@@ -181,7 +181,8 @@ class JoReSEnhance(io.ComfyNode):
         progress, tiler = StepProgress(len(pixels) * steps), tiler_of(tile, nets.config, size)
         result = empty_image(len(pixels), pixels)
         with memory_advice(node, shown_size(pixels)):
-            held = HELD_BYTES * pixels[0, 0].numel() if smooth_frames and len(pixels) > 1 else 0
+            there = tiler.covers(size) and size == tuple(pixels.shape[-2:])  # whole frames go to the device
+            held = HELD_BYTES * pixels[0, 0].numel() if there and smooth_frames and len(pixels) > 1 else 0
             loaded = nets.load(
                 enhance_bytes(nets.config, window_pixels(tiler, size)) + held,
                 *PARTS,
@@ -196,7 +197,7 @@ class JoReSEnhance(io.ComfyNode):
                 segmenter.model if segmenter else None,
                 SampleOptions(steps, seed, exposure or None, tile=tiler, working_size=working_size),
                 FinishOptions(strength, feather, shadows, colour_fidelity),
-                ClipOptions(smooth_frames, mm.get_torch_device() if tiler.covers(size) else None),
+                ClipOptions(smooth_frames, mm.get_torch_device() if there else None),
                 masks=None if weight is None else weight.split(1),
                 callback=progress,
             )

@@ -6,6 +6,7 @@ lifts the picture first. The shipped SegFormer was distilled for exactly this in
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,7 +53,7 @@ class Segmenter(nn.Module):
         size = tuple(images.shape[-2:])
         weight = next(self.model.parameters())
         rows, columns = working_size(size, self.resolution)
-        x = prepare(images.to(weight.device), (rows, columns), self.mean, self.std)  # (B, 3, rows, columns)
+        x = prepare(images, (rows, columns), self.mean, self.std, weight.device)  # (B, 3, rows, columns)
         logits = self.model(pixel_values=x.to(weight.dtype)).logits.float()  # (B, 150 | 151, h, w)
         probabilities = logits.softmax(1)[:, self.first :]  # (B, 150, h, w)
         if logits.shape[-2] > rows // 4:  # UPerNet scales its map up to the input: more pixels, no more detail
@@ -71,13 +72,15 @@ def prepare(
     size: tuple[int, int],
     mean: tuple[float, ...] = IMAGENET_MEAN,
     std: tuple[float, ...] = IMAGENET_STD,
+    device: torch.device | None = None,
 ) -> Tensor:
     """What the model sees of (B, 3, H, W) pictures in [0, 1]: resized, brightened, normalised, in float32.
 
-    Resizing comes first: it averages the noise away before the gain clips it.
+    Resizing comes first: it averages the noise away before the gain clips it. It is done where the pictures lie, so
+    that a big one in main memory needs no room on `device`, where the result is (None: there, too).
     """
     x = F.interpolate(images.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
-    x = brighten(x.clamp(0, 1))
+    x = brighten(x.to(device or images.device).clamp(0, 1))
     return (x - x.new_tensor(mean).view(1, 3, 1, 1)) / x.new_tensor(std).view(1, 3, 1, 1)
 
 

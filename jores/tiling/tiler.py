@@ -7,6 +7,7 @@ neighbours cannot drift apart.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -51,8 +52,11 @@ class Tiler:
 
     def windows(self, size: tuple[int, int]) -> int:
         """How many windows a picture of this size takes."""
-        whole = Window.whole(size)
-        return 1 if self.covers(size) else sum(map(len, rows_of_windows(whole, self.tile)))
+        return len(self.layout(size))
+
+    def layout(self, size: tuple[int, int]) -> frozenset[Window]:
+        """The windows that a picture of this size is cut into at present."""
+        return _layout(size, 0 if self.covers(size) else self.tile)
 
     def run(self, size: tuple[int, int], work: Work, sides: tuple[int, ...] = (1,)) -> tuple[Tensor, ...]:
         """`work` on every window of a picture of this size, blended to whole maps.
@@ -124,3 +128,9 @@ class Tiler:
             raise error
         self.tile = max(MIN_TILE, longest // 2 // ALIGNMENT * ALIGNMENT)
         log.warning("out of memory at %d x %d pixels: going on in tiles of %d", *reversed(window.size), self.tile)
+
+
+@functools.lru_cache(maxsize=4)
+def _layout(size: tuple[int, int], tile: int) -> frozenset[Window]:
+    whole = Window.whole(size)
+    return frozenset(w for row in rows_of_windows(whole, tile) for w in row) if tile else frozenset({whole})

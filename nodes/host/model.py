@@ -52,7 +52,7 @@ class _UNetConfig(dict):
     def __missing__(self, key: str) -> Any:
         raise _OtherNetError(
             f"a JoReS model has no {key!r}: the node asks for it to patch Stable Diffusion's UNet, and this is another "
-            "net: take the node out (FreeU, HyperTile or the like)"
+            "net: take the node out (FreeU or the like)"
         )
 
     def copy(self) -> _UNetConfig:

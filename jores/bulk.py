@@ -63,6 +63,7 @@ class Enhancer:
         masks = None if mask is None else cycle([mask[:, :, part] for part in rows])
         options = self._options() | {"exposure": self.args.exposure, "masks": masks}
         options |= {"smooth": not self.args.independent_frames, "device": self.device}
+        options["ahead"] = getattr(frames, "again", None)
         return enhance_frames(chain([first], frames), self.nets, self.segmenter, **options)
 
     def mask(self, size: tuple[int, int]) -> Tensor | None:

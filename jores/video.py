@@ -2,15 +2,17 @@
 
 Within a shot the light is steadied first, the gain from dark to bright changes as slowly as a camera's exposure, and
 the results are averaged over time where nothing moves. Across a cut nothing is carried over: a frame that is a shot of
-its own comes out as a single picture does, bit by bit.
+its own comes out as a single picture does, bit by bit. In a fade from or to black the light is left as it is, and the
+gain is that of the bright end: the result fades as the clip does.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice, repeat, takewhile
+from math import log
 from typing import Any
 
 import torch
@@ -18,7 +20,8 @@ from torch import Tensor
 
 from .checkpoint import JoReSNets
 from .imaging.exposure import DARKEST, exposure_gain, mean_luma
-from .imaging.temporal import SteadyLight, TemporalFilter, follow, is_cut
+from .imaging.fades import fade_at, is_switched
+from .imaging.temporal import BLACK, LIGHT_STEP, SteadyLight, TemporalFilter, follow, is_other_scene, thumbnail
 from .nets.segmentation import Segmenter
 from .pipeline import checked, enhance, finish, wanted_exposure
 
@@ -28,7 +31,20 @@ LOOKAHEAD = 6
 HELD_BYTES = 40
 """Per pixel, on `device` from one frame to the next: what the averages remember."""
 
+REACH = 64
+"""Frames, before and after the one that is worked on, over which a fade is followed: of these, thumbnails are held."""
+
 GAIN_PACE = 0.1  # share of a change of the wanted gain that one frame follows
+NOTHING = 0.5 / 255  # mean luma of a frame that shows nothing
+
+
+@dataclass
+class Glance:
+    """What is known of a frame at once: its thumbnail, mean luma, and whether it shows another scene than before."""
+
+    thumbnail: Tensor
+    level: float
+    cut: bool
 
 
 @dataclass
@@ -37,8 +53,11 @@ class Frame:
 
     original: Tensor
     mask: Tensor | None
+    glance: Glance
     cut: bool  # a shot begins here
+    judged: bool = False  # `cut` also knows of lamps
     alone: bool = False  # and ends here
+    fading: bool = False
     low: Tensor | None = None
     picture: Tensor | None = None
 
@@ -52,6 +71,7 @@ def enhance_frames(
     smooth: bool = True,
     exposure: float | None = None,
     masks: Iterable[Tensor] | None = None,
+    ahead: Iterable[Tensor] | None = None,
     strength: float = 1.0,
     feather: int = 0,
     shadows: float = 0.0,
@@ -66,7 +86,10 @@ def enhance_frames(
     Args:
         smooth: False works on every frame by itself.
         exposure: mean luma that the frames of a shot get in the mean; None lets ANet propose it.
-        masks: one (1, 1, H, W) for each frame. strength, feather, shadows, colour_fidelity: as in `pipeline.finish`.
+        masks: one (1, 1, H, W) for each frame.
+        ahead: the same frames once more, of any size, from which REACH of them are looked at ahead, so that a fade's
+            light is known when it begins. None: `frames` again if it is a sequence, or else what is held anyhow.
+        strength, feather, shadows, colour_fidelity: as in `pipeline.finish`.
         device: where to work; frames wait where they are given. None: there, too.
         options: of `pipeline.enhance`.
     """
@@ -84,15 +107,17 @@ def enhance_frames(
             return enhance(frame.original.to(device), exposure=aim, mask=frame.mask, **dials, **options)
         return enhance(frame.low.to(device), exposure=aim, **options)
 
+    ahead = frames if ahead is None and isinstance(frames, Sequence) else ahead
     steady = None
-    for frame, following in _with_following(_lit(_tagged(incoming), nets, exposure, device, work)):
+    for frame, following, _ in _with_following(_lit(_tagged(incoming), _Outlook(ahead), nets, exposure, device, work)):
         if frame.alone:
             yield frame.picture
             continue
-        if frame.cut:
+        if frame.cut or frame.fading:
             steady = TemporalFilter()
             for later in reversed(following):  # as above: the first frame is as steady as the later ones
-                steady(later.low.to(device), later.picture.to(device))
+                if not (frame.fading or later.fading):
+                    steady(later.low.to(device), later.picture.to(device))
         picture = steady(frame.low.to(device), frame.picture.to(device))
         yield finish(picture * 2 - 1, frame.original.to(device), mask=frame.mask, **dials)
 
@@ -100,13 +125,40 @@ def enhance_frames(
 def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None]]) -> Iterator[Frame]:
     before = None
     for frame, mask in incoming:
-        rgb = checked(frame)[:, :3]
-        yield Frame(frame, mask, before is None or is_cut(before, rgb))
-        before = rgb
+        before = _glance(before, checked(frame))
+        yield Frame(frame, mask, before, before.cut)
+
+
+def _glance(before: Glance | None, frame: Tensor) -> Glance:
+    small = thumbnail(frame[:, :3]).clamp(0, 1)
+    cut = before is None or is_other_scene(before.thumbnail, small)
+    return Glance(small, float(mean_luma(small)), cut)
+
+
+@dataclass
+class _Outlook:
+    """What comes behind a frame, from a second look at the clip that runs ahead."""
+
+    frames: Iterable[Tensor] | None
+    known: deque[Glance] = field(default_factory=deque)  # the first one is that of the frame that is asked for
+
+    def __post_init__(self) -> None:
+        self.coming = None if self.frames is None else iter(self.frames)
+
+    def after(self, near: list[Glance]) -> list[Glance]:
+        """What is known of the later frames of the shot; `near`: of those that are held. Once for each frame."""
+        if self.coming is None:
+            return near
+        if self.known:
+            self.known.popleft()
+        for frame in islice(self.coming, REACH + 1 - len(self.known)):
+            self.known.append(_glance(self.known[-1] if self.known else None, frame))
+        return list(takewhile(lambda later: not later.cut, islice(self.known, 1, None)))
 
 
 def _lit(
     frames: Iterator[Frame],
+    outlook: _Outlook,
     nets: JoReSNets,
     exposure: float | None,
     device: torch.device | str | None,
@@ -114,37 +166,85 @@ def _lit(
 ) -> Iterator[Frame]:
     """Steadies the light and the gain of each shot, and has the frames worked on."""
     light = gain = None
+    past: deque[float] = deque(maxlen=REACH)
 
     def wanted(low: Tensor) -> Tensor:
         return exposure_gain(mean_luma(low), wanted_exposure(nets, low, exposure).to(low.device))
 
-    for frame, following in _with_following(frames):
-        frame.alone = frame.cut and not following
+    for number, (frame, following, last) in enumerate(_with_following(frames)):
+        after = outlook.after([f.glance for f in following])
+        shot = _judged(frame, following, past, after)
+        frame.alone = frame.cut and not shot and (frame.glance.level > NOTHING or (last and not number))
         if frame.alone:
             frame.picture = work(frame, exposure)
             yield frame
             continue
+        low = _rgb(frame, device)
         if frame.cut:
-            light, shot = SteadyLight(), [_rgb(f, device) for f in (frame, *following)]
-            for later in reversed(shot[1:]):  # backwards, so that the first frame does not set the level by itself
-                light(later)
-            gain = torch.stack([wanted(low).log() for low in shot]).mean(0).exp()
-        low = light(_rgb(frame, device))
-        # Not the exposure itself: when a lamp enters the picture, the rest of it should stay as bright as it was.
-        gain = follow(gain, wanted(low), GAIN_PACE)
+            light, gain = SteadyLight(), None
+        levels = [*past, frame.glance.level, *(g.level for g in after)]
+        fade = fade_at(levels, len(past))
+        past.append(frame.glance.level)
+        if fade is not None:
+            frame.fading = True
+            if fade.rises or gain is None:
+                end = fade.brightest - len(past) + 1
+                gain = wanted((after[end - 1].thumbnail if end > 0 else frame.glance.thumbnail).to(low.device))
+            light.restart(low)
+        else:
+            if frame.cut:
+                gain = _settle(light, [f for f in (frame, *shot) if not f.fading], wanted, device)
+            low = light(low)
+            # Not the exposure itself: when a lamp enters the picture, the rest of it should stay as bright as it was.
+            gain = follow(gain, wanted(low), GAIN_PACE)
         frame.low = low.to(frame.original.device)
-        frame.picture = work(frame, (gain * mean_luma(low).clamp_min(DARKEST)).clamp_max(1)).to(frame.low.device)
+        frame.picture = work(frame, (gain * mean_luma(low)).clamp(DARKEST, 1)).to(frame.low.device)
         yield frame
+
+
+def _settle(
+    light: SteadyLight, shot: list[Frame], wanted: Callable[[Tensor], Tensor], device: torch.device | str | None
+) -> Tensor:
+    """Lets the light begin at the mean of a shot's first frames; returns their mean gain. One of them at a time is on
+    the device.
+    """
+    for later in reversed(shot[1:]):  # backwards, so that the first frame does not set the level by itself
+        light(_rgb(later, device))
+    total = sum(wanted(_rgb(frame, device)).log() for frame in shot)
+    return (total / len(shot)).exp()
+
+
+def _judged(frame: Frame, following: list[Frame], past: deque[float], after: list[Glance]) -> list[Frame]:
+    """The later frames of a frame's shot. Decides of it, and of the next one for good, if a lamp was switched there."""
+    if frame.cut:
+        past.clear()
+    shot = [frame, *following]
+    levels = [*past, frame.glance.level, *(g.level for g in after)]
+    here = len(past)
+    for number, later in enumerate(shot):
+        place = here + number
+        if later.cut and number:
+            return shot[1:number]
+        if not later.judged and not later.cut and 0 < place < len(levels):
+            ratio = (levels[place] + BLACK) / (levels[place - 1] + BLACK)
+            switched = abs(log(ratio)) > LIGHT_STEP and is_switched(levels, place)
+            if number < 2:
+                later.cut, later.judged = switched, True
+            if switched and number == 0:
+                past.clear()
+            elif switched:
+                return shot[1:number]
+    return following
 
 
 def _rgb(frame: Frame, device: torch.device | str | None) -> Tensor:
     return frame.original[:, :3].to(device, torch.float32).clamp(0, 1)
 
 
-def _with_following(frames: Iterator[Frame]) -> Iterator[tuple[Frame, list[Frame]]]:
-    """Each frame with up to LOOKAHEAD later ones of its shot."""
+def _with_following(frames: Iterator[Frame]) -> Iterator[tuple[Frame, list[Frame], bool]]:
+    """Each frame with up to LOOKAHEAD later ones of its shot, and whether it is the clip's last."""
     queue = deque(islice(frames, LOOKAHEAD + 1))
     while queue:
         frame = queue.popleft()
-        yield frame, list(takewhile(lambda later: not later.cut, queue))
+        yield frame, list(takewhile(lambda later: not later.cut, queue)), not queue
         queue.extend(islice(frames, 1))

@@ -5,6 +5,7 @@ A new setting is one field here, one input in the nodes' schema, one option of t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -81,7 +82,10 @@ class ClipOptions:
         smooth: keeps light, colours and noise from flickering; False works on every frame by itself.
         device: where to work; frames wait where they are given. None: there, too, and so for frames that are done in
             tiles or at a `working_size`, whose nets alone work elsewhere: such frames may be too big for the device.
+        ahead: the same frames once more, of any size, which are looked at far ahead of the work, so that a fade's
+            light is known when it begins. None: the frames again if they are a sequence, else what is held anyhow.
     """
 
     smooth: bool = True
     device: torch.device | str | None = None
+    ahead: Iterable[Tensor] | None = None

@@ -2,15 +2,17 @@
 
 Within a shot the light is steadied first, the gain from dark to bright changes as slowly as a camera's exposure, and
 the results are averaged over time where nothing moves. Across a cut nothing is carried over: a frame that is a shot of
-its own comes out as a single picture does, bit by bit.
+its own comes out as a single picture does, bit by bit. In a fade from or to black the light is left as it is, and the
+gain is that of the bright end: the result fades as the clip does.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice, takewhile
+from math import log
 
 import torch
 from torch import Tensor
@@ -19,8 +21,9 @@ from .checkpoint import JoReSNets
 from .diffusion.sampling import Callback
 from .imaging.alpha import opaque
 from .imaging.exposure import DARKEST, exposure_gain, mean_luma
+from .imaging.fades import fade_at, is_switched
 from .imaging.guided_filter import worked_size
-from .imaging.temporal import SteadyLight, TemporalFilter, follow, is_cut
+from .imaging.temporal import BLACK, LIGHT_STEP, SteadyLight, TemporalFilter, follow, is_other_scene, thumbnail
 from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions
 from .pipeline import checked, enhance, finish, wanted_exposure
@@ -32,7 +35,20 @@ LOOKAHEAD = 6
 HELD_BYTES = 40
 """Per pixel, on `device` from one frame to the next: what the averages remember, and the light."""
 
+REACH = 64
+"""Frames, before and after the one that is worked on, over which a fade is followed: of these, thumbnails are held."""
+
 GAIN_PACE = 0.1  # share of a change of the wanted gain that one frame follows
+NOTHING = 0.5 / 255  # mean luma of a frame that shows nothing
+
+
+@dataclass
+class Glance:
+    """What is known of a frame at once: its thumbnail, mean luma, and whether it shows another scene than before."""
+
+    thumbnail: Tensor
+    level: float
+    cut: bool
 
 
 @dataclass
@@ -41,8 +57,11 @@ class Frame:
 
     original: Tensor
     mask: Tensor | None
+    glance: Glance
     cut: bool  # a shot begins here
+    judged: bool = False  # `cut` also knows of lamps
     alone: bool = False  # and ends here
+    fading: bool = False
     low: Tensor | None = None
     picture: Tensor | None = None
 
@@ -85,15 +104,18 @@ def enhance_frames(
             return enhance(images, nets, segmenter, aimed, finishing, mask=frame.mask, callback=callback)
         return enhance(place(frame.low), nets, segmenter, aimed, callback=callback)
 
+    ahead = frames if clip.ahead is None and isinstance(frames, Sequence) else clip.ahead
+    lit = _lit(_tagged(incoming), _Outlook(ahead), nets, options.exposure, place, work)
     steady = None
-    for frame, following in _with_following(_lit(_tagged(incoming), nets, options.exposure, place, work)):
+    for frame, following, _ in _with_following(lit):
         if frame.alone:
             yield frame.picture
             continue
-        if frame.cut:
+        if frame.cut or frame.fading:
             steady = TemporalFilter()
             for later in reversed(following):  # as above: the first frame is as steady as the later ones
-                steady(place(later.low), place(later.picture))
+                if not (frame.fading or later.fading):
+                    steady(place(later.low), place(later.picture))
         picture = steady(place(frame.low), place(frame.picture))
         yield finish(picture * 2 - 1, place(frame.original), finishing, mask=frame.mask)
 
@@ -132,13 +154,40 @@ def _with_masks(frames: Iterable[Tensor], masks: Iterable[Tensor] | None) -> Ite
 def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None]]) -> Iterator[Frame]:
     before = None
     for frame, mask in incoming:
-        rgb = opaque(checked(frame))
-        yield Frame(frame, mask, before is None or is_cut(before, rgb))
-        before = rgb
+        before = _glance(before, checked(frame))
+        yield Frame(frame, mask, before, before.cut)
+
+
+def _glance(before: Glance | None, frame: Tensor) -> Glance:
+    small = thumbnail(opaque(frame)).clamp(0, 1)
+    cut = before is None or is_other_scene(before.thumbnail, small)
+    return Glance(small, float(mean_luma(small)), cut)
+
+
+@dataclass
+class _Outlook:
+    """What comes behind a frame, from a second look at the clip that runs ahead."""
+
+    frames: Iterable[Tensor] | None
+    known: deque[Glance] = field(default_factory=deque)  # the first one is that of the frame that is asked for
+
+    def __post_init__(self) -> None:
+        self.coming = None if self.frames is None else iter(self.frames)
+
+    def after(self, near: list[Glance]) -> list[Glance]:
+        """What is known of the later frames of the shot; `near`: of those that are held. Once for each frame."""
+        if self.coming is None:
+            return near
+        if self.known:
+            self.known.popleft()
+        for frame in islice(self.coming, REACH + 1 - len(self.known)):
+            self.known.append(_glance(self.known[-1] if self.known else None, frame))
+        return list(takewhile(lambda later: not later.cut, islice(self.known, 1, None)))
 
 
 def _lit(
     frames: Iterator[Frame],
+    outlook: _Outlook,
     nets: JoReSNets,
     exposure: float | Tensor | None,
     place: Callable[[Tensor], Tensor],
@@ -146,40 +195,86 @@ def _lit(
 ) -> Iterator[Frame]:
     """Steadies the light and the gain of each shot, and has the frames worked on."""
     light = gain = None
+    past: deque[float] = deque(maxlen=REACH)
 
     def wanted(low: Tensor) -> Tensor:
         return exposure_gain(mean_luma(low), wanted_exposure(nets, low, exposure).to(low.device))
 
-    for frame, following in _with_following(frames):
-        frame.alone = frame.cut and not following
+    for number, (frame, following, last) in enumerate(_with_following(frames)):
+        after = outlook.after([f.glance for f in following])
+        shot = _judged(frame, following, past, after)
+        frame.alone = frame.cut and not shot and (frame.glance.level > NOTHING or (last and not number))
         if frame.alone:
             frame.picture = work(frame, exposure)
             yield frame
             continue
+        low = _rgb(frame, place)
         if frame.cut:
-            light, gains = SteadyLight(), []
-            for later in reversed(following):  # backwards, so that the first frame does not set the level by itself
-                low = _rgb(later, place)  # one at a time: seven would fill a device
-                light(low)
-                gains.append(wanted(low).log())
-            gains.append(wanted(_rgb(frame, place)).log())
-            gain = torch.stack(gains[::-1]).mean(0).exp()
-        low = light(_rgb(frame, place))
-        # Not the exposure itself: when a lamp enters the picture, the rest of it should stay as bright as it was.
-        gain = follow(gain, wanted(low), GAIN_PACE)
+            light, gain = SteadyLight(), None
+        levels = [*past, frame.glance.level, *(g.level for g in after)]
+        here = len(past)
+        fade = fade_at(levels, here)
+        past.append(frame.glance.level)
+        if fade is not None:
+            frame.fading = True
+            if fade.rises or gain is None:
+                end = fade.brightest - here
+                gain = wanted((after[end - 1].thumbnail if end > 0 else frame.glance.thumbnail).to(low.device))
+            light.restart(low)
+        else:
+            if frame.cut:
+                gain = _settle(light, [f for f in (frame, *shot) if not f.fading], wanted, place)
+            low = light(low)
+            # Not the exposure itself: when a lamp enters the picture, the rest of it should stay as bright as it was.
+            gain = follow(gain, wanted(low), GAIN_PACE)
         frame.low = low.to(frame.original.device)
-        frame.picture = work(frame, (gain * mean_luma(low).clamp_min(DARKEST)).clamp_max(1)).to(frame.low.device)
+        frame.picture = work(frame, (gain * mean_luma(low)).clamp(DARKEST, 1)).to(frame.low.device)
         yield frame
+
+
+def _settle(
+    light: SteadyLight, shot: list[Frame], wanted: Callable[[Tensor], Tensor], place: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Lets the light begin at the mean of a shot's first frames; returns their mean gain. One of them at a time is on
+    the device.
+    """
+    for later in reversed(shot[1:]):  # backwards, so that the first frame does not set the level by itself
+        light(_rgb(later, place))
+    total = sum(wanted(_rgb(frame, place)).log() for frame in shot)
+    return (total / len(shot)).exp()
+
+
+def _judged(frame: Frame, following: list[Frame], past: deque[float], after: list[Glance]) -> list[Frame]:
+    """The later frames of a frame's shot. Decides of it, and of the next one for good, if a lamp was switched there."""
+    if frame.cut:
+        past.clear()
+    shot = [frame, *following]
+    levels = [*past, frame.glance.level, *(g.level for g in after)]
+    here = len(past)
+    for number, later in enumerate(shot):
+        place = here + number
+        if later.cut and number:
+            return shot[1:number]
+        if not later.judged and not later.cut and 0 < place < len(levels):
+            ratio = (levels[place] + BLACK) / (levels[place - 1] + BLACK)
+            switched = abs(log(ratio)) > LIGHT_STEP and is_switched(levels, place)
+            if number < 2:
+                later.cut, later.judged = switched, True
+            if switched and number == 0:
+                past.clear()
+            elif switched:
+                return shot[1:number]
+    return following
 
 
 def _rgb(frame: Frame, place: Callable[[Tensor], Tensor]) -> Tensor:
     return opaque(place(frame.original).float()).clamp(0, 1)
 
 
-def _with_following(frames: Iterator[Frame]) -> Iterator[tuple[Frame, list[Frame]]]:
-    """Each frame with up to LOOKAHEAD later ones of its shot."""
+def _with_following(frames: Iterator[Frame]) -> Iterator[tuple[Frame, list[Frame], bool]]:
+    """Each frame with up to LOOKAHEAD later ones of its shot, and whether it is the clip's last."""
     queue = deque(islice(frames, LOOKAHEAD + 1))
     while queue:
         frame = queue.popleft()
-        yield frame, list(takewhile(lambda later: not later.cut, queue))
+        yield frame, list(takewhile(lambda later: not later.cut, queue)), not queue
         queue.extend(islice(frames, 1))

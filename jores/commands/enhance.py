@@ -84,9 +84,10 @@ class Enhancer:
         first, rows = next(frames), getattr(frames, "rows", (slice(None),))
         mask = self.mask((first.shape[2] * len(rows), first.shape[3]))
         masks = None if mask is None else cycle([mask[:, :, part] for part in rows])
+        clip = replace(self.clip, ahead=getattr(frames, "again", None))
         pictures = chain([first], frames)
         return enhance_frames(
-            pictures, self.nets, self.segmenter, self.options, self.finishing, self.clip, masks=masks
+            pictures, self.nets, self.segmenter, self.options, self.finishing, clip, masks=masks
         )  # fmt: skip
 
     def mask(self, size: tuple[int, int]) -> Tensor | None:

@@ -28,6 +28,7 @@ from .saving import name_whole
 from .tracks import Tracks, differences, is_cover, muxer_options, packets_of
 
 _FULL_RANGE, _PQ = 2, 16  # AVColorRange, AVColorTransferCharacteristic
+_SMALL = 64  # px, longer side of the pictures that run ahead
 _FRAMES_ASKED = 8  # for fields and turns, before the work
 _CARRIED = {
     SideData.A53_CC: "closed captions inside the pictures", SideData.S12M_TIMECODE: "time codes inside the pictures",
@@ -62,10 +63,11 @@ class Pictures:
     Attributes:
         rows: the rows of the whole frame that one picture after the other shows. All of them; or, for an interlaced
             film, every second one in turn: its fields come as pictures of half the height.
+        again: the same once more and much smaller, from a second reading of the file, which may run ahead.
     """
 
-    def __init__(self, pictures: Iterator[Tensor], rows: Rows) -> None:
-        self.pictures, self.rows = pictures, rows
+    def __init__(self, pictures: Iterator[Tensor], rows: Rows, again: Iterator[Tensor]) -> None:
+        self.pictures, self.rows, self.again = pictures, rows, again
 
     def __iter__(self) -> Pictures:
         return self
@@ -233,7 +235,7 @@ class _Rewriter:
 
     def run(self, work: Callable[[Pictures], Iterator[Tensor]]) -> VideoReport:
         count, packets, fields = 0, [], []
-        for pixels in work(Pictures(self._pictures(), self.film.rows)):
+        for pixels in work(Pictures(self._pictures(), self.film.rows, self._small())):
             fields.append(self._levels(pixels))
             if len(fields) < len(self.film.rows):
                 continue
@@ -289,6 +291,19 @@ class _Rewriter:
                 packet.stream = copies[packet.stream.index]
                 self.writer.mux(rising(packet))
         self.writer.mux(rising.rest())
+
+    def _small(self) -> Iterator[Tensor]:
+        """As `_pictures`, (1, 3, h, w), upright or not."""
+        with av.open(str(self.path)) as reader:
+            video = reader.streams[self.video.index]
+            decode, shrink = _decoder(video), max(1.0, max(self.first.size) / _SMALL)
+            size = {"width": round(self.first.size[0] / shrink) or 1, "height": round(self.first.size[1] / shrink) or 1}
+            tags = {"src_colorspace": self.matrix, "src_color_range": self.range, "interpolation": "AREA"}
+            for packet in packets_of(reader, video):
+                for frame in decode(packet):
+                    levels = frame.reformat(**size, format=_RGB, **tags).to_ndarray().astype(np.float32)
+                    for _ in self.film.rows:
+                        yield torch.from_numpy(levels).permute(2, 0, 1)[None] / 65535
 
     def _read(self, frame: av.VideoFrame) -> Iterator[Tensor]:
         """The picture in a frame, or both of them."""

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 _LOOK = 2000  # packets that are tried on the container, over all tracks
 _EACH = 3  # of one track
-_ATTACHED_PICTURE = 1024  # AVDisposition
+_DEFAULT, _ATTACHED_PICTURE = 1, 1024  # AVDisposition
 _PICTURE_KINDS = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png")}
 _WITH_CHAPTERS = ("mp4", "mov", "matroska", "webm")
 _CONTAINERS_OWN = {
@@ -169,7 +169,7 @@ def differences(source: Any, target: Any, skipped: set[int]) -> list[str]:
             before, after = (sorted(streams, key=is_cover) for streams in (before, after))
         found += [shown(s) for s in before[len(after) :]]
         for a, b in zip(before, after, strict=False):
-            found += _told(a, b)
+            found += _told(a, b, alone=len(before) == 1)
     words = {k: v for k, v in own_words(source.metadata).items() if target.metadata.get(k) != v}
     folded = {k.lower(): v for k, v in target.metadata.items()}
     found += [f"the file's {k}" for k, v in words.items() if folded.get(k.lower()) != v]
@@ -178,11 +178,11 @@ def differences(source: Any, target: Any, skipped: set[int]) -> list[str]:
     return found
 
 
-def _told(before: Any, after: Any) -> list[str]:
+def _told(before: Any, after: Any, alone: bool) -> list[str]:
     folded = {k.lower(): v for k, v in after.metadata.items()}
     lost = [k for k, v in own_words(before.metadata).items() if folded.get(k.lower()) != v]
     flags = int(getattr(before, "disposition", 0)) ^ int(getattr(after, "disposition", 0))
-    if flags & ~_ATTACHED_PICTURE:
+    if flags & ~_ATTACHED_PICTURE & ~(_DEFAULT if alone else 0):  # a kind's only track is played anyhow
         lost.append("flags")
     return [f"{shown(before)}: {word}" for word in lost]
 

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from .tiling.windows import Window
+from .tiling.windows import Window, size_of
 
 FEATURE_SIDES = (4, 8, 16)  # pixels in a cell of ANet's F^1, F^2, F^3
 GAIN_SIDE = 8  # finer than ANet's gains for any picture worth looking at
 SEMANTIC_SIDE = 8  # finer than any class map, and the finest level of the compact UNet that looks at it
 
 
+Wire = TypeVar("Wire", bound="_Wire")
+
+
+@dataclass(frozen=True)
 class _Wire:
     """Acts on every tensor field at once, so that a host can park a condition elsewhere or go picture by picture."""
 
-    def to(self, *args: Any, **kwargs: Any):
+    def to(self: Wire, *args: Any, **kwargs: Any) -> Wire:
         return self._each(lambda tensor: tensor.to(*args, **kwargs))
 
-    def frame(self, index: int):
+    def frame(self: Wire, index: int) -> Wire:
         """The same for one picture of the batch (which stays a batch, of one)."""
         return self._each(lambda tensor: tensor[index : index + 1])
 
-    def _each(self, function: Callable[[Tensor], Tensor]):
+    def _each(self: Wire, function: Callable[[Tensor], Tensor]) -> Wire:
         changed = {}
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
@@ -45,7 +49,7 @@ class RetinexMaps(_Wire):
 
     @property
     def size(self) -> tuple[int, int]:
-        return tuple(self.reflectance.shape[-2:])
+        return size_of(self.reflectance)
 
     @property
     def picture(self) -> Tensor:
@@ -71,7 +75,7 @@ class RetinexCondition(_Wire):
 
     @property
     def size(self) -> tuple[int, int]:
-        return tuple(self.reflectance.shape[-2:])
+        return size_of(self.reflectance)
 
     @property
     def picture(self) -> Tensor:
@@ -107,7 +111,7 @@ class SemanticPrior(_Wire):
         return SemanticPrior(window.sample(self.probabilities, self.size, SEMANTIC_SIDE), self.labels, window.size)
 
 
-def join_frames(frames: Sequence[_Wire]) -> Any:
+def join_frames(frames: Sequence[Wire]) -> Wire:
     """The inverse of `frame`: one wire object of all pictures, which must be of one size."""
     joined = {}
     for name, value in vars(frames[0]).items():

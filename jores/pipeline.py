@@ -30,7 +30,7 @@ from .nets.segmentation import Segmenter
 from .options import FinishOptions, SampleOptions
 from .tiling.memory import cache_bytes, free_memory
 from .tiling.tiler import Tiler
-from .tiling.windows import Window
+from .tiling.windows import Window, size_of
 
 DEFAULT_STEPS = SampleOptions().steps
 __all__ = ["adjust", "checked", "decompose", "enhance", "finish", "sample", "segment", "wanted_exposure"]
@@ -64,7 +64,7 @@ def enhance(
     full = checked(images)[:, :3]
     check_mask(mask, images)
     low = reduced(full, options.working_size)
-    options = replace(options, tile=Tiler.choose(options.tile, nets.config, low, _weight(nets.denoiser).device))
+    options = replace(options, tile=Tiler.choose(options.tile, nets.config, low, _weight(nets.unet).device))
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
     condition = retinex_condition(nets, low, options)
     # Semantic prior: an off-the-shelf network segments the input picture (Fig. 3b)
@@ -90,8 +90,8 @@ def checked(images: Tensor) -> Tensor:
 
 def retinex_condition(nets: JoReSNets, low: Tensor, options: SampleOptions) -> RetinexCondition | ConditionOnDemand:
     """DNet, then ANet: of the whole picture, or where that does not fit, window by window as they are asked for."""
-    tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.denoiser).device)
-    if tiles.covers((low.shape[-2], low.shape[-1])):
+    tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.unet).device)
+    if tiles.covers(size_of(low)):
         return adjust(nets, decompose(nets, low, tile=tiles), exposure=options.exposure, tile=tiles)
     room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
     return condition_on_demand(nets, low, options.exposure, cache=room if options.steps > 1 else 0)
@@ -100,12 +100,12 @@ def retinex_condition(nets: JoReSNets, low: Tensor, options: SampleOptions) -> R
 @torch.inference_mode()
 def decompose(nets: JoReSNets, images: Tensor, *, tile: int | Tiler | None = None) -> RetinexMaps:
     """DNet (Eq. 4). `tile` as in `enhance`."""
-    weight, size = _weight(nets.decomposition), tuple(images.shape[-2:])
+    weight, size = _weight(nets.dnet), size_of(images)
     tiles = Tiler.choose(tile, nets.config, images, weight.device)
     home = weight if tiles.covers(size) else images
 
     def work(window: Window) -> tuple[Tensor, ...]:
-        maps = nets.decomposition(window.cut(images).clamp(0, 1).to(weight)).to(home.device)
+        maps = nets.dnet(window.cut(images).clamp(0, 1).to(weight)).to(home.device)
         return maps.reflectance, maps.illumination
 
     return RetinexMaps(*tiles.run(size, work, (1, 1)))
@@ -129,14 +129,14 @@ def adjust(
         illumination: (B, 1, H, W) in [0, 1] that replaces L', for light painted by hand.
         tile: as in `enhance`.
     """
-    weight, picture = _weight(nets.adjustment), maps.picture
+    weight, picture = _weight(nets.anet), maps.picture
     tiles = Tiler.choose(tile, nets.config, picture, weight.device)
     exposure, mean, gains = _of_the_whole(nets, picture, exposure)
 
     def work(window: Window) -> tuple[Tensor, ...]:
         part = maps.at(window).to(weight.device)
         local = window.sample(gains, maps.size, GAIN_SIDE)
-        made = nets.adjustment(part, exposure, mean, local).to(maps.reflectance.device)
+        made = nets.anet(part, exposure, mean, local).to(maps.reflectance.device)
         return made.reflectance, made.illumination, *made.features
 
     reflectance, light, *features = tiles.run(maps.size, work, (1, 1, *FEATURE_SIDES))
@@ -152,12 +152,12 @@ def condition_on_demand(
     nets: JoReSNets, low: Tensor, exposure: float | Tensor | None, *, cache: int
 ) -> ConditionOnDemand:
     """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes."""
-    weight = _weight(nets.adjustment)
+    weight = _weight(nets.anet)
     exposure, mean, gains = _of_the_whole(nets, low.clamp(0, 1), exposure)
 
     def make(window: Window) -> RetinexCondition:
-        maps = nets.decomposition(window.cut(low).clamp(0, 1).to(weight))
-        return nets.adjustment(maps, exposure, mean, window.sample(gains, tuple(low.shape[-2:]), GAIN_SIDE))
+        maps = nets.dnet(window.cut(low).clamp(0, 1).to(weight))
+        return nets.anet(maps, exposure, mean, window.sample(gains, size_of(low), GAIN_SIDE))
 
     return ConditionOnDemand(make, low.device, cache)
 
@@ -167,7 +167,7 @@ def _of_the_whole(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What no window of a picture can tell, on ANet's device: exposure (B,), mean colour (B, 3) and gains."""
     exposure = wanted_exposure(nets, images, exposure)
-    gains = nets.adjustment.propose_gains(_thumbnail(nets, images), exposure)
+    gains = nets.anet.propose_gains(_thumbnail(nets, images), exposure)
     return exposure, mean_colour(images).to(exposure.device), gains
 
 
@@ -178,9 +178,9 @@ def wanted_exposure(nets: JoReSNets, images: Tensor, exposure: float | Tensor | 
     A picture that is well lit already keeps its own mean luma instead: it needs no other, and the nets have seen few
     of its kind. Dark pictures get ANet's proposal to the bit.
     """
-    weight = _weight(nets.adjustment)
+    weight = _weight(nets.anet)
     if exposure is None:
-        proposal = nets.adjustment.propose_exposure(_thumbnail(nets, images))
+        proposal = nets.anet.propose_exposure(_thumbnail(nets, images))
         lit, own = (f(images).to(proposal) for f in (well_lit, mean_luma))
         return torch.where(lit > 0, torch.lerp(proposal, own, lit), proposal)
     if not isinstance(exposure, Tensor):
@@ -214,7 +214,7 @@ def sample(
     One field of start noise serves all pictures of a batch, so that the frames of a clip share it. `callback` as in
     `enhance`. Returns x0 (B, 3, H, W) in [-1, 1], float32.
     """
-    weight, size = _weight(nets.denoiser), tuple(low.shape[-2:])
+    weight, size = _weight(nets.unet), size_of(low)
     schedule = NoiseSchedule(nets.config.schedule)
     tiles = Tiler.choose(options.tile, nets.config, low, weight.device)
 
@@ -227,10 +227,10 @@ def sample(
         r, light, features = part.reflectance, part.illumination, part.features
 
         def denoise(x_t: Tensor, t: int) -> Tensor:
-            return nets.denoiser(x_t, level(schedule.alpha_bar(t)), picture, r, light, features, semantics)
+            return nets.unet(x_t, level(schedule.alpha_bar(t)), picture, r, light, features, semantics)
 
         def rnet(x0: Tensor, alpha_bar: float) -> Tensor:
-            return nets.refinement(x0, level(alpha_bar), r, light, features)
+            return nets.rnet(x0, level(alpha_bar), r, light, features)
 
         return denoise, rnet if refine else None
 
@@ -242,7 +242,7 @@ def sample(
 
 def _thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
     """What ANet sees of whole pictures: reduced where they lie, so that no big one has to go to its device."""
-    return area_average(images, THUMBNAIL).to(_weight(nets.adjustment))
+    return area_average(images, THUMBNAIL).to(_weight(nets.anet))
 
 
 def _weight(net: torch.nn.Module) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice, repeat, takewhile
 
 import torch
@@ -40,8 +40,8 @@ class Frame:
     mask: Tensor | None
     cut: bool  # a shot begins here
     alone: bool = False  # and ends here
-    low: Tensor | None = None
-    picture: Tensor | None = None
+    low: Tensor = field(default_factory=lambda: torch.empty(0))
+    picture: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 @torch.inference_mode()
@@ -80,7 +80,7 @@ def enhance_frames(
             return enhance(images, nets, segmenter, aimed, finishing, mask=frame.mask, callback=callback)
         return enhance(frame.low.to(device), nets, segmenter, aimed, callback=callback)
 
-    steady = None
+    steady = TemporalFilter()
     for frame, following in _with_following(_lit(_tagged(incoming), nets, options.exposure, device, work)):
         if frame.alone:
             yield frame.picture
@@ -109,7 +109,7 @@ def _lit(
     work: Callable[[Frame, float | Tensor | None], Tensor],
 ) -> Iterator[Frame]:
     """Steadies the light and the gain of each shot, and has the frames worked on."""
-    light = gain = None
+    light, gain = SteadyLight(), None
 
     def wanted(low: Tensor) -> Tensor:
         return exposure_gain(mean_luma(low), wanted_exposure(nets, low, exposure).to(low.device))

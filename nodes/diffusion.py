@@ -15,6 +15,7 @@ from torch import Tensor
 from ..jores.conditions import SemanticPrior
 from ..jores.diffusion.sampling import start_noise
 from ..jores.options import SampleOptions
+from ..jores.tiling.windows import size_of
 from .host.model import CONDITION_KEY, SEMANTIC_KEY, check_same_model, jores_model
 from .host.model_sampling import sampling_sigmas
 from .host.patchers import Adjusted, NetPatchers, memory_advice
@@ -71,7 +72,7 @@ class JoReSCondition(io.ComfyNode):
 
     @classmethod
     def execute(cls, condition: Adjusted, semantic: SemanticPrior | None = None) -> io.NodeOutput:
-        negative = {CONDITION_KEY: condition}
+        negative: dict[str, Adjusted | SemanticPrior] = {CONDITION_KEY: condition}
         positive = dict(negative)
         if semantic is not None:
             check_same_picture(condition, semantic)
@@ -164,7 +165,7 @@ class JoReSSample(io.ComfyNode):
         options = SampleOptions(steps, seed, eta=eta)
         noise = start_noise((1, *samples.shape[1:]), seed, samples)
         progress, result = StepProgress(len(samples) * steps), torch.empty_like(samples)
-        tiler = tiler_of(tile, base.jores, size := tuple(samples.shape[-2:]))
+        tiler = tiler_of(tile, base.jores, size := size_of(samples))
         with memory_advice(node, shown_size(samples)):
             for i in range(len(samples)):
                 recipe = few_step_sampler(base.schedule, options, i, tiler, progress)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..jores import pipeline
 from ..jores.conditions import RetinexMaps, join_frames
+from ..jores.tiling.windows import size_of
 from .host.budget import decomposition_bytes, retinex_bytes
 from .host.patchers import Adjusted, NetPatchers, each_frame, memory_advice
 from .host.pictures import from_image, from_mask, shown_size, to_image, to_mask
@@ -51,7 +52,7 @@ class JoReSDecompose(io.ComfyNode):
     @classmethod
     def execute(cls, nets: NetPatchers, image: Tensor) -> io.NodeOutput:
         pixels = from_image(image, "Decompose Retinex")[:, :3]
-        tiler = tiler_of(0, nets.config, size := tuple(pixels.shape[-2:]))
+        tiler = tiler_of(0, nets.config, size := size_of(pixels))
         with memory_advice("Decompose Retinex", shown_size(pixels)):
             dnet = nets.load(
                 decomposition_bytes(nets.config.decomposition, window_pixels(tiler, size)), "decomposition"

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..imaging.resize import crop_to, pad_to_multiple
 from ..options import SampleOptions
 from ..tiling.tiler import Tiler, Work
-from ..tiling.windows import ALIGNMENT, Window
+from ..tiling.windows import ALIGNMENT, Window, size_of
 from .schedule import NoiseSchedule
 
 Denoise = Callable[[Tensor, int], Tensor]
@@ -98,7 +98,7 @@ def ddim_in_tiles(
         callback: after every window as (steps done, a fraction; steps; None), and after every step with x0', at most
             about PREVIEW pixels wide where the picture is done in tiles. What it raises ends the sampling.
     """
-    steps, eta, size = options.steps, options.eta, tuple(x_t.shape[-2:])
+    steps, eta, size = options.steps, options.eta, size_of(x_t)
     taus, generator = [*schedule.timesteps(steps), -1], torch.Generator("cpu").manual_seed((options.seed + 1) % 2**64)
     for i in range(steps):
         fresh = fresh_noise(schedule, taus[i], taus[i + 1], eta, x_t, generator)

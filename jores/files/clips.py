@@ -15,6 +15,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from av.codec.codec import UnknownCodecError
 from av.sidedata.sidedata import Type as SideData
 from av.video.stream import VideoStream
 from torch import Tensor
@@ -173,21 +174,24 @@ class _Rewriter:
         context, tags = self.encoded.codec_context, {"dst_colorspace": self.matrix, "dst_color_range": self.range}
         frame = frame.reformat(format=context.pix_fmt, interpolation="AREA", **tags)
         frame.colorspace, frame.color_range = self.video.codec_context.colorspace, self.range
-        frame.pts, frame.time_base, duration = self.times.popleft()
+        frame.pts, tick, duration = self.times.popleft()
+        frame.time_base = tick
         if duration:  # unknown in some containers, and to older releases of PyAV
             frame.duration = duration
-        self.last = int(duration * frame.time_base / context.time_base)
+        self.last = int(duration * tick / (context.time_base or tick))
         return frame
 
     def _add_video(self, matrix: np.ndarray | None) -> VideoStream:
         source, rate = self.video.codec_context, self.video.average_rate or self.video.guessed_rate
         encoder = _encoder(source.codec.canonical_name, self.writer)
-        pix_fmt = source.pix_fmt.replace("yuvj", "yuv")
-        self.range = _FULL_RANGE if source.pix_fmt != pix_fmt or source.color_range == _FULL_RANGE else 1
+        stored = source.pix_fmt or "yuv420p"
+        pix_fmt = stored.replace("yuvj", "yuv")
+        self.range = _FULL_RANGE if stored != pix_fmt or source.color_range == _FULL_RANGE else 1
         self.matrix = _MATRIX.get(source.colorspace, 5)
         formats = sorted(f.name for f in encoder.video_formats or ())
         if formats and pix_fmt not in formats:
-            likely = ["yuv420p10le"] * (source.format.components[0].bits > 8) + ["yuv420p"]
+            deep = source.format is not None and source.format.components[0].bits > 8
+            likely = ["yuv420p10le"] * deep + ["yuv420p"]
             pix_fmt = next(name for name in (*likely, *formats) if name in formats)
         stream = self.writer.add_stream(encoder.name, rate=rate, options=dict(_QUALITY.get(encoder.name, {})))
         context = stream.codec_context
@@ -201,7 +205,7 @@ class _Rewriter:
             context.bit_rate = int(_BITS_PER_PIXEL * source.width * source.height * float(rate or 25))
         if encoder.name == "mpeg2video":
             context.time_base = _mpeg2_tick(self.video.guessed_rate or rate or Fraction(25))
-        elif encoder.name.startswith("mpeg") and context.time_base.denominator > 65535:
+        elif encoder.name.startswith("mpeg") and (context.time_base or Fraction(1)).denominator > 65535:
             context.time_base = Fraction(1, 60000)
         if encoder.name == "libx265" and self.writer.format.name in ("mp4", "mov") and source.codec_tag == "hvc1":
             context.codec_tag = "hvc1"  # or Apple's players refuse the file
@@ -230,7 +234,7 @@ def _encoder(codec: str, writer: Any) -> av.Codec:
         try:
             if name in listed or name == "libx264":
                 return av.Codec(name, "w")
-        except av.codec.codec.UnknownCodecError:
+        except UnknownCodecError:
             logger.info("this FFmpeg has no encoder for %s", name)
     raise VideoFileError(f"this build of PyAV has no video encoder for {writer.format.name}")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from ..imaging.exposure import luma
@@ -158,7 +159,8 @@ def _decode(image: Image.Image, data: bytes) -> Picture:
         levels, orientation = _colour_16(image, data), stored
     elif bit_depth == 16:
         levels, orientation = np.asarray(image).astype(np.uint16), remaining
-        if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # WhiteIsZero, which Pillow turns for 8 bits only
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0:
+            # WhiteIsZero, which Pillow turns for 8 bits only
             levels = 65535 - levels
     else:
         levels, orientation = np.asarray(_convert_to_8(image, profile)), remaining
@@ -172,14 +174,14 @@ def _decode(image: Image.Image, data: bytes) -> Picture:
 def _bits(image: Image.Image, data: bytes) -> int:
     if image.format == "PNG":
         return data[24]  # IHDR is always the first chunk
-    if image.format == "TIFF":
+    if isinstance(image, TiffImageFile):
         return max(image.tag_v2.get(258, (1,)))  # BitsPerSample
     return 8
 
 
 def _colour_16(image: Image.Image, data: bytes) -> np.ndarray:
     """uint16 (H, W, 3), or (H, W, 4) with straight alpha, as stored (not upright)."""
-    tags = image.tag_v2 if image.format == "TIFF" else {}
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     if 322 in tags:  # TileWidth; FFmpeg mixes the tiles up without a word
         raise ValueError("a tiled TIFF with 16 bits per channel is not supported; save it in strips or as PNG")
     levels = decode_16(data, "png" if image.format == "PNG" else "tiff", image.has_transparency_data)
@@ -199,7 +201,8 @@ def _convert_to_8(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode == "CMYK" and profile:
         try:
             srgb = ImageCms.createProfile("sRGB")
-            return ImageCms.profileToProfile(image, io.BytesIO(profile), srgb, outputMode="RGB")
+            converted = ImageCms.profileToProfile(image, io.BytesIO(profile), srgb, outputMode="RGB")
+            return converted or image.convert("RGB")
         except ImageCms.PyCMSError as error:
             logger.warning("CMYK converted without its colour profile, which cannot be used: %s", error)
     return image.convert("RGB")

@@ -146,7 +146,7 @@ def scale_colours(images: Tensor, scale: Tensor) -> Tensor:
 def _distance_to_zero(mask: np.ndarray) -> np.ndarray:
     """Pixels from each place to the nearest 0 of (H, W); far away everywhere if there is none."""
     inside = mask > 0
-    return np.full(mask.shape, np.inf) if inside.all() else distance_transform_edt(inside)
+    return np.full(mask.shape, np.inf) if inside.all() else np.asarray(distance_transform_edt(inside))
 
 
 def _local_light(light: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..tiling.windows import Span, Window
+from ..tiling.windows import Span, Window, size_of
 from .exposure import luma
 from .resize import area_average
 
@@ -46,14 +46,15 @@ def _box(x: Tensor, radius: int) -> Tensor:
 def worked_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
     """(H, W) with a longer side of `longest` pixels; `size` itself where that is 0 or no reduction."""
     if not 0 < longest < max(size):
-        return tuple(size)
-    return tuple(max(1, round(side * longest / max(size))) for side in size)
+        return size
+    height, width = (max(1, round(side * longest / max(size))) for side in size)
+    return height, width
 
 
 def reduced(images: Tensor, longest: int) -> Tensor:
     """(B, 3, H, W) with a longer side of `longest` pixels; the same where that is 0 or no reduction."""
-    size = worked_size((images.shape[-2], images.shape[-1]), longest)
-    return images if size == tuple(images.shape[-2:]) else area_average(images, size)
+    size = worked_size(size_of(images), longest)
+    return images if size == size_of(images) else area_average(images, size)
 
 
 def enlarged(x0: Tensor, low: Tensor, full: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ def guided_upsample(result: Tensor, small: Tensor, full: Tensor) -> Tensor:
     variance = (_square_mean(lit * lit) - mean * mean).clamp_min(0)
     slope = _square_mean(covariance / (variance + EDGE**2)).clamp(0, 1.5)  # (B, 3, h, w)
     coarse = torch.cat([result, lit, slope, gain], 1).to(full.device)  # (B, 10, h, w)
-    picture, size = torch.empty(full.shape, device=full.device), tuple(full.shape[-2:])
+    picture, size = torch.empty(full.shape, device=full.device), size_of(full)
     for top in range(0, size[0], BAND):
         rows = Span(top, min(top + BAND, size[0]))
         maps = Window(rows, Span(0, size[1])).sample(coarse, size, 1)

@@ -31,6 +31,9 @@ class ExposureHead(nn.Module):
     `centre` and `spread` of the statistics over the training pictures travel with the weights.
     """
 
+    centre: Tensor
+    spread: Tensor
+
     def __init__(self, width: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
         self.register_buffer("centre", torch.zeros(BRIGHTNESS_STATISTICS, **factory))

@@ -19,6 +19,11 @@ MIN_TILE = 64
 OVERLAP = 64
 
 
+def size_of(x: Tensor) -> tuple[int, int]:
+    """(H, W) of a (..., H, W) tensor."""
+    return x.shape[-2], x.shape[-1]
+
+
 @dataclass(frozen=True)
 class Span:
     """A window along one axis: [start, stop), and where it takes over (rise) and hands over (fall), if it does."""

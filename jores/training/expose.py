@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import JoReSNets, save_bundle
 from ..imaging.exposure import DIM, brightness_statistics, mean_luma
+from ..nets.adjustment import ExposureHead
 from .convert import to_tensor
 from .darkening import Darkening
 from .data import darkened_thumbnail, exposure_jitter, random_view, thumbnail
@@ -28,7 +29,7 @@ POOL_SEED = 11
 class ExposureObjective(nn.Module):
     """Mean |log(proposed / true mean luma)|."""
 
-    def __init__(self, head: nn.Module) -> None:
+    def __init__(self, head: ExposureHead) -> None:
         super().__init__()
         self.net = head
 
@@ -54,7 +55,7 @@ class Expose:
         ]
         if photos:
             self.pools.append((data["photos"], _stack([_of_photo(p, rng, j > 0) for p in photos for j in views])))
-        head = nets.adjustment.exposure_head.requires_grad_(True)
+        head = nets.anet.exposure_head.requires_grad_(True)
         statistics = brightness_statistics(torch.cat([thumbnails for _, (thumbnails, _) in self.pools]))
         head.centre.copy_(statistics.mean(0))
         head.spread.copy_(statistics.std(0).clamp_min(1e-4))
@@ -76,7 +77,7 @@ class Expose:
         scores, device = Scores(), next(objective.parameters()).device
         for pair in self.val:
             true = mean_luma(to_tensor(pair.high)[None])
-            thumbnails = torch.stack([thumbnail(pair.low), thumbnail(pair.high)]).to(device)
+            thumbnails = torch.stack([thumbnail(pair.dark), thumbnail(pair.high)]).to(device)
             dark, lit = objective.net(thumbnails).log().cpu() - torch.cat([true, true.clamp_min(DIM)]).log()
             scores.note("exposure_error", dark.abs())
             scores.note("exposure_bias", dark)
@@ -85,7 +86,7 @@ class Expose:
         return {**means, "score": -means["exposure_error"]}, []
 
     def export(self, objective: ExposureObjective, path: Path, record: dict[str, Any]) -> None:
-        anet = copy.deepcopy(self.nets.adjustment)  # its own head goes on learning
+        anet = copy.deepcopy(self.nets.anet)  # its own head goes on learning
         anet.exposure_head.load_state_dict(objective.net.state_dict())
         save_bundle(path, replace(self.nets, adjustment=anet), append_record(self.nets, record))
 
@@ -93,7 +94,7 @@ class Expose:
 def _of_pair(pair: Pair, rng: np.random.Generator, cut: bool) -> tuple[Tensor, Tensor]:
     view = random_view(pair.high.shape, rng) if cut else (slice(None), slice(None))
     gain = exposure_jitter(rng) if cut else 1.0
-    return (thumbnail(pair.low[view]) * gain).clamp(0, 1), _mean(thumbnail(pair.high[view]))
+    return (thumbnail(pair.dark[view]) * gain).clamp(0, 1), _mean(thumbnail(pair.high[view]))
 
 
 def _of_photo(photo: Pair, rng: np.random.Generator, cut: bool) -> tuple[Tensor, Tensor]:

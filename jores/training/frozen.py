@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from torch import Tensor, nn
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class UsesFrozen(nn.Module):
@@ -14,6 +17,10 @@ class UsesFrozen(nn.Module):
     def __init__(self, *frozen: nn.Module) -> None:
         super().__init__()
         self.frozen = [net.requires_grad_(False).eval() for net in frozen]
+
+    def frozen_net(self, kind: type[Net]) -> Net:
+        """The frozen net of this class."""
+        return next(net for net in self.frozen if isinstance(net, kind))
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> UsesFrozen:
         super()._apply(function, recurse)

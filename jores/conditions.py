@@ -42,10 +42,14 @@ class _Wire:
 
 @dataclass(frozen=True)
 class RetinexMaps(_Wire):
-    """DNet's output (Eq. 4): R (B, 3, H, W) and L (B, 1, H, W), both in [0, 1], with R * L equal to the picture."""
+    """DNet's output (Eq. 4): R (B, 3, H, W) and L (B, 1, H, W), both in [0, 1], with R * L equal to the picture.
+
+    `source` (B, ...) is for a host's use: which pictures these are.
+    """
 
     reflectance: Tensor
     illumination: Tensor
+    source: Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -58,6 +62,21 @@ class RetinexMaps(_Wire):
     def at(self, window: Window) -> RetinexMaps:
         """The part under the window."""
         return RetinexMaps(window.cut(self.reflectance), window.cut(self.illumination))
+
+
+@dataclass(frozen=True)
+class GlobalStatistics(_Wire):
+    """What only the whole picture tells of its light; no window of it can.
+
+    exposure: mean luma (B,) that the result should have, 0..1. mean: mean colour (B, 3) of the dark picture, 0..1.
+    shadows: `shadow_share` (B, 2) that the result should have, and the dark picture's own. gains: the gain grid's log
+    gains (B, 3 * bins, h, w), spread over the whole picture or, after `Window.sample`, over a window.
+    """
+
+    exposure: Tensor
+    mean: Tensor
+    shadows: Tensor
+    gains: Tensor
 
 
 @dataclass(frozen=True)
@@ -97,12 +116,13 @@ class SemanticPrior(_Wire):
     """c_seg (Eq. 8): a soft ADE20K map (B, 150, h, w) whose classes sum to at most 1 ("others" is left out).
 
     A class map instead of one network's features: any ADE20K segmenter can be swapped in without retraining.
-    `size` is the (H, W) of the picture it was made from; the map itself is coarser.
+    `size` is the (H, W) of the picture it was made from; the map itself is coarser. `source`: as in `RetinexMaps`.
     """
 
     probabilities: Tensor
     labels: tuple[str, ...]
     size: tuple[int, int]
+    source: Tensor | None = None
 
     def at(self, window: Window) -> SemanticPrior:
         """The part under the window."""

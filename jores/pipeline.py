@@ -15,6 +15,7 @@ from .conditions import (
     FEATURE_SIDES,
     GAIN_SIDE,
     ConditionOnDemand,
+    GlobalStatistics,
     RetinexCondition,
     RetinexMaps,
     SemanticPrior,
@@ -22,7 +23,7 @@ from .conditions import (
 from .diffusion.sampling import Callback, Denoise, Refine, ddim_in_tiles, start_noise
 from .diffusion.schedule import NoiseSchedule
 from .imaging.compositing import check_mask, finish
-from .imaging.exposure import mean_colour, mean_luma, well_lit
+from .imaging.exposure import mean_colour
 from .imaging.guided_filter import enlarged, reduced
 from .imaging.resize import area_average
 from .nets.adjustment import THUMBNAIL
@@ -131,12 +132,11 @@ def adjust(
     """
     weight, picture = _weight(nets.anet), maps.picture
     tiles = Tiler.choose(tile, nets.config, picture, weight.device)
-    exposure, mean, gains = _of_the_whole(nets, picture, exposure)
+    whole = global_statistics(nets, picture, exposure)
 
     def work(window: Window) -> tuple[Tensor, ...]:
         part = maps.at(window).to(weight.device)
-        local = window.sample(gains, maps.size, GAIN_SIDE)
-        made = nets.anet(part, exposure, mean, local).to(maps.reflectance.device)
+        made = nets.anet(part, _under(whole, window, maps.size)).to(maps.reflectance.device)
         return made.reflectance, made.illumination, *made.features
 
     reflectance, light, *features = tiles.run(maps.size, work, (1, 1, *FEATURE_SIDES))
@@ -145,7 +145,7 @@ def adjust(
     light = light if illumination is None else illumination.to(light).clamp(0, 1)
     if light.shape[-2:] != maps.illumination.shape[-2:]:
         raise ValueError(f"illumination is {tuple(light.shape[-2:])}, the picture {maps.size}: give it the same size")
-    return RetinexCondition(reflectance, light.expand_as(maps.illumination), tuple(features), exposure)
+    return RetinexCondition(reflectance, light.expand_as(maps.illumination), tuple(features), whole.exposure)
 
 
 def condition_on_demand(
@@ -153,36 +153,33 @@ def condition_on_demand(
 ) -> ConditionOnDemand:
     """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes."""
     weight = _weight(nets.anet)
-    exposure, mean, gains = _of_the_whole(nets, low.clamp(0, 1), exposure)
+    whole = global_statistics(nets, low.clamp(0, 1), exposure)
 
     def make(window: Window) -> RetinexCondition:
         maps = nets.dnet(window.cut(low).clamp(0, 1).to(weight))
-        return nets.anet(maps, exposure, mean, window.sample(gains, size_of(low), GAIN_SIDE))
+        return nets.anet(maps, _under(whole, window, size_of(low)))
 
     return ConditionOnDemand(make, low.device, cache)
 
 
-def _of_the_whole(
-    nets: JoReSNets, images: Tensor, exposure: float | Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What no window of a picture can tell, on ANet's device: exposure (B,), mean colour (B, 3) and gains."""
+@torch.inference_mode()
+def global_statistics(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> GlobalStatistics:
+    """What no window of these whole pictures (B, 3, H, W) can tell, on ANet's device; `exposure` as in `adjust`."""
     exposure = wanted_exposure(nets, images, exposure)
-    gains = nets.anet.propose_gains(_thumbnail(nets, images), exposure)
-    return exposure, mean_colour(images).to(exposure.device), gains
+    return nets.anet.statistics(_thumbnail(nets, images), exposure, mean_colour(images))
+
+
+def _under(whole: GlobalStatistics, window: Window, size: tuple[int, int]) -> GlobalStatistics:
+    return replace(whole, gains=window.sample(whole.gains, size, GAIN_SIDE))
 
 
 @torch.inference_mode()
 def wanted_exposure(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> Tensor:
-    """(B,) on ANet's device: `exposure`, one for all or (B,), or for None what ANet proposes for these whole pictures.
-
-    A picture that is well lit already keeps its own mean luma instead: it needs no other, and the nets have seen few
-    of its kind. Dark pictures get ANet's proposal to the bit.
-    """
+    """(B,) on ANet's device: `exposure`, one for all or (B,), or for None what ANet proposes for these whole
+    pictures."""
     weight = _weight(nets.anet)
     if exposure is None:
-        proposal = nets.anet.propose_exposure(_thumbnail(nets, images))
-        lit, own = (f(images).to(proposal) for f in (well_lit, mean_luma))
-        return torch.where(lit > 0, torch.lerp(proposal, own, lit), proposal)
+        return nets.anet.propose_exposure(_thumbnail(nets, images))
     if not isinstance(exposure, Tensor):
         if not 0 < exposure <= 1:
             raise ValueError(f"exposure must be above 0 and at most 1, not {exposure}")

@@ -10,18 +10,19 @@ import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
-from torch import Tensor
 
 from ..jores.conditions import SemanticPrior
 from ..jores.diffusion.sampling import start_noise
 from ..jores.options import SampleOptions
 from ..jores.tiling.windows import size_of
+from .host.checks import check_counts, check_latent_pictures, expect, latent_samples
+from .host.fingerprints import among_pictures, known_pictures, same_pictures
 from .host.model import CONDITION_KEY, SEMANTIC_KEY, check_same_model, jores_model
 from .host.model_sampling import sampling_sigmas
 from .host.patchers import Adjusted, NetPatchers, memory_advice
 from .host.pictures import shown_size
 from .host.progress import StepProgress
-from .host.sampler import few_step_sampler, recipe_sampler, refinement
+from .host.sampler import Refinement, few_step_sampler, recipe_sampler
 from .host.windows import TILE_KEY, tiler_of
 from .schema import (
     ADVANCED,
@@ -72,14 +73,18 @@ class JoReSCondition(io.ComfyNode):
 
     @classmethod
     def execute(cls, condition: Adjusted, semantic: SemanticPrior | None = None) -> io.NodeOutput:
+        node = "Condition JoReS Diffusion"
+        expect(condition, Adjusted, node, "condition", "connect 'Adjust Retinex Condition'")
         negative: dict[str, Adjusted | SemanticPrior] = {CONDITION_KEY: condition}
         positive = dict(negative)
         if semantic is not None:
+            expect(semantic, SemanticPrior, node, "semantic", "connect 'Segment Semantic Prior'")
             check_same_picture(condition, semantic)
             positive[SEMANTIC_KEY] = semantic
         # A tensor where a text encoder's output would be: stock conditioning nodes then work on it, too.
         placeholder = torch.zeros(1, 1, 1)
-        latent = {"samples": torch.zeros_like(condition.low)}
+        known = known_pictures(condition.source, condition.low, len(condition.low))
+        latent = {"samples": torch.zeros_like(condition.low), **known}
         return io.NodeOutput([[placeholder, positive]], [[placeholder, negative]], latent)
 
 
@@ -111,15 +116,18 @@ class JoReSApplyRefinement(io.ComfyNode):
     def execute(
         cls, model: ModelPatcher, nets: NetPatchers, condition: Adjusted, start_percent: float, end_percent: float
     ) -> io.NodeOutput:
-        base = jores_model(model, "Apply RNet Refinement")
-        check_same_model(nets.config.refinement.feature_widths, condition, "Apply RNet Refinement: nets")
+        node = "Apply RNet Refinement"
+        base = jores_model(model, node)
+        expect(nets, NetPatchers, node, "nets", "connect the nets of 'Load JoReS Model'")
+        expect(condition, Adjusted, node, "condition", "connect 'Adjust Retinex Condition'")
+        check_same_model(nets.config.refinement.feature_widths, condition, f"{node}: nets")
         sampling, rnet = model.get_model_object("model_sampling"), nets.parts["refinement"]
         between = [
-            float(base.noise_level(torch.tensor([sampling.percent_to_sigma(percent)])))
+            float(base.noise_level(torch.tensor([sampling.percent_to_sigma(percent)]), sampling))
             for percent in (start_percent, end_percent)
         ]
         refined = model.clone()
-        refined.set_model_sampler_post_cfg_function(refinement(rnet, nets.config, condition, *between))
+        refined.set_model_sampler_post_cfg_function(Refinement(rnet, nets.config, condition, *between))
         refined.set_additional_models("jores_refinement", [rnet])
         return io.NodeOutput(refined)
 
@@ -156,12 +164,13 @@ class JoReSSample(io.ComfyNode):
     def execute(
         cls, model: ModelPatcher, positive: list, latent: dict, steps: int, seed: int, eta: float, tile: int = 0
     ) -> io.NodeOutput:
-        node, samples = "Sample JoReS Diffusion", latent["samples"]
+        node = "Sample JoReS Diffusion"
         base = jores_model(model, node)
-        check_inputs(node, samples, positive)
+        samples = latent_samples(latent, node, "Condition JoReS Diffusion")
+        check_positive(node, positive, latent)
         if not 1 <= steps <= base.schedule.config.timesteps:
             raise ValueError(f"{node}: steps must be 1 to {base.schedule.config.timesteps} for this model, not {steps}")
-        sigmas = sampling_sigmas(base.model_sampling, base.schedule.timesteps(steps))
+        sigmas = sampling_sigmas(model.get_model_object("model_sampling"), base.schedule.timesteps(steps))
         options = SampleOptions(steps, seed, eta=eta)
         noise = start_noise((1, *samples.shape[1:]), seed, samples)
         progress, result = StepProgress(len(samples) * steps), torch.empty_like(samples)
@@ -174,7 +183,9 @@ class JoReSSample(io.ComfyNode):
                 result[i : i + 1] = comfy.sample.sample_custom(
                     model, noise, 1.0, sampler, sigmas, one, one, samples[i : i + 1], seed=seed, disable_pbar=True
                 )
-        return io.NodeOutput({**latent, "samples": result})
+        adjusted = positive[0][1][CONDITION_KEY]
+        known = known_pictures(adjusted.source, adjusted.low, len(result))
+        return io.NodeOutput({**latent, **known, "samples": result})
 
 
 class JoReSSampler(io.ComfyNode):
@@ -222,17 +233,26 @@ class JoReSSigmas(io.ComfyNode):
     @classmethod
     def execute(cls, model: ModelPatcher, steps: int) -> io.NodeOutput:
         base = jores_model(model, "Schedule JoReS Sigmas")
-        return io.NodeOutput(sampling_sigmas(base.model_sampling, base.schedule.timesteps(steps)))
+        sampling = model.get_model_object("model_sampling")
+        return io.NodeOutput(sampling_sigmas(sampling, base.schedule.timesteps(steps)))
 
 
-def check_inputs(node: str, samples: Tensor, positive: list) -> None:
-    if samples.ndim != 4 or samples.shape[1] != 3 or samples.numel() == 0:
-        raise ValueError(
-            f"{node}: latent is {tuple(samples.shape)}, but this model works on pixels, (batch, 3, height, width): "
-            "connect the latent of 'Condition JoReS Diffusion'"
-        )
-    if not positive or CONDITION_KEY not in positive[0][1]:
-        raise ValueError(f"{node}: positive carries no picture (a text prompt?): connect 'Condition JoReS Diffusion'")
+def check_positive(node: str, positive: list, latent: dict) -> None:
+    """Raises ValueError unless every part of the conditioning is of the pictures that the latent is for."""
+    wanted = "connect 'Condition JoReS Diffusion'"
+    expect(positive, list, node, "positive", wanted)
+    parts = [options for _embedding, options in positive]
+    if not parts or any(CONDITION_KEY not in options for options in parts):
+        raise ValueError(f"{node}: positive carries no picture (a text prompt?): {wanted}")
+    count, first = len(latent["samples"]), parts[0][CONDITION_KEY]
+    for options in parts:
+        adjusted, mask = options[CONDITION_KEY], options.get("mask")
+        check_counts(len(adjusted.low), count, node)
+        if mask is not None and mask.ndim > 2 and len(mask) not in (1, count):
+            raise ValueError(f"{node}: positive has {len(mask)} masks for {count} pictures: give one, or one for each")
+        if not same_pictures(adjusted.source, first.source):
+            raise ValueError(f"{node}: positive was joined from conditions of different pictures: use one picture's")
+        check_latent_pictures(latent, adjusted.source, node)
 
 
 def check_same_picture(condition: Adjusted, semantic: SemanticPrior) -> None:
@@ -243,6 +263,11 @@ def check_same_picture(condition: Adjusted, semantic: SemanticPrior) -> None:
             "from {} of "
             "{}x{}: use the same picture for both".format(*given, *wanted)
         )
+    if not among_pictures(semantic.source, condition.source):
+        raise ValueError(
+            "Condition JoReS Diffusion: semantic and condition were made from different pictures of one size: use the "
+            "same picture for both"
+        )
 
 
 def frame_of(conditioning: list, index: int, tile: int) -> list:
@@ -251,8 +276,7 @@ def frame_of(conditioning: list, index: int, tile: int) -> list:
     for embedding, options in conditioning:
         options = {**options, TILE_KEY: tile}
         if (adjusted := options.get(CONDITION_KEY)) is not None:
-            i = index % len(adjusted.low)
-            options[CONDITION_KEY] = Adjusted(adjusted.condition.frame(i), adjusted.low[i : i + 1])
+            options[CONDITION_KEY] = adjusted.frame(index)
         if (semantic := options.get(SEMANTIC_KEY)) is not None:
             options[SEMANTIC_KEY] = semantic.frame(index % len(semantic.probabilities))
         if (mask := options.get("mask")) is not None and mask.ndim > 2:  # of the host's ConditioningSetMask

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+
 import comfy.model_management as mm
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..jores import pipeline
 from ..jores.checkpoint import PARTS
 from ..jores.imaging.guided_filter import worked_size
 from ..jores.options import ClipOptions, FinishOptions, SampleOptions
-from ..jores.semantics import load_segmenter
 from ..jores.tiling.windows import size_of
 from ..jores.video import HELD_BYTES, enhance_frames
 from .host.budget import enhance_bytes
+from .host.checks import latent_samples
+from .host.fingerprints import other_original
 from .host.folders import (
     SHIPPED_BUNDLE_NAME,
     SHIPPED_SEGMENTER_NAME,
@@ -22,7 +25,8 @@ from .host.folders import (
     file_stamp,
     segmenter_path,
 )
-from .host.patchers import load_patchers, manage, memory_advice
+from .host.kept import keep_while_loaded, kept_nets, kept_segmenter
+from .host.patchers import memory_advice
 from .host.pictures import empty_image, from_image, from_mask, shown_size, to_image
 from .host.progress import StepProgress
 from .host.windows import tiler_of, window_pixels
@@ -38,6 +42,8 @@ from .schema import (
     strength_input,
     tile_input,
 )
+
+log = logging.getLogger(__name__)
 
 
 class JoReSFinish(io.ComfyNode):
@@ -75,17 +81,14 @@ class JoReSFinish(io.ComfyNode):
         shadows: float = 0.0,
         colour_fidelity: float = 0.0,
     ) -> io.NodeOutput:
-        node, x0 = "Finish Enhancement", latent["samples"]
-        original = from_image(image, node)
-        if x0.ndim != 4 or x0.shape[1] != 3:
-            raise ValueError(
-                f"{node}: latent is {tuple(x0.shape)}, expected (batch, 3, height, width) from 'Sample JoReS Diffusion'"
-            )
+        node = "Finish Enhancement"
+        original, x0 = from_image(image, node), latent_samples(latent, node, "Sample JoReS Diffusion")
         if x0.shape[-2:] != original.shape[-2:] or len(original) not in (1, len(x0)):
             raise ValueError(
                 f"{node}: latent holds {len(x0)} picture(s) of {shown_size(x0)}, image {len(original)} of "
                 f"{shown_size(original)}: connect the picture that was enhanced"
             )
+        told = other_original(latent, original)
         original = original.expand(len(x0), -1, -1, -1)
         weight = from_mask(mask, len(x0), size_of(x0), node)
         result, progress = empty_image(len(x0), original), StepProgress(len(x0))
@@ -94,7 +97,10 @@ class JoReSFinish(io.ComfyNode):
             own = None if weight is None else weight[i : i + 1]
             result[i : i + 1] = to_image(pipeline.finish(one, low, finishing, mask=own))
             progress()
-        return io.NodeOutput(result)
+        if told is None:
+            return io.NodeOutput(result)
+        log.warning("%s: %s", node, told)
+        return io.NodeOutput(result, ui=ui.PreviewText(told))
 
 
 class JoReSEnhance(io.ComfyNode):
@@ -170,8 +176,8 @@ class JoReSEnhance(io.ComfyNode):
         node = "Enhance Low Light"
         pixels = from_image(image, node)
         weight = from_mask(mask, len(pixels), size_of(pixels), node)
-        nets = load_patchers(bundle_path(model_name), *PARTS)
-        segmenter = manage(load_segmenter(segmenter_path(SHIPPED_SEGMENTER_NAME))) if semantic else None
+        nets = kept_nets(bundle_path(model_name))
+        segmenter = kept_segmenter(segmenter_path(SHIPPED_SEGMENTER_NAME)) if semantic else None
         size = worked_size(size_of(pixels), working_size)
         progress, tiler = StepProgress(len(pixels) * steps), tiler_of(tile, nets.config, size)
         result = empty_image(len(pixels), pixels)
@@ -182,6 +188,9 @@ class JoReSEnhance(io.ComfyNode):
                 *PARTS,
                 beside=(segmenter,) if segmenter else (),
             )
+            keep_while_loaded(nets, *nets.parts.values())
+            if segmenter:
+                keep_while_loaded(segmenter, segmenter)
             enhanced = enhance_frames(
                 pixels.split(1),
                 loaded,

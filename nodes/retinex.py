@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import comfy.model_management as mm
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -11,6 +12,8 @@ from ..jores import pipeline
 from ..jores.conditions import RetinexMaps, join_frames
 from ..jores.tiling.windows import size_of
 from .host.budget import decomposition_bytes, retinex_bytes
+from .host.checks import expect
+from .host.fingerprints import fingerprints
 from .host.patchers import Adjusted, NetPatchers, each_frame, memory_advice
 from .host.pictures import from_image, from_mask, shown_size, to_image, to_mask
 from .host.windows import tiler_of, window_pixels
@@ -51,7 +54,9 @@ class JoReSDecompose(io.ComfyNode):
 
     @classmethod
     def execute(cls, nets: NetPatchers, image: Tensor) -> io.NodeOutput:
-        pixels = from_image(image, "Decompose Retinex")[:, :3]
+        node = "Decompose Retinex"
+        expect(nets, NetPatchers, node, "nets", "connect the nets of 'Load JoReS Model'")
+        pixels = from_image(image, node)[:, :3]
         tiler = tiler_of(0, nets.config, size := size_of(pixels))
         with memory_advice("Decompose Retinex", shown_size(pixels)):
             dnet = nets.load(
@@ -61,7 +66,7 @@ class JoReSDecompose(io.ComfyNode):
                 len(pixels),
                 lambda i: pipeline.decompose(dnet, pixels[i : i + 1], tile=tiler).to(mm.intermediate_device()),
             )
-        maps = join_frames(frames)
+        maps = replace(join_frames(frames), source=fingerprints(image))
         return io.NodeOutput(maps, to_image(maps.reflectance), to_mask(maps.illumination))
 
 
@@ -111,7 +116,10 @@ class JoReSAdjust(io.ComfyNode):
         denoise: float,
         illumination: Tensor | None = None,
     ) -> io.NodeOutput:
-        node, count = "Adjust Retinex Condition", len(retinex.reflectance)
+        node = "Adjust Retinex Condition"
+        expect(nets, NetPatchers, node, "nets", "connect the nets of 'Load JoReS Model'")
+        expect(retinex, RetinexMaps, node, "retinex", "connect 'Decompose Retinex'")
+        count = len(retinex.reflectance)
         light = from_mask(illumination, count, retinex.size, node, "illumination")
 
         def adjust(i: int):
@@ -127,8 +135,5 @@ class JoReSAdjust(io.ComfyNode):
             anet = nets.load(retinex_bytes(nets.config, window_pixels(tiler, retinex.size)), "adjustment")
             condition = join_frames(each_frame(count, adjust))
         reflectance, lifted = to_image(condition.reflectance), to_mask(condition.illumination)
-        return io.NodeOutput(Adjusted(condition, retinex.picture), reflectance, lifted, to_image(condition.picture))
-
-
-def on_device(pixels: Tensor) -> Tensor:
-    return pixels.to(mm.get_torch_device(), torch.float32)
+        adjusted = Adjusted(condition, retinex.picture, retinex.source)
+        return io.NodeOutput(adjusted, reflectance, lifted, to_image(condition.picture))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import functools
+from dataclasses import replace
 
 import comfy.model_management as mm
 import torch
@@ -13,13 +14,15 @@ from torch import Tensor
 
 from ..jores import pipeline
 from ..jores.conditions import SemanticPrior, join_frames
+from ..jores.nets.segmentation import Segmenter as SegmenterNet
 from ..jores.semantics import class_mask, find_classes
 from ..jores.tiling.windows import size_of
 from .host.budget import segmenter_bytes
+from .host.checks import expect
+from .host.fingerprints import fingerprints
 from .host.folders import class_names
 from .host.patchers import each_frame
 from .host.pictures import from_image, to_image, to_mask
-from .retinex import on_device
 from .schema import ADVANCED, Segmenter, Semantic, node_schema
 
 GOLDEN = 0.618034
@@ -81,7 +84,11 @@ class JoReSSegment(io.ComfyNode):
         threshold: float = 0.0,
         invert: bool = False,
     ) -> io.NodeOutput:
-        pixels, names = from_image(image, "Segment Semantic Prior")[:, :3], class_names()
+        node, names = "Segment Semantic Prior", class_names()
+        expect(segmenter, ModelPatcher, node, "segmenter", "connect 'Load Semantic Segmenter'")
+        if not isinstance(segmenter.model, SegmenterNet):
+            raise ValueError(f"{node}: segmenter is some other model: connect 'Load Semantic Segmenter'")
+        pixels = from_image(image, node)[:, :3]
         if class_name not in names:  # ComfyUI 0.3 does not check the menus of V3 nodes
             raise ValueError(f"Segment Semantic Prior: class_name '{class_name}' is none of {', '.join(names)}")
         try:  # before the work; every segmenter has ADE20K's order, whatever its spelling
@@ -92,9 +99,9 @@ class JoReSSegment(io.ComfyNode):
         mm.load_models_gpu([segmenter], memory_required=needed, force_full_load=True)
         frames = each_frame(
             len(pixels),
-            lambda i: pipeline.segment(segmenter.model, on_device(pixels[i : i + 1])).to(mm.intermediate_device()),
+            lambda i: pipeline.segment(segmenter.model, pixels[i : i + 1]).to(mm.intermediate_device()),
         )
-        prior: SemanticPrior = join_frames(frames)
+        prior: SemanticPrior = replace(join_frames(frames), source=fingerprints(image))
         chosen = class_mask(prior, list(classes), threshold=threshold, inverted=invert)
         return io.NodeOutput(prior, to_image(coloured(prior)), to_mask(chosen))
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
-from itertools import chain, repeat
+from itertools import chain, cycle
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
 from ..files.pictures import FORMATS, VIDEO_FORMATS, find_images, read_image, write_image
+from ..files.saving import tidy_ending
 from ..nets.segmentation import Segmenter
 from ..options import ClipOptions, FinishOptions, SampleOptions
 from ..pipeline import enhance, wanted_exposure
@@ -57,29 +58,29 @@ class Enhancer:
     def __call__(self, pixels: Tensor) -> tuple[Tensor, float]:
         """(3 or 4, H, W) in [0, 1] on the processor -> the same, and the exposure it was made for."""
         images = pixels[None]  # stays on the processor: the pipeline takes what it works on to the nets
-        exposure, mask = wanted_exposure(self.nets, images[:, :3], self.options.exposure), self.mask(pixels)
+        mask = self.mask((pixels.shape[1], pixels.shape[2]))
+        exposure = wanted_exposure(self.nets, images[:, :3], self.options.exposure)
         options = replace(self.options, exposure=exposure)
         made = enhance(images, self.nets, self.segmenter, options, self.finishing, mask=mask)
         return made[0].cpu(), exposure.item()
 
     def frames(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
-        """(1, 3, H, W) each, as `enhance_frames` wants them."""
-        first = next(frames)
-        mask = self.mask(first[0])
-        masks = None if mask is None else repeat(mask)
+        """(1, 3 or 4, H, W) each, as `enhance_frames` wants them; with `rows` if they are fields (see `Pictures`)."""
+        first, rows = next(frames), getattr(frames, "rows", (slice(None),))
+        mask = self.mask((first.shape[2] * len(rows), first.shape[3]))
+        masks = None if mask is None else cycle([mask[:, :, part] for part in rows])
         pictures = chain([first], frames)
         return enhance_frames(
             pictures, self.nets, self.segmenter, self.options, self.finishing, self.clip, masks=masks
         )  # fmt: skip
 
-    def mask(self, picture: Tensor) -> Tensor | None:
-        """(1, 1, H, W), for a picture (C, H, W)."""
+    def mask(self, size: tuple[int, int]) -> Tensor | None:
+        """(1, 1, H, W), for a picture of (H, W)."""
         if self.mask_file is None:
             return None
         mask = read_image(self.mask_file).pixels[None, :3].amax(1, keepdim=True)
-        if mask.shape[2:] != picture.shape[1:]:
-            sizes = *mask.shape[2:], *picture.shape[1:]
-            shown = "the mask is {1}x{0} (width x height), the picture {3}x{2}".format(*sizes)
+        if mask.shape[2:] != size:
+            shown = "the mask is {1}x{0} (width x height), the picture {3}x{2}".format(*mask.shape[2:], *size)
             raise ValueError(f"{self.mask_file}: {shown}: they must be of one size")
         return mask
 
@@ -241,5 +242,6 @@ def _enhance_video(path: Path, target: Path, enhancer: Enhancer) -> dict[str, An
     except ImportError as error:
         raise ValueError(f"{path}: videos need PyAV: pip install av") from error
     start = time.perf_counter()
-    report = rewrite_video(path, target, enhancer.frames)
+    with tidy_ending():
+        report = rewrite_video(path, target, enhancer.frames)
     return {"output": str(target), **asdict(report), "seconds": round(time.perf_counter() - start, 3)}

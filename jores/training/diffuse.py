@@ -22,7 +22,7 @@ from ..nets.segmentation import Segmenter
 from ..options import SampleOptions
 from ..pipeline import adjust, decompose, sample
 from ..semantics import load_segmenter
-from .adjust import AdjustmentObjective, gains_of, retouch
+from .adjust import AdjustmentObjective, statistics_of
 from .convert import to_tensor
 from .data import Sampler
 from .frozen import UsesFrozen
@@ -56,7 +56,6 @@ class DiffusionObjective(UsesFrozen):
         return self.adjusting.net if self.adjusting else self.frozen_net(AdjustmentNet)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        batch = retouch(batch, self.options["retouch"])
         condition, terms = self._condition(batch)
         low, high, semantics = batch["low"], batch["high"], batch.get("semantics")
         r, light, features = condition.reflectance, condition.illumination, condition.features
@@ -98,8 +97,7 @@ class DiffusionObjective(UsesFrozen):
         """ANet's condition, without gradient, and in joint training its own loss."""
         if self.adjusting is None:
             with torch.no_grad():
-                maps, gains = self.frozen[0](batch["low"]), gains_of(self.anet, batch)
-                return self.anet(maps, batch["exposure"], batch["input_mean"], gains), {}
+                return self.anet(self.frozen[0](batch["low"]), statistics_of(self.anet, batch)), {}
         out, terms = self.adjusting.adjusted(batch)
         condition = RetinexCondition(
             out.reflectance.detach().clamp(0, 1),

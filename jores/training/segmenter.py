@@ -70,12 +70,12 @@ class DistillSegmenter:
         if not args.teacher:
             raise ValueError("--stage segmenter needs --teacher: the folder with ade20k_teacher.py")
         self.data = recipe["data"]
-        self.teacher = Teacher(args.teacher, args.data, args.out, self.data["teacher_side"])
+        self.teacher = Teacher(args.teacher, args.data[0], args.out, self.data["teacher_side"])
         labels = self.teacher.labels()
         student = load_student(args.init, len(labels)) if args.init else build_student(labels, recipe["student"])
         self.objective = DistillationObjective(student)
-        self.pairs, self.photos = self._scenes("pairs", load_pairs(args.data, args.split)), []
-        val = {"lol": load_pairs(args.data, "val")}
+        self.pairs, self.photos = self._scenes("pairs", load_pairs(args.data[0], args.split)), []
+        val = {"lol": load_pairs(args.data[0], "val")}
         if args.photos:
             others, kept = load_photos(_validation_folder(args.photos)), self.data["val_photos"]
             val["photos"] = darkened(others[:kept])

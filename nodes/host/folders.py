@@ -58,11 +58,13 @@ def class_names() -> tuple[str, ...]:
 
 
 def file_stamp(path: Path | None) -> str:
-    """Changes when a file or a model folder's weights are replaced, so that the host loads them again. None: the name
-    comes from another node, and is known only after that has run."""
+    """Changes when a file, or a model folder's weights or settings, are replaced, so that the host loads them again.
+
+    None: the name comes from another node, and is known only after that has run.
+    """
     if path is None:
         return ""
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    files = sorted([*path.glob("*.safetensors"), *path.glob("*.json")]) if path.is_dir() else [path]
     return "|".join(f"{f}:{f.stat().st_mtime_ns}:{f.stat().st_size}" for f in files if f.exists())
 
 

@@ -25,6 +25,7 @@ from ...jores.nets.denoiser import DenoisingUNet
 from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window, size_of
 from .budget import denoiser_bytes, refinement_bytes
+from .checks import check_counts, check_finite, check_inner_patches, check_pixels, check_schedule, expect
 from .conds import CoarseMap, CoarseMaps
 from .latents import PixelSpace
 from .model_sampling import model_sampling
@@ -33,7 +34,29 @@ from .pictures import shown_size
 from .windows import TILE_KEY, TILED_KEY, tiler_of, window_pixels
 
 CONDITION_KEY, SEMANTIC_KEY = "jores_condition", "jores_semantic"  # in the conditioning's dictionary
+FOREIGN_KEYS = ("control", "gligen")  # of other models, in the same dictionary
+OWN_LATENT = "connect the latent of 'Condition JoReS Diffusion'"
 LoadedPatcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+
+
+class _OtherNetError(KeyError, ValueError):
+    """What another model's UNet would have. Its text is a sentence, where KeyError's own would be in quotes."""
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
+class _UNetConfig(dict):
+    """Nodes that patch Stable Diffusion's UNet ask for its sizes here: they learn that this is another net."""
+
+    def __missing__(self, key: str) -> Any:
+        raise _OtherNetError(
+            f"a JoReS model has no {key!r}: the node asks for it to patch Stable Diffusion's UNet, and this is another "
+            "net: take the node out (FreeU, HyperTile or the like)"
+        )
+
+    def copy(self) -> _UNetConfig:
+        return _UNetConfig(self)
 
 
 class JoReSModelConfig(comfy.supported_models_base.BASE):
@@ -56,10 +79,22 @@ class NativeUNet(DenoisingUNet):
     """
 
     tiler: Callable[[tuple[int, int], int], Tiler] = staticmethod(lambda size, batch: Tiler())
+    in_channels = out_channels = 3  # as stock nodes ask for them: of the latent, without what is concatenated to it
 
     def __init__(self, config: DenoiserConfig, *, dtype: torch.dtype, device: Any, operations: Any) -> None:
         super().__init__(config, operations=operations, device=device, dtype=dtype)
         self.dtype = dtype
+        self.tilers: dict[Any, Tiler] = {}
+
+    def begin(self) -> None:
+        """A new sampling: what fits may have changed since the last."""
+        self.tilers.clear()
+
+    def tiler_for(self, key: Any, make: Callable[[], Tiler]) -> Tiler:
+        """The same one at every step, so that memory runs out at one of them only."""
+        if key not in self.tilers:
+            self.tilers[key] = make()
+        return self.tilers[key]
 
     def forward(
         self,
@@ -74,6 +109,7 @@ class NativeUNet(DenoisingUNet):
         **_unused: Any,
     ) -> Tensor:
         """x (B, 10, H, W): x_t, then low, R' and L' from c_concat; timesteps (B,): sqrt(alpha_bar) by now."""
+        check_inner_patches(transformer_options)
         size = size_of(x)
 
         def work(window: Window) -> tuple[Tensor]:
@@ -87,7 +123,8 @@ class NativeUNet(DenoisingUNet):
 
         if (transformer_options or {}).get(TILED_KEY):
             return work(Window.whole(size))[0]
-        return self.tiler(size, len(x)).run(size, work)[0]
+        tiler = self.tiler_for((size, len(x)), lambda: self.tiler(size, len(x)))
+        return tiler.run(size, work)[0]
 
 
 class JoReSDiffusion(comfy.model_base.BaseModel):
@@ -108,8 +145,9 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
         index = timestep.round().long().clamp(0, len(self.noise_levels) - 1)
         return self.noise_levels.to(timestep.device)[index]
 
-    def noise_level(self, sigma: Tensor) -> Tensor:
-        return self.process_timestep(self.model_sampling.timestep(sigma).float())
+    def noise_level(self, sigma: Tensor, sampling: torch.nn.Module | None = None) -> Tensor:
+        """While nothing is sampled, give the MODEL's own `sampling`: the one in here may be another MODEL's patch."""
+        return self.process_timestep((sampling or self.model_sampling).timestep(sigma).float())
 
     def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
         adjusted, noise = kwargs.get(CONDITION_KEY), kwargs["noise"]
@@ -118,7 +156,8 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
                 "The JoReS model was given a conditioning that carries no picture (a text prompt?). "
                 "Connect positive and negative of 'Condition JoReS Diffusion'."
             )
-        self._check(adjusted, noise)
+        self._check(adjusted, noise, kwargs)
+        self.diffusion_model.begin()
         condition, (height, width) = adjusted.condition, adjusted.condition.size
         maps = torch.cat([adjusted.low, condition.reflectance, condition.illumination], 1)  # (B, 7, H, W)
         # What is sampled in tiles waits where it is, and goes to the device tile by tile.
@@ -138,6 +177,8 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
 
     def memory_required(self, input_shape: list[int], cond_shapes: Any = None) -> float:
         """Bytes of the UNet, or of RNet if that needs more: stock samplers run it in between (see sampler.py)."""
+        if len(input_shape) != 4 or min(input_shape) < 1:  # it is the first to be asked when a sampling begins
+            check_pixels(torch.empty(tuple(input_shape), device="meta"), "The JoReS model's latent", OWN_LATENT)
         batch, size = input_shape[0], (input_shape[2], input_shape[3])
         pixels = window_pixels(tiler_of(0, self.jores, size, batch), size)
         if tiles := (cond_shapes or {}).get(TILE_KEY):
@@ -145,15 +186,23 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
         pixels *= batch
         return max(denoiser_bytes(self.jores.denoiser, pixels), refinement_bytes(self.jores.refinement, pixels))
 
-    def _check(self, adjusted: Adjusted, noise: Tensor) -> None:
-        condition = adjusted.condition
-        if size_of(noise) != condition.size or noise.shape[1] != 3:
+    def _check(self, adjusted: Adjusted, noise: Tensor, options: dict[str, Any]) -> None:
+        node, condition = "The JoReS model", adjusted.condition
+        if noise.ndim != 4 or size_of(noise) != condition.size or noise.shape[1] != 3:
             raise ValueError(
-                f"The JoReS model's latent is {shown_size(noise)} with {noise.shape[1]} channels, its conditioning "
+                f"{node}'s latent is {shown_size(noise)} with {noise.shape[1]} channels, its conditioning "
                 f"was made from a picture of {shown_size(condition.reflectance)}. Connect the latent of 'Condition "
-                "JoReS Diffusion': this model works on pixels, Empty Latent Image does not fit."
+                "JoReS Diffusion': this model works on pixels, and a latent has the picture's own size."
             )
-        check_same_model(self.jores.denoiser.feature_widths, adjusted, "The JoReS model")
+        if (latent := options.get("latent_image")) is not None:
+            check_finite(latent, f"{node}'s latent")
+        for name in FOREIGN_KEYS:
+            if options.get(name) is not None:
+                raise ValueError(f"{node} takes no {name} of other models (ControlNet, GLIGEN): take that node out")
+        check_same_model(self.jores.denoiser.feature_widths, adjusted, node)
+        check_counts(len(adjusted.low), len(noise), node)
+        if (prior := options.get(SEMANTIC_KEY)) is not None:
+            check_counts(len(prior.probabilities), len(noise), node)
 
 
 def check_same_model(feature_widths: tuple[int, ...], adjusted: Adjusted, what: str) -> None:
@@ -174,7 +223,7 @@ def load_native(path: Path, disable_dynamic: bool = False) -> comfy.model_patche
     nets = load_bundle(path, parts=("denoiser",), operations=comfy.ops.manual_cast)
     weights = nets.unet.state_dict()
     load, offload = mm.get_torch_device(), mm.unet_offload_device()
-    config = JoReSModelConfig({"config": nets.config.denoiser})
+    config = JoReSModelConfig(_UNetConfig(config=nets.config.denoiser))
     count = sum(w.numel() for w in weights.values())
     dtype = mm.unet_dtype(load, count, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, load, config.supported_inference_dtypes))
@@ -187,7 +236,14 @@ def load_native(path: Path, disable_dynamic: bool = False) -> comfy.model_patche
 
 
 def jores_model(model: ModelPatcher, node: str) -> JoReSDiffusion:
+    """What the MODEL holds. Raises ValueError for other models, and for one whose noise schedule was replaced.
+
+    It is shared by all clones of the MODEL and may still carry what another one had patched into it: what can be
+    patched is read from the MODEL, by get_model_object.
+    """
+    wanted = "connect the model of 'Load JoReS Model'"
+    expect(model, ModelPatcher, node, "model", wanted)
     if not isinstance(model.model, JoReSDiffusion):
-        name = type(model.model).__name__
-        raise ValueError(f"{node}: model is a {name}, not a JoReS model: connect the model of 'Load JoReS Model'")
+        raise ValueError(f"{node}: model is a {type(model.model).__name__}, not a JoReS model: {wanted}")
+    check_schedule(model.get_model_object("model_sampling"), model.model.jores.schedule, node)
     return model.model

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import comfy.model_sampling
 import torch
 from torch import Tensor
 
 from ...jores.config import ScheduleConfig
 from ...jores.diffusion.schedule import NoiseSchedule
+
+SMALLEST_SIGMA, LARGEST_SIGMA = 0.3, 3000.0  # as the host's schedulers are told; its tables hold all of them
 
 
 class _Discrete(comfy.model_sampling.ModelSamplingDiscrete):
@@ -17,7 +21,12 @@ class _Discrete(comfy.model_sampling.ModelSamplingDiscrete):
     resolves x there, and the nets are told the true noise level all the same (`JoReSDiffusion.process_timestep`).
     """
 
-    def __init__(self, config: ScheduleConfig) -> None:
+    def __init__(self, config: ScheduleConfig, **_settings: Any) -> None:
+        if not isinstance(config, ScheduleConfig):  # nodes that set a dial of flow models build the schedule anew
+            raise ValueError(
+                "a node before this changes the model's noise schedule (ModelNoiseScale?), which a JoReS model has "
+                "learned and cannot change: take that node out"
+            )
         super().__init__()
         alphas = NoiseSchedule(config).alphas_cumprod
         sigmas = ((1 - alphas) / alphas).sqrt()
@@ -26,6 +35,21 @@ class _Discrete(comfy.model_sampling.ModelSamplingDiscrete):
         self.num_timesteps, self.zsnr = config.timesteps, config.zero_terminal_snr
         self.linear_start, self.linear_end = config.beta_start, config.beta_end
         self.set_sigmas(sigmas)
+
+    @property
+    def sigma_min(self) -> Tensor:
+        """Where the host's schedulers end before 0. Below, the nets hardly change x any more, while samplers of second
+        order divide by such a sigma what two steps differ by (heun with `normal` or `karras`)."""
+        return self.sigmas[int((self.sigmas < SMALLEST_SIGMA).sum().clamp_max(len(self.sigmas) - 1))]
+
+    @property
+    def sigma_max(self) -> Tensor:
+        """Where they begin. Beyond, x is nothing but noise, and a first step from there is uselessly wide."""
+        return self.sigmas[int((self.sigmas < LARGEST_SIGMA).sum().clamp_max(len(self.sigmas) - 1))]
+
+    def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
+        """In float32: the first sigma times noise is beyond half precision."""
+        return super().noise_scaling(sigma.float(), noise.float(), latent_image.float(), max_denoise)
 
     def percent_to_sigma(self, percent: float) -> float:
         """The host's own takes every schedule for 1000 steps long."""
@@ -47,7 +71,7 @@ class VSampling(_Discrete, comfy.model_sampling.V_PREDICTION):
         if not self.zsnr:
             return x0
         # Schedulers that go through log(sigma) come back a rounding below the table's value.
-        terminal = (sigma > 0.99 * self.sigma_max.to(sigma)).view(-1, *(1,) * (x0.ndim - 1))
+        terminal = (sigma > 0.99 * self.sigmas[-1].to(sigma)).view(-1, *(1,) * (x0.ndim - 1))
         return torch.where(terminal, -model_output, x0)
 
 

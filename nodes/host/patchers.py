@@ -17,6 +17,7 @@ from torch import Tensor
 from ...jores.checkpoint import JoReSNets, load_bundle
 from ...jores.conditions import RetinexCondition
 from ...jores.config import JoReSConfig
+from ...jores.tiling.memory import is_out_of_memory
 from .progress import StepProgress
 
 
@@ -38,10 +39,20 @@ class NetPatchers:
 
 @dataclass(frozen=True)
 class Adjusted:
-    """JORES_CONDITION: what ANet made of a picture, and that dark picture (B, 3, H, W), which the UNet sees too."""
+    """JORES_CONDITION: what ANet made of a picture, and that dark picture (B, 3, H, W), which the UNet sees too.
+
+    `source`: the pictures' fingerprints, where they are known.
+    """
 
     condition: RetinexCondition
     low: Tensor
+    source: Tensor | None = None
+
+    def frame(self, index: int) -> Adjusted:
+        """The same for one picture of the batch; what was made from a single picture serves all."""
+        i = index % len(self.low)
+        source = None if self.source is None else self.source[i : i + 1]
+        return Adjusted(self.condition.frame(i), self.low[i : i + 1], source)
 
 
 def load_patchers(path: Path, *parts: str) -> NetPatchers:
@@ -69,7 +80,9 @@ def memory_advice(node: str, size: str) -> Iterator[None]:
     """Says what helps when memory runs out; the exception stays the host's own, which then frees its models."""
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise torch.cuda.OutOfMemoryError(
             f"{node}: out of memory at {size} pixels. Frames are worked on one by one, so a shorter batch does not "
             f"help: scale the picture down, or start ComfyUI with --cpu. ({error})"

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import comfy.model_management as mm
 import torch
 from torch import Tensor
+
+from .checks import expect
+
+log = logging.getLogger(__name__)
 
 NO_MASK = (64, 64)  # what the host's Load Image gives for a picture without alpha, all 0
 
@@ -14,13 +20,16 @@ def from_image(image: Tensor, node: str, name: str = "image") -> Tensor:
 
     Raises ValueError that names `node` and the input `name` for an empty batch, other channels, NaN or infinity.
     """
+    expect(image, Tensor, node, name, "connect an IMAGE")
     shape = tuple(image.shape)
     if image.ndim != 4 or shape[-1] not in (1, 3, 4):
         raise ValueError(f"{node}: {name} must be (batch, height, width, 1, 3 or 4 channels), not {shape}")
     if image.numel() == 0:
         raise ValueError(f"{node}: {name} of shape {shape} is empty: there is no picture to work on")
+    image = image if image.is_floating_point() else image.float()
     if not all(bool(torch.isfinite(bound)) for bound in image.aminmax()):
         raise ValueError(f"{node}: {name} holds NaN or infinite pixels: find the node before that made them")
+    check_range(image, f"{node}: {name}")
     pixels = image.movedim(-1, 1).float()
     return pixels.expand(-1, 3, -1, -1) if shape[-1] == 1 else pixels
 
@@ -29,14 +38,18 @@ def from_mask(mask: Tensor | None, count: int, size: tuple[int, int], node: str,
     """(B, H, W) or (H, W) -> (count, 1, H, W) in [0, 1]; one mask serves all pictures. None stays None."""
     if mask is None:
         return None
+    expect(mask, Tensor, node, name, "connect a MASK, or nothing")
+    if mask.ndim < 2 or mask.numel() == 0 or mask.ndim > 4 or (mask.ndim == 4 and mask.shape[1] != 1):
+        raise ValueError(f"{node}: {name} must be (batch, height, width), at least one, not {tuple(mask.shape)}")
     mask = mask.reshape(-1, *mask.shape[-2:])
+    mask = mask if mask.is_floating_point() else mask.float()
+    if tuple(mask.shape[-2:]) == NO_MASK and not mask.any():
+        raise ValueError(
+            f"{node}: nothing is painted on {name}: Load Image gives an empty mask of {NO_MASK[1]}x{NO_MASK[0]} for a "
+            "picture without one. Paint one (right click on Load Image, Open in MaskEditor), or disconnect it"
+        )
     if tuple(mask.shape[-2:]) != tuple(size):
         height, width = mask.shape[-2:]
-        if (height, width) == NO_MASK and not mask.any():
-            raise ValueError(
-                f"{node}: nothing is painted on {name}: Load Image gives an empty mask of {width}x{height} for a "
-                "picture without one. Paint one (right click on Load Image, Open in MaskEditor), or disconnect it"
-            )
         raise ValueError(
             f"{node}: {name} is {width}x{height} (width x height), but the picture is {size[1]}x{size[0]}: give it "
             "the picture's size"
@@ -45,7 +58,23 @@ def from_mask(mask: Tensor | None, count: int, size: tuple[int, int], node: str,
         raise ValueError(f"{node}: {name} holds NaN or infinite values: find the node before that made them")
     if len(mask) not in (1, count):
         raise ValueError(f"{node}: {name} holds {len(mask)} masks for {count} pictures: give one, or one for each")
+    check_range(mask, f"{node}: {name}")
+    if name == "mask" and not mask.any():
+        log.warning("%s: mask is black everywhere, so nothing is enhanced", node)
     return mask[:, None].float().clamp(0, 1).expand(count, -1, -1, -1)
+
+
+def check_range(values: Tensor, what: str) -> None:
+    """Raises ValueError for levels of 0..255 where 0..1 is meant: they would all be white.
+
+    Floating-point numbers may be somewhat above 1, as sharpening leaves them, or far above it in few places, as in a
+    picture of high dynamic range. Levels are whole numbers, or high in the mean.
+    """
+    top = float(values.amax())
+    if top < 2:
+        return
+    if float(values.mean(dtype=torch.float64)) > 2 or bool((values == values.round()).all()):
+        raise ValueError(f"{what} holds levels up to {top:g}, not 0 to 1: divide by 255 in the node that makes them")
 
 
 def result_dtype() -> torch.dtype:

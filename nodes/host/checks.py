@@ -1,0 +1,134 @@
+"""What comes over the wires, checked before any work: a refusal is one sentence that says what to connect instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from .fingerprints import latent_pictures, same_pictures
+from .model_sampling import model_sampling
+
+T = TypeVar("T")
+PROBE = (-0.7, 0.2, 1.3)  # any values will do to see what a parametrization makes of them
+IGNORED_PATCHES = {"attn1_patch", "attn1_output_patch"}  # HyperTile, ToMe: for speed alone
+
+
+def expect(value: Any, kind: type[T] | tuple[type, ...], node: str, name: str, wanted: str) -> T:
+    """`value` if it is of this kind. Raises ValueError that names what came instead; `wanted`: what to connect."""
+    if isinstance(value, kind):
+        return value
+    raise ValueError(f"{node}: {name} is {_shown(value)}: {wanted}")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "None (is the node before it muted, or not connected?)"
+    return f"a {type(value).__name__}"
+
+
+def check_schedule(sampling: Any, config: Any, node: str) -> None:
+    """Raises ValueError if `sampling` is not the noise schedule, or not the parametrization, of the bundle's config."""
+    if _behaves_alike(sampling, model_sampling(config)):
+        return
+    raise ValueError(
+        f"{node}: the model's noise schedule was replaced by another node's ({_base_name(sampling)}), and a JoReS "
+        "model only knows its own: take the ModelSampling node between 'Load JoReS Model' and here out"
+    )
+
+
+def _base_name(sampling: Any) -> str:
+    """Stock nodes make a class on the fly; the one it derives from says more."""
+    kind = type(sampling)
+    return (kind.__mro__[1] if kind.__name__ == "ModelSamplingAdvanced" else kind).__name__
+
+
+def _behaves_alike(sampling: Any, own: torch.nn.Module) -> bool:
+    try:
+        return all(_close(_at(sampling, one), _at(own, one)) for one in _probes(own))
+    except (AttributeError, TypeError, ValueError, RuntimeError, LookupError):
+        return False
+
+
+def _probes(own: torch.nn.Module) -> list[Callable[[Any], Tensor]]:
+    sigmas = own.sigmas[[0, len(own.sigmas) // 3, -2]].cpu()
+    output, x = (torch.tensor(PROBE).roll(i).view(3, 1, 1, 1) for i in (0, 1))
+
+    def on(sampling: Any, name: str, *values: Any) -> Tensor:
+        device = sampling.sigmas.device
+        return getattr(sampling, name)(*(v.to(device) if isinstance(v, Tensor) else v for v in values))
+
+    return [
+        lambda sampling: sampling.sigmas,
+        lambda sampling: on(sampling, "timestep", sigmas),
+        lambda sampling: on(sampling, "calculate_input", sigmas, x.clone()),
+        lambda sampling: on(sampling, "calculate_denoised", sigmas, output.clone(), x.clone()),
+        lambda sampling: on(sampling, "noise_scaling", sigmas.view(3, 1, 1, 1), x.clone(), output.clone()),
+    ]
+
+
+def _at(sampling: Any, probe: Callable[[Any], Tensor]) -> Tensor:
+    return probe(sampling).detach().cpu().float()
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def latent_samples(latent: Any, node: str, source: str) -> Tensor:
+    """The latent's pictures (B, 3, H, W) in float32: with half precision the noise of the first step would overflow."""
+    wanted = f"connect the latent of '{source}'"
+    expect(latent, dict, node, "latent", wanted)
+    samples = expect(latent.get("samples"), Tensor, node, "latent's samples", wanted)
+    check_pixels(samples, f"{node}: latent", wanted)
+    return samples.float()
+
+
+def check_pixels(samples: Tensor, what: str, wanted: str) -> None:
+    """Raises ValueError unless `samples` are finite pictures (B, 3, H, W), at least one."""
+    shape = tuple(samples.shape)
+    if getattr(samples, "is_nested", False) or samples.ndim != 4 or shape[1] != 3:
+        video = " (a video's latent?)" if samples.ndim == 5 else ""
+        raise ValueError(
+            f"{what} is {shape}{video}, but this model works on pixels, (batch, 3, height, width): {wanted}"
+        )
+    if samples.numel() == 0:
+        raise ValueError(f"{what} of shape {shape} is empty, there is no picture to work on: {wanted}")
+    check_finite(samples, what)
+
+
+def check_finite(samples: Tensor, what: str) -> None:
+    if samples.is_floating_point() and not all(bool(torch.isfinite(bound)) for bound in samples.aminmax()):
+        raise ValueError(f"{what} holds NaN or infinite values: find the node before that made them")
+
+
+def check_counts(conditions: int, latents: int, node: str) -> None:
+    """A condition of one picture serves any number of latents; else there must be one for each."""
+    if conditions not in (1, latents):
+        raise ValueError(
+            f"{node}: the condition was made from {conditions} pictures, but the latent holds {latents}, and nothing "
+            "says which of them: take pictures out of the batch before 'Decompose Retinex', not after it"
+        )
+
+
+def check_latent_pictures(latent: dict[str, Any], source: Tensor | None, node: str) -> None:
+    known = latent_pictures(latent)
+    if known is not None and not same_pictures(known["source"], source):
+        raise ValueError(
+            f"{node}: latent and positive were made from different pictures: connect both of one 'Condition JoReS "
+            "Diffusion'"
+        )
+
+
+def check_inner_patches(transformer_options: dict[str, Any] | None) -> None:
+    """Patches for the blocks of Stable Diffusion's UNet would be without effect here, or break in the middle."""
+    options = transformer_options or {}
+    replaced = sorted(name for name, patches in options.get("patches_replace", {}).items() if patches)
+    added = sorted(name for name, p in options.get("patches", {}).items() if p and name not in IGNORED_PATCHES)
+    if replaced or added:
+        raise ValueError(
+            f"The JoReS model has no blocks like Stable Diffusion's, which a node before the sampler patches "
+            f"({', '.join([*replaced, *added])}; FreeU, SelfAttentionGuidance or the like): take that node out"
+        )

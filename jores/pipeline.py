@@ -22,10 +22,10 @@ from .conditions import (
 )
 from .diffusion.sampling import Callback, Denoise, Refine, ddim_in_tiles, start_noise
 from .diffusion.schedule import NoiseSchedule
+from .imaging.alpha import filled, joined, opaque, seen_average
 from .imaging.compositing import check_mask, finish
 from .imaging.exposure import mean_colour
 from .imaging.guided_filter import enlarged, reduced
-from .imaging.resize import area_average
 from .nets.adjustment import THUMBNAIL
 from .nets.segmentation import Segmenter
 from .options import FinishOptions, SampleOptions
@@ -62,12 +62,12 @@ def enhance(
     Raises:
         ValueError: names the argument that cannot be used, before any work is done.
     """
-    full = checked(images)[:, :3]
+    full, alpha = filled(checked(images))
     check_mask(mask, images)
-    low = reduced(full, options.working_size)
+    low, alpha = reduced(full, options.working_size), reduced(alpha, options.working_size)
     options = replace(options, tile=Tiler.choose(options.tile, nets.config, low, _weight(nets.unet).device))
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
-    condition = retinex_condition(nets, low, options)
+    condition = retinex_condition(nets, low, alpha, options)
     # Semantic prior: an off-the-shelf network segments the input picture (Fig. 3b)
     prior = segment(segmenter, low) if segmenter is not None else None
     # Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)
@@ -89,18 +89,24 @@ def checked(images: Tensor) -> Tensor:
     return images
 
 
-def retinex_condition(nets: JoReSNets, low: Tensor, options: SampleOptions) -> RetinexCondition | ConditionOnDemand:
-    """DNet, then ANet: of the whole picture, or where that does not fit, window by window as they are asked for."""
+def retinex_condition(
+    nets: JoReSNets, low: Tensor, alpha: Tensor | None, options: SampleOptions
+) -> RetinexCondition | ConditionOnDemand:
+    """DNet, then ANet: of the whole picture, or where that does not fit, window by window as they are asked for.
+    `alpha` (B, 1, H, W) of pictures that are transparent in places, as `filled` gives it."""
     tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.unet).device)
     if tiles.covers(size_of(low)):
-        return adjust(nets, decompose(nets, low, tile=tiles), exposure=options.exposure, tile=tiles)
+        maps = replace(decompose(nets, low, tile=tiles), alpha=alpha)
+        return adjust(nets, maps, exposure=options.exposure, tile=tiles)
     room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
-    return condition_on_demand(nets, low, options.exposure, cache=room if options.steps > 1 else 0)
+    return condition_on_demand(nets, low, options.exposure, cache=room if options.steps > 1 else 0, alpha=alpha)
 
 
 @torch.inference_mode()
 def decompose(nets: JoReSNets, images: Tensor, *, tile: int | Tiler | None = None) -> RetinexMaps:
-    """DNet (Eq. 4). `tile` as in `enhance`."""
+    """DNet (Eq. 4) of (B, 3 or 4, H, W) pictures. `tile` as in `enhance`."""
+    alpha = images[:, 3:] if images.shape[1] == 4 else None
+    images = opaque(images)
     weight, size = _weight(nets.dnet), size_of(images)
     tiles = Tiler.choose(tile, nets.config, images, weight.device)
     home = weight if tiles.covers(size) else images
@@ -109,7 +115,7 @@ def decompose(nets: JoReSNets, images: Tensor, *, tile: int | Tiler | None = Non
         maps = nets.dnet(window.cut(images).clamp(0, 1).to(weight)).to(home.device)
         return maps.reflectance, maps.illumination
 
-    return RetinexMaps(*tiles.run(size, work, (1, 1)))
+    return RetinexMaps(*tiles.run(size, work, (1, 1)), alpha=None if alpha is None else alpha.to(home.device))
 
 
 @torch.inference_mode()
@@ -132,7 +138,7 @@ def adjust(
     """
     weight, picture = _weight(nets.anet), maps.picture
     tiles = Tiler.choose(tile, nets.config, picture, weight.device)
-    whole = global_statistics(nets, picture, exposure)
+    whole = global_statistics(nets, joined(picture, maps.alpha), exposure)
 
     def work(window: Window) -> tuple[Tensor, ...]:
         part = maps.at(window).to(weight.device)
@@ -149,11 +155,11 @@ def adjust(
 
 
 def condition_on_demand(
-    nets: JoReSNets, low: Tensor, exposure: float | Tensor | None, *, cache: int
+    nets: JoReSNets, low: Tensor, exposure: float | Tensor | None, *, cache: int, alpha: Tensor | None = None
 ) -> ConditionOnDemand:
     """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes."""
     weight = _weight(nets.anet)
-    whole = global_statistics(nets, low.clamp(0, 1), exposure)
+    whole = global_statistics(nets, joined(low.clamp(0, 1), alpha), exposure)
 
     def make(window: Window) -> RetinexCondition:
         maps = nets.dnet(window.cut(low).clamp(0, 1).to(weight))
@@ -164,7 +170,7 @@ def condition_on_demand(
 
 @torch.inference_mode()
 def global_statistics(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> GlobalStatistics:
-    """What no window of these whole pictures (B, 3, H, W) can tell, on ANet's device; `exposure` as in `adjust`."""
+    """What no window of whole pictures (B, 3 or 4, H, W) can tell, on ANet's device; `exposure` as in `adjust`."""
     exposure = wanted_exposure(nets, images, exposure)
     return nets.anet.statistics(_thumbnail(nets, images), exposure, mean_colour(images))
 
@@ -176,7 +182,7 @@ def _under(whole: GlobalStatistics, window: Window, size: tuple[int, int]) -> Gl
 @torch.inference_mode()
 def wanted_exposure(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> Tensor:
     """(B,) on ANet's device: `exposure`, one for all or (B,), or for None what ANet proposes for these whole
-    pictures."""
+    pictures (B, 3 or 4, H, W)."""
     weight = _weight(nets.anet)
     if exposure is None:
         return nets.anet.propose_exposure(_thumbnail(nets, images))
@@ -239,7 +245,7 @@ def sample(
 
 def _thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
     """What ANet sees of whole pictures: reduced where they lie, so that no big one has to go to its device."""
-    return area_average(images, THUMBNAIL).to(_weight(nets.anet))
+    return seen_average(images, THUMBNAIL).to(_weight(nets.anet))
 
 
 def _weight(net: torch.nn.Module) -> Tensor:

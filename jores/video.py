@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice, repeat, takewhile
+from itertools import islice, takewhile
 
 import torch
 from torch import Tensor
 
 from .checkpoint import JoReSNets
 from .diffusion.sampling import Callback
+from .imaging.alpha import opaque
 from .imaging.exposure import DARKEST, exposure_gain, mean_luma
 from .imaging.temporal import SteadyLight, TemporalFilter, follow, is_cut
 from .nets.segmentation import Segmenter
@@ -62,10 +63,13 @@ def enhance_frames(
 
     Args:
         options: the exposure is what the frames of a shot get in the mean.
-        masks: one (1, 1, H, W) for each frame.
+        masks: one (1, 1, H, W) for each frame, or a single one for all.
         callback: as in `pipeline.enhance`, frame after frame.
+
+    Raises:
+        ValueError: fewer masks than frames, and more than one.
     """
-    incoming = zip(frames, repeat(None) if masks is None else masks, strict=False)
+    incoming = _with_masks(frames, masks)
     device = clip.device
     if not clip.smooth:
         for frame, mask in incoming:
@@ -93,10 +97,28 @@ def enhance_frames(
         yield finish(picture * 2 - 1, frame.original.to(device), finishing, mask=frame.mask)
 
 
+def _with_masks(
+    frames: Iterable[Tensor], masks: Iterable[Tensor] | None
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Each frame with its mask; a single mask serves all."""
+    if masks is None:
+        yield from ((frame, None) for frame in frames)
+        return
+    given, mask, single = iter(masks), None, False
+    for count, frame in enumerate(frames):
+        following = None if single else next(given, None)
+        if following is None:
+            if count != 1 and not single:
+                raise ValueError(f"masks: {count} for more frames than that: give one for each, or a single one")
+            following, single = mask, True
+        mask = following
+        yield frame, mask
+
+
 def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None]]) -> Iterator[Frame]:
     before = None
     for frame, mask in incoming:
-        rgb = checked(frame)[:, :3]
+        rgb = opaque(checked(frame))
         yield Frame(frame, mask, before is None or is_cut(before, rgb))
         before = rgb
 
@@ -134,7 +156,7 @@ def _lit(
 
 
 def _rgb(frame: Frame, device: torch.device | str | None) -> Tensor:
-    return frame.original[:, :3].to(device, torch.float32).clamp(0, 1)
+    return opaque(frame.original.to(device, torch.float32)).clamp(0, 1)
 
 
 def _with_following(frames: Iterator[Frame]) -> Iterator[tuple[Frame, list[Frame]]]:

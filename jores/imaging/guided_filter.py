@@ -10,6 +10,8 @@ comes back.
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -51,8 +53,14 @@ def worked_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
     return height, width
 
 
-def reduced(images: Tensor, longest: int) -> Tensor:
-    """(B, 3, H, W) with a longer side of `longest` pixels; the same where that is 0 or no reduction."""
+@overload
+def reduced(images: Tensor, longest: int) -> Tensor: ...
+@overload
+def reduced(images: None, longest: int) -> None: ...
+def reduced(images: Tensor | None, longest: int) -> Tensor | None:
+    """(B, C, H, W) with a longer side of `longest` pixels; as it is where that is 0 or no reduction, or None."""
+    if images is None:
+        return None
     size = worked_size(size_of(images), longest)
     return images if size == size_of(images) else area_average(images, size)
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from .tiling.windows import Window, size_of
 
-FEATURE_SIDES = (4, 8, 16)  # pixels in a cell of ANet's F^1, F^2, F^3
-GAIN_SIDE = 8  # finer than ANet's gains for any picture worth looking at
-SEMANTIC_SIDE = 8  # finer than any class map, and the finest level of the compact UNet that looks at it
+FEATURE_SIDES = (4, 8, 16)  # pixels per cell of ANet's F^1, F^2, F^3
+GAIN_SIDE = 8  # pixels per cell at which ANet's log gains are sampled; the gain grid is coarser
+SEMANTIC_SIDE = 8  # pixels per cell at which class maps are sampled, as at the UNet's finest level that uses them
 
 
 Wire = TypeVar("Wire", bound="_Wire")
@@ -21,13 +21,13 @@ Wire = TypeVar("Wire", bound="_Wire")
 
 @dataclass(frozen=True)
 class _Wire:
-    """Acts on every tensor field at once, so that a host can park a condition elsewhere or go picture by picture."""
+    """Methods that act on all tensor fields: a host moves them between devices, or takes one picture of a batch."""
 
     def to(self: Wire, *args: Any, **kwargs: Any) -> Wire:
         return self._each(lambda tensor: tensor.to(*args, **kwargs))
 
     def frame(self: Wire, index: int) -> Wire:
-        """The same for one picture of the batch (which stays a batch, of one)."""
+        """The part of one picture, as a batch of one."""
         return self._each(lambda tensor: tensor[index : index + 1])
 
     def _each(self: Wire, function: Callable[[Tensor], Tensor]) -> Wire:
@@ -145,15 +145,15 @@ def join_frames(frames: Sequence[Wire]) -> Wire:
 
 
 def cut_features(features: Sequence[Tensor], window: Window) -> tuple[Tensor, ...]:
-    """ANet's F^1..F^3 of the whole picture under the window."""
+    """The part of ANet's F^1..F^3 under the window."""
     return tuple(window.cut(f, side) for f, side in zip(features, FEATURE_SIDES, strict=True))
 
 
 @dataclass
 class ConditionOnDemand:
-    """A condition too big to keep: made window by window when it is asked for.
+    """The condition of a picture that is too big to keep: computed for a window when it is needed.
 
-    What fits into `cache` bytes is remembered, in half precision, where the picture lies.
+    Conditions that fit into `cache` bytes are kept in half precision on the device `store`.
     """
 
     make: Callable[[Window], RetinexCondition]

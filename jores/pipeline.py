@@ -1,6 +1,6 @@
 """The paper's Figure 3, read from top to bottom: `enhance` is the method, the functions under it are its stages.
 
-All pictures are (B, 3, H, W) floats in [0, 1]; every stage runs where the nets it is given live, without gradients.
+All pictures are (B, 3, H, W) floats in [0, 1]. Every stage runs on the device of its nets, without gradients.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def enhance(
     Args:
         segmenter: gives the semantic prior; without one the semantic attention layers are skipped.
         mask: (B or 1, 1, H, W) in [0, 1]: where to apply the enhancement.
-        callback: (steps done, steps, x0) after every step; may raise to cancel. In tiles also after every tile, with a
-            fraction of steps done and None, and x0 comes reduced.
+        callback: called after every step with (steps done, steps, x0). In tiles it is also called after every tile,
+            with a fraction of a step and None, and x0 is reduced. It may raise an exception to cancel.
 
     Raises:
         ValueError: names the argument that cannot be used, before any work is done.
@@ -92,8 +92,8 @@ def checked(images: Tensor) -> Tensor:
 def retinex_condition(
     nets: JoReSNets, low: Tensor, alpha: Tensor | None, options: SampleOptions
 ) -> RetinexCondition | ConditionOnDemand:
-    """DNet, then ANet: of the whole picture, or where that does not fit, window by window as they are asked for.
-    `alpha` (B, 1, H, W) of pictures that are transparent in places, as `filled` gives it."""
+    """The output of DNet and ANet for the picture, or where that does not fit into memory, for each window on demand.
+    `alpha` (B, 1, H, W): of pictures with transparent parts, as `filled` returns it."""
     tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.unet).device)
     if tiles.covers(size_of(low)):
         maps = replace(decompose(nets, low, tile=tiles), alpha=alpha)
@@ -157,7 +157,7 @@ def adjust(
 def condition_on_demand(
     nets: JoReSNets, low: Tensor, exposure: float | Tensor | None, *, cache: int, alpha: Tensor | None = None
 ) -> ConditionOnDemand:
-    """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes."""
+    """The output of DNet and ANet for any window, with the picture's global statistics; `cache` in bytes."""
     weight = _weight(nets.anet)
     whole = global_statistics(nets, joined(low.clamp(0, 1), alpha), exposure)
 
@@ -170,7 +170,7 @@ def condition_on_demand(
 
 @torch.inference_mode()
 def global_statistics(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> GlobalStatistics:
-    """What no window of whole pictures (B, 3 or 4, H, W) can tell, on ANet's device; `exposure` as in `adjust`."""
+    """The global statistics of pictures (B, 3 or 4, H, W), on ANet's device; `exposure` as in `adjust`."""
     exposure = wanted_exposure(nets, images, exposure)
     return nets.anet.statistics(_thumbnail(nets, images), exposure, mean_colour(images))
 
@@ -244,7 +244,7 @@ def sample(
 
 
 def _thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
-    """What ANet sees of whole pictures: reduced where they lie, so that no big one has to go to its device."""
+    """The pictures reduced to ANet's thumbnails on their own device, so that no big picture is moved to ANet's."""
     return seen_average(images, THUMBNAIL).to(_weight(nets.anet))
 
 

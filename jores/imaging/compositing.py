@@ -1,4 +1,4 @@
-"""The last stage: x0 becomes a picture again, and the dials say where, how much and in whose colours it shows.
+"""Compositing, the last stage: x0 becomes a picture and is mixed with the original as the settings say.
 
 Pure functions on (B, C, H, W) float pictures in [0, 1]; all but `finish` are no part of the paper's method.
 """

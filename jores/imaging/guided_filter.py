@@ -1,8 +1,8 @@
 """Guided filters (He et al., ECCV 2010): led by the picture itself, and for results that were made small.
 
-`self_guided`: what is broad stays, edges too, texture goes.
+`self_guided`: edge-preserving smoothing.
 
-`guided_upsample`: a result that was made small, at the full size of its picture. After the fast guided filter (He &
+`guided_upsample`: enlarges a result that was made at a reduced size. After the fast guided filter (He &
 Sun, 2015, arXiv 1505.00996): how strongly the result follows the picture is fitted locally at the small size, and the
 picture's own detail is added at full size by that slope. In plain or noisy places the slope is near 0, so little noise
 comes back.

@@ -117,7 +117,7 @@ class DiffusionObjective(UsesFrozen):
         return level.float().to(device)
 
     def _diffusion_loss(self, output: Tensor, target: Tensor | None, estimate: Tensor, x0: Tensor) -> Tensor:
-        """Of the prediction, or where it has no target, as no noise leads from x_t to x0, of the x0 it stands for."""
+        """L1 on the prediction, or on x0 when x_t is self-generated: the prediction then has no target."""
         loss = F.l1_loss(estimate, x0) if target is None else F.l1_loss(output, target)
         structure = self.options["unet_structure"]
         if structure and self.schedule.config.prediction == "v":

@@ -11,8 +11,11 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 class UsesFrozen(nn.Module):
-    """`frozen` nets are a plain list, which hides them from the optimiser, the average of the weights and checkpoints.
-    They go where the objective goes and keep their memory layout, which is part of what a seed's numbers hang on."""
+    """An objective with nets that are not trained.
+
+    They are kept in a plain list, which hides them from the optimiser, the averaged weights and the checkpoints. They
+    follow the objective to its device. Their memory layout is kept, because results depend on it in the last bits.
+    """
 
     def __init__(self, *frozen: nn.Module) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """The paper's Figure 3, read from top to bottom: `enhance` is the method, the functions under it are its stages.
 
-All pictures are (B, 3, H, W) floats in [0, 1]; every stage runs where the nets it is given live, without gradients.
+All pictures are (B, 3, H, W) floats in [0, 1]. Every stage runs on the device of its nets, without gradients.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .nets.segmentation import Segmenter
 from .options import FinishOptions, SampleOptions
 from .tiling.memory import cache_bytes, free_memory
 from .tiling.tiler import Tiler
-from .tiling.windows import Window
+from .tiling.windows import Window, size_of
 
 DEFAULT_STEPS = SampleOptions().steps
 __all__ = ["adjust", "checked", "decompose", "enhance", "finish", "sample", "segment", "wanted_exposure"]
@@ -56,8 +56,8 @@ def enhance(
     Args:
         segmenter: gives the semantic prior; without one the semantic attention layers are skipped.
         mask: (B or 1, 1, H, W) in [0, 1]: where to apply the enhancement.
-        callback: (steps done, steps, x0) after every step; may raise to cancel. In tiles also after every tile, with a
-            fraction of steps done and None, and x0 comes reduced.
+        callback: called after every step with (steps done, steps, x0). In tiles it is also called after every tile,
+            with a fraction of a step and None, and x0 is reduced. It may raise an exception to cancel.
 
     Raises:
         ValueError: names the argument that cannot be used, before any work is done.
@@ -65,7 +65,7 @@ def enhance(
     full, alpha = filled(checked(images))
     check_mask(mask, images)
     low, alpha = reduced(full, options.working_size), reduced(alpha, options.working_size)
-    options = replace(options, tile=Tiler.choose(options.tile, nets.config, low, _weight(nets.denoiser).device))
+    options = replace(options, tile=Tiler.choose(options.tile, nets.config, low, _weight(nets.unet).device))
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
     condition = retinex_condition(nets, low, alpha, options)
     # Semantic prior: an off-the-shelf network segments the input picture (Fig. 3b)
@@ -92,10 +92,10 @@ def checked(images: Tensor) -> Tensor:
 def retinex_condition(
     nets: JoReSNets, low: Tensor, alpha: Tensor | None, options: SampleOptions
 ) -> RetinexCondition | ConditionOnDemand:
-    """DNet, then ANet: of the whole picture, or where that does not fit, window by window as they are asked for.
-    `alpha` (B, 1, H, W) of pictures that are transparent in places, as `filled` gives it."""
-    tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.denoiser).device)
-    if tiles.covers((low.shape[-2], low.shape[-1])):
+    """The output of DNet and ANet for the picture, or where that does not fit into memory, for each window on demand.
+    `alpha` (B, 1, H, W): of pictures with transparent parts, as `filled` returns it."""
+    tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.unet).device)
+    if tiles.covers(size_of(low)):
         maps = replace(decompose(nets, low, tile=tiles), alpha=alpha)
         return adjust(nets, maps, exposure=options.exposure, tile=tiles)
     room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
@@ -108,12 +108,12 @@ def decompose(nets: JoReSNets, images: Tensor, *, tile: int | Tiler | None = Non
     """DNet (Eq. 4) of (B, 3 or 4, H, W) pictures. `tile` as in `enhance`."""
     alpha = images[:, 3:] if images.shape[1] == 4 else None
     images = opaque(images)
-    weight, size = _weight(nets.decomposition), tuple(images.shape[-2:])
+    weight, size = _weight(nets.dnet), size_of(images)
     tiles = Tiler.choose(tile, nets.config, images, weight.device)
     home = weight if tiles.covers(size) else images
 
     def work(window: Window) -> tuple[Tensor, ...]:
-        maps = nets.decomposition(window.cut(images).clamp(0, 1).to(weight)).to(home.device)
+        maps = nets.dnet(window.cut(images).clamp(0, 1).to(weight)).to(home.device)
         return maps.reflectance, maps.illumination
 
     return RetinexMaps(*tiles.run(size, work, (1, 1)), alpha=None if alpha is None else alpha.to(home.device))
@@ -137,13 +137,13 @@ def adjust(
         illumination: (B, 1, H, W) in [0, 1] that replaces L', for light painted by hand.
         tile: as in `enhance`.
     """
-    weight, picture = _weight(nets.adjustment), maps.picture
+    weight, picture = _weight(nets.anet), maps.picture
     tiles = Tiler.choose(tile, nets.config, picture, weight.device)
     whole = global_statistics(nets, joined(picture, maps.alpha), exposure)
 
     def work(window: Window) -> tuple[Tensor, ...]:
         part = maps.at(window).to(weight.device)
-        made = nets.adjustment(part, _under(whole, window, maps.size)).to(maps.reflectance.device)
+        made = nets.anet(part, _under(whole, window, maps.size)).to(maps.reflectance.device)
         return made.reflectance, made.illumination, *made.features
 
     reflectance, light, *features = tiles.run(maps.size, work, (1, 1, *FEATURE_SIDES))
@@ -164,24 +164,24 @@ def condition_on_demand(
     tiler: Tiler | None = None,
     alpha: Tensor | None = None,
 ) -> ConditionOnDemand:
-    """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes, of windows
-    that `tiler` cuts the picture into."""
-    weight = _weight(nets.adjustment)
+    """The output of DNet and ANet for any window, with the picture's global statistics; `cache` in bytes, of the
+    windows that `tiler` divides the picture into."""
+    weight = _weight(nets.anet)
     whole = global_statistics(nets, joined(low.clamp(0, 1), alpha), exposure)
 
     def make(window: Window) -> RetinexCondition:
-        maps = nets.decomposition(window.cut(low).clamp(0, 1).to(weight))
-        return nets.adjustment(maps, _under(whole, window, tuple(low.shape[-2:])))
+        maps = nets.dnet(window.cut(low).clamp(0, 1).to(weight))
+        return nets.anet(maps, _under(whole, window, size_of(low)))
 
-    layout = None if tiler is None else lambda: tiler.layout(tuple(low.shape[-2:]))
+    layout = None if tiler is None else lambda: tiler.layout(size_of(low))
     return ConditionOnDemand(make, low.device, cache, layout=layout)
 
 
 @torch.inference_mode()
 def global_statistics(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> GlobalStatistics:
-    """What no window of whole pictures (B, 3 or 4, H, W) can tell, on ANet's device; `exposure` as in `adjust`."""
+    """The global statistics of pictures (B, 3 or 4, H, W), on ANet's device; `exposure` as in `adjust`."""
     exposure = wanted_exposure(nets, images, exposure)
-    return nets.adjustment.statistics(_thumbnail(nets, images), exposure, mean_colour(images))
+    return nets.anet.statistics(_thumbnail(nets, images), exposure, mean_colour(images))
 
 
 def _under(whole: GlobalStatistics, window: Window, size: tuple[int, int]) -> GlobalStatistics:
@@ -192,9 +192,9 @@ def _under(whole: GlobalStatistics, window: Window, size: tuple[int, int]) -> Gl
 def wanted_exposure(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> Tensor:
     """(B,) on ANet's device: `exposure`, one for all or (B,), or for None what ANet proposes for these whole
     pictures (B, 3 or 4, H, W)."""
-    weight = _weight(nets.adjustment)
+    weight = _weight(nets.anet)
     if exposure is None:
-        return nets.adjustment.propose_exposure(_thumbnail(nets, images))
+        return nets.anet.propose_exposure(_thumbnail(nets, images))
     if not isinstance(exposure, Tensor):
         if not 0 < exposure <= 1:
             raise ValueError(f"exposure must be above 0 and at most 1, not {exposure}")
@@ -226,7 +226,7 @@ def sample(
     One field of start noise serves all pictures of a batch, so that the frames of a clip share it. `callback` as in
     `enhance`. Returns x0 (B, 3, H, W) in [-1, 1], float32.
     """
-    weight, size = _weight(nets.denoiser), tuple(low.shape[-2:])
+    weight, size = _weight(nets.unet), size_of(low)
     schedule = NoiseSchedule(nets.config.schedule)
     tiles = Tiler.choose(options.tile, nets.config, low, weight.device)
 
@@ -239,10 +239,10 @@ def sample(
         r, light, features = part.reflectance, part.illumination, part.features
 
         def denoise(x_t: Tensor, t: int) -> Tensor:
-            return nets.denoiser(x_t, level(schedule.alpha_bar(t)), picture, r, light, features, semantics)
+            return nets.unet(x_t, level(schedule.alpha_bar(t)), picture, r, light, features, semantics)
 
         def rnet(x0: Tensor, alpha_bar: float) -> Tensor:
-            return nets.refinement(x0, level(alpha_bar), r, light, features)
+            return nets.rnet(x0, level(alpha_bar), r, light, features)
 
         return denoise, rnet if refine else None
 
@@ -253,8 +253,8 @@ def sample(
 
 
 def _thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
-    """What ANet sees of whole pictures: reduced where they lie, so that no big one has to go to its device."""
-    return seen_average(images, THUMBNAIL).to(_weight(nets.adjustment))
+    """The pictures reduced to ANet's thumbnails on their own device, so that no big picture is moved to ANet's."""
+    return seen_average(images, THUMBNAIL).to(_weight(nets.anet))
 
 
 def _weight(net: torch.nn.Module) -> Tensor:

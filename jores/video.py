@@ -62,8 +62,8 @@ class Frame:
     judged: bool = False  # `cut` also knows of lamps
     alone: bool = False  # and ends here
     fading: bool = False
-    low: Tensor | None = None
-    picture: Tensor | None = None
+    low: Tensor = field(default_factory=lambda: torch.empty(0))
+    picture: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 @torch.inference_mode()
@@ -106,7 +106,7 @@ def enhance_frames(
 
     ahead = frames if clip.ahead is None and isinstance(frames, Sequence) else clip.ahead
     lit = _lit(_tagged(incoming), _Outlook(ahead), nets, options.exposure, place, work)
-    steady = None
+    steady = TemporalFilter()
     for frame, following, _ in _with_following(lit):
         if frame.alone:
             yield frame.picture
@@ -194,7 +194,7 @@ def _lit(
     work: Callable[[Frame, float | Tensor | None], Tensor],
 ) -> Iterator[Frame]:
     """Steadies the light and the gain of each shot, and has the frames worked on."""
-    light = gain = None
+    light, gain = SteadyLight(), None
     past: deque[float] = deque(maxlen=REACH)
 
     def wanted(low: Tensor) -> Tensor:

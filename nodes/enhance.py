@@ -12,6 +12,7 @@ from ..jores import pipeline
 from ..jores.checkpoint import PARTS
 from ..jores.imaging.guided_filter import worked_size
 from ..jores.options import ClipOptions, FinishOptions, SampleOptions
+from ..jores.tiling.windows import size_of
 from ..jores.video import HELD_BYTES, enhance_frames
 from .host.budget import enhance_bytes
 from .host.checks import latent_samples
@@ -89,7 +90,7 @@ class JoReSFinish(io.ComfyNode):
             )
         told = other_original(latent, original)
         original = original.expand(len(x0), -1, -1, -1)
-        weight = from_mask(mask, len(x0), tuple(x0.shape[-2:]), node)
+        weight = from_mask(mask, len(x0), size_of(x0), node)
         result, progress = empty_image(len(x0), original), StepProgress(len(x0))
         finishing = FinishOptions(strength, feather, shadows, colour_fidelity)
         for i, (one, low) in enumerate(zip(x0.split(1), original.split(1), strict=True)):
@@ -174,10 +175,10 @@ class JoReSEnhance(io.ComfyNode):
     ) -> io.NodeOutput:
         node = "Enhance Low Light"
         pixels = from_image(image, node)
-        weight = from_mask(mask, len(pixels), tuple(pixels.shape[-2:]), node)
+        weight = from_mask(mask, len(pixels), size_of(pixels), node)
         nets = kept_nets(bundle_path(model_name))
         segmenter = kept_segmenter(segmenter_path(SHIPPED_SEGMENTER_NAME)) if semantic else None
-        size = worked_size(tuple(pixels.shape[-2:]), working_size)
+        size = worked_size(size_of(pixels), working_size)
         progress, tiler = StepProgress(len(pixels) * steps), tiler_of(tile, nets.config, size)
         result = empty_image(len(pixels), pixels)
         with memory_advice(node, shown_size(pixels)):
@@ -207,4 +208,4 @@ class JoReSEnhance(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model_name: str | None, **_kwargs) -> str:
-        return file_stamp(model_name and bundle_path(model_name))
+        return file_stamp(bundle_path(model_name) if model_name else None)

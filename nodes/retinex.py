@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..jores import pipeline
 from ..jores.conditions import RetinexMaps, join_frames
+from ..jores.tiling.windows import size_of
 from .host.budget import decomposition_bytes, retinex_bytes
 from .host.checks import expect
 from .host.fingerprints import fingerprints
@@ -56,7 +57,7 @@ class JoReSDecompose(io.ComfyNode):
         node = "Decompose Retinex"
         expect(nets, NetPatchers, node, "nets", "connect the nets of 'Load JoReS Model'")
         pixels = from_image(image, node)
-        tiler = tiler_of(0, nets.config, size := tuple(pixels.shape[-2:]))
+        tiler = tiler_of(0, nets.config, size := size_of(pixels))
         with memory_advice("Decompose Retinex", shown_size(pixels)):
             dnet = nets.load(
                 decomposition_bytes(nets.config.decomposition, window_pixels(tiler, size)), "decomposition"

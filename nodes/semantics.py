@@ -17,6 +17,7 @@ from ..jores.conditions import SemanticPrior, join_frames
 from ..jores.imaging.alpha import opaque
 from ..jores.nets.segmentation import Segmenter as SegmenterNet
 from ..jores.semantics import class_mask, find_classes
+from ..jores.tiling.windows import size_of
 from .host.budget import segmenter_bytes
 from .host.checks import expect
 from .host.fingerprints import fingerprints
@@ -95,7 +96,7 @@ class JoReSSegment(io.ComfyNode):
             classes = dict.fromkeys([names.index(class_name), *find_classes(more_classes, names)])
         except ValueError as error:
             raise ValueError(f"Segment Semantic Prior: more_classes: {error}") from error
-        needed = segmenter_bytes(segmenter.model, tuple(pixels.shape[-2:]))
+        needed = segmenter_bytes(segmenter.model, size_of(pixels))
         mm.load_models_gpu([segmenter], memory_required=needed, force_full_load=True)
 
         def segment(i: int) -> SemanticPrior:

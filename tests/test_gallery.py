@@ -22,6 +22,8 @@ from host.client import Client
 from host.refresh_workflows import WORKFLOWS, decode, run_on, source_of, to_api
 from host.server import PACK, Server
 
+pytestmark = pytest.mark.slow
+
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 SCREENSHOTS = Path(os.environ.get("GALLERY_SCREENSHOTS") or PACK / "output" / "gallery")
 BLUEPRINTS = sorted((PACK / "subgraphs").glob("*.json"))

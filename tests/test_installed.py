@@ -22,6 +22,8 @@ from host.client import Client, PromptError
 from host.refresh_workflows import WORKFLOWS
 from host.server import PACK, Server, start_server
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 3
 WEIGHTS = "jores/weights/jores-compact.safetensors"
 

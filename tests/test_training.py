@@ -28,6 +28,8 @@ from jores.training.recipe import load_recipe
 from tests.test_nets import TINY
 from tests.two_processes import TWO_PROCESSES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

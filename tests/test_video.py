@@ -22,6 +22,8 @@ from jores.video import LOOKAHEAD, enhance_frames
 from tests.benchmarks import flicker
 from tests.flat import flat
 
+pytestmark = pytest.mark.slow
+
 SIZE, FRAMES = (64, 96), 6
 TICK = Fraction(1, 30000)
 

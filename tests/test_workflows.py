@@ -14,6 +14,8 @@ from PIL import Image
 from host.client import Client, PromptError
 from host.refresh_workflows import WORKFLOWS, run_on
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("enhance_low_light", "jores_five_stages")
 
 

@@ -1,4 +1,4 @@
-"""The last stage: x0 becomes a picture again, and the dials say where, how much and in whose colours it shows.
+"""Compositing, the last stage: x0 becomes a picture and is mixed with the original as the settings say.
 
 Pure functions on (B, C, H, W) float pictures in [0, 1]; all but `finish` are no part of the paper's method.
 """
@@ -159,7 +159,7 @@ def scale_colours(images: Tensor, scale: Tensor) -> Tensor:
 def _distance_to_zero(mask: np.ndarray) -> np.ndarray:
     """Pixels from each place to the nearest 0 of (H, W); far away everywhere if there is none."""
     inside = mask > 0
-    return np.full(mask.shape, np.inf) if inside.all() else distance_transform_edt(inside)
+    return np.full(mask.shape, np.inf) if inside.all() else np.asarray(distance_transform_edt(inside))
 
 
 def _local_light(light: Tensor) -> Tensor:

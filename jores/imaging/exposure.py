@@ -15,7 +15,7 @@ DARKEST = 1e-3
 """Mean luma below which a picture counts as black."""
 
 MAX_EXPOSURE_GAIN = 100.0
-"""Of what the nets are asked to do."""
+"""Upper bound of the gain requested from ANet."""
 
 DIM, WELL_LIT = 0.33, 0.38
 """Mean luma up to which weights of release 0.1 take a picture for dark, and from which they take it for well lit.

@@ -75,7 +75,7 @@ class TemporalFilter:
 
     def __call__(self, dark: Tensor, picture: Tensor) -> Tensor:
         """Dark frame and its result, (1, 3, H, W) each; returns the steadied result."""
-        if self.picture is None:
+        if self.dark is None or self.picture is None or self.count is None:
             self.dark, self.picture, self.count = dark, picture, torch.ones_like(dark[:, :1])
             return picture
         shift = camera_shift(self.dark, dark)

@@ -34,6 +34,9 @@ class _Head(nn.Module):
     """A perceptron on statistics of a thumbnail (B, 3, 48, 64). `centre` and `spread` of the statistics over the
     training pictures travel with the weights."""
 
+    centre: Tensor
+    spread: Tensor
+
     def __init__(self, width: int, outputs: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
         self.register_buffer("centre", torch.zeros(BRIGHTNESS_STATISTICS, **factory))

@@ -6,6 +6,8 @@ lifts the picture first. The shipped SegFormer was distilled for exactly this in
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +15,10 @@ from torch.nn import functional as F
 from ..conditions import SemanticPrior
 from ..imaging.exposure import brighten
 from ..imaging.resize import area_average
+from ..tiling.windows import size_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CLASSES = 150
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -37,7 +43,7 @@ class Segmenter(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: PreTrainedModel,
         *,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
@@ -50,7 +56,7 @@ class Segmenter(nn.Module):
 
     def forward(self, images: Tensor) -> SemanticPrior:
         """images (B, 3, H, W) in [0, 1], any size and brightness -> float32 map, a quarter of the working size."""
-        size = tuple(images.shape[-2:])
+        size = size_of(images)
         weight = next(self.model.parameters())
         rows, columns = working_size(size, self.resolution)
         x = prepare(images, (rows, columns), self.mean, self.std, weight.device)  # (B, 3, rows, columns)
@@ -64,7 +70,8 @@ class Segmenter(nn.Module):
 def working_size(size: tuple[int, int], resolution: int) -> tuple[int, int]:
     """(H, W) scaled so that the long side is about `resolution`, both sides in multiples of 32 and never 0."""
     scale = resolution / max(size)
-    return tuple(STRIDE * max(1, round(side * scale / STRIDE)) for side in size)
+    rows, columns = (STRIDE * max(1, round(side * scale / STRIDE)) for side in size)
+    return rows, columns
 
 
 def prepare(

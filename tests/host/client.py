@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .websocket import WebSocket
-
 Prompt = dict[str, dict[str, Any]]
 """A graph in API format: node id -> {"class_type": ..., "inputs": {...}}."""
 
@@ -49,6 +47,8 @@ class Client:
     """
 
     def __init__(self, url: str) -> None:
+        from .websocket import WebSocket  # needs aiohttp, which .venv has: dev.py starts without it
+
         self.url = url
         self.id = uuid.uuid4().hex
         parts = urllib.parse.urlsplit(url)

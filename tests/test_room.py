@@ -68,19 +68,19 @@ def test_the_segmenter_takes_a_reduced_picture_to_its_device(segmenter, crossing
     assert made.device.type == "cpu" and (made - want).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("options", [{"working_size": 96}, {"tile": 64}, {"tile": 64, "smooth": False}])
+@pytest.mark.parametrize("options", [{"working_size": 48}, {"tile": 64}, {"tile": 64, "smooth": False}])
 def test_frames_that_are_not_done_whole_stay_where_they_are(there, crossing, options):
-    frames = list(dark(3, 1, 3, 128, 200))
+    frames = list(dark(2, 1, 3, 72, 100))
     with elsewhere.other_device():
         made = list(enhance_frames(frames, there, steps=1, device=elsewhere.DEVICE, **options))
     assert all(frame.device.type == "cpu" for frame in made)
-    assert max(crossing.pixels) < 128 * 200
+    assert max(crossing.pixels) < 72 * 100
 
 
 @pytest.mark.parametrize("count", [3, LOOKAHEAD + 1, LOOKAHEAD + 4])
 def test_the_frames_that_are_read_ahead_do_not_wait_on_the_device(there, crossing, count):
-    crossing.frame = (48, 64)
-    frames = [dark(1, 3, 48, 64) * (1 + 0.01 * i) for i in range(count)]
+    crossing.frame = (24, 32)
+    frames = [dark(1, 3, 24, 32) * (1 + 0.01 * i) for i in range(count)]
     with elsewhere.other_device():
         assert len(list(enhance_frames(frames, there, steps=1, device=elsewhere.DEVICE))) == count
     assert crossing.held <= 5  # 7 more before

@@ -101,7 +101,7 @@ def alone(server: Server, count: int, pictures: list[str]) -> dict[str, np.ndarr
 def mixed(
     server: Server, count: int, pictures: list[str], expected: dict[str, np.ndarray]
 ) -> tuple[dict[str, int], list[str], list[float]]:
-    """Runs good, patched, good, bad in turn: what they were, what went wrong, and the host's memory (MiB) after each."""
+    """Good, patched, good, bad in turn: what they were, what went wrong, and the host's memory (MiB) after each."""
     process, kinds = psutil.Process(server.process.pid), {"good": 0, "patched": 0, "bad": 0}
     failures, memory = [], []
     with server.connect() as client:

@@ -40,11 +40,13 @@ class _Wire:
 class RetinexMaps(_Wire):
     """DNet's output (Eq. 4): R (B, 3, H, W) and L (B, 1, H, W), both in [0, 1], with R * L equal to the picture.
 
+    `alpha` (B, 1, H, W): of a picture that is transparent in places, which count that much less in its brightness.
     `source` (B, ...) is for a host's use: which pictures these are.
     """
 
     reflectance: Tensor
     illumination: Tensor
+    alpha: Tensor | None = None
     source: Tensor | None = None
 
     @property
@@ -54,6 +56,25 @@ class RetinexMaps(_Wire):
     @property
     def picture(self) -> Tensor:
         return self.reflectance * self.illumination
+
+    def at(self, window: Window) -> RetinexMaps:
+        """R and L under the window."""
+        return RetinexMaps(window.cut(self.reflectance), window.cut(self.illumination))
+
+
+@dataclass(frozen=True)
+class GlobalStatistics(_Wire):
+    """What only the whole picture tells of its light; no window of it can.
+
+    exposure: mean luma (B,) that the result should have, 0..1. mean: mean colour (B, 3) of the dark picture, 0..1.
+    shadows: `shadow_share` (B, 2) that the result should have, and the dark picture's own. gains: the gain grid's log
+    gains (B, 3 * bins, h, w), spread over the whole picture or, after `Window.sample`, over a window.
+    """
+
+    exposure: Tensor
+    mean: Tensor
+    shadows: Tensor
+    gains: Tensor
 
 
 @dataclass(frozen=True)
@@ -78,6 +99,15 @@ class RetinexCondition(_Wire):
         """R' * L': already a brightened picture, (B, 3, H, W) in [0, 1]."""
         return (self.reflectance * self.illumination).clamp(0, 1)
 
+    def at(self, window: Window) -> RetinexCondition:
+        """The part under the window."""
+        return RetinexCondition(
+            window.cut(self.reflectance),
+            window.cut(self.illumination),
+            cut_features(self.features, window),
+            self.exposure,
+        )
+
 
 @dataclass(frozen=True)
 class SemanticPrior(_Wire):
@@ -92,6 +122,12 @@ class SemanticPrior(_Wire):
     size: tuple[int, int]
     source: Tensor | None = None
 
+    def at(self, window: Window) -> SemanticPrior:
+        """The part under the window."""
+        if window.size == self.size:
+            return self
+        return SemanticPrior(window.sample(self.probabilities, self.size, SEMANTIC_SIDE), self.labels, window.size)
+
 
 def join_frames(frames: Sequence[_Wire]) -> Any:
     """The inverse of `frame`: one wire object of all pictures, which must be of one size."""
@@ -104,26 +140,9 @@ def join_frames(frames: Sequence[_Wire]) -> Any:
     return replace(frames[0], **joined)
 
 
-def cut_condition(condition: RetinexCondition, window: Window) -> RetinexCondition:
-    """A condition of the whole picture, as the window's own."""
-    return RetinexCondition(
-        window.cut(condition.reflectance),
-        window.cut(condition.illumination),
-        cut_features(condition.features, window),
-        condition.exposure,
-    )
-
-
 def cut_features(features: Sequence[Tensor], window: Window) -> tuple[Tensor, ...]:
     """ANet's F^1..F^3 of the whole picture under the window."""
     return tuple(window.cut(f, side) for f, side in zip(features, FEATURE_SIDES, strict=True))
-
-
-def cut_prior(prior: SemanticPrior, window: Window) -> SemanticPrior:
-    """The semantic prior of the whole picture where the window is."""
-    if window.size == prior.size:
-        return prior
-    return SemanticPrior(window.sample(prior.probabilities, prior.size, SEMANTIC_SIDE), prior.labels, window.size)
 
 
 @dataclass
@@ -141,7 +160,8 @@ class ConditionOnDemand:
     kept: dict[Window, RetinexCondition] = field(default_factory=dict)
     layout: Callable[[], Collection[Window]] | None = None
 
-    def window(self, window: Window) -> RetinexCondition:
+    def at(self, window: Window) -> RetinexCondition:
+        """The condition of the window, as `RetinexCondition.at` has it."""
         present = None if self.layout is None else self.layout()
         if present is not None:
             for old in [w for w in self.kept if w not in present]:

@@ -19,13 +19,18 @@ class DecompositionConfig:
 
 @dataclass(frozen=True)
 class AdjustmentConfig:
-    """ANet: a U-shape of plain residual blocks. `widths` are the channels at 1/2, 1/4, 1/8 and 1/16."""
+    """ANet: a U-shape of plain residual blocks. `widths` are the channels at 1/2, 1/4, 1/8 and 1/16.
+
+    `light_bins` is the number of brightness bins of the gain grid: gains then follow edges, and the nets are told how
+    far the shadows are to be lifted, beside the exposure. 0: one gain for all brightnesses, as in release 0.1.
+    """
 
     widths: tuple[int, ...] = (48, 96, 160, 256)
     encoder: tuple[int, ...] = (2, 2, 2, 3)
     decoder: tuple[int, ...] = (3, 2, 2)
     exposure_width: int = 1024
     grid_width: int = 64
+    light_bins: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,11 +127,11 @@ _PARTS = {
 # "paper": as close to PyDiff, the paper's nearest ancestor, as the readable text allows: a wide eps-prediction UNet at
 # full resolution and the plain linear schedule 1e-6..1e-2 over 2000 steps. For owners of GPUs, who train it themselves.
 PRESETS: dict[str, JoReSConfig] = {
-    "compact": JoReSConfig(),
+    "compact": JoReSConfig(adjustment=AdjustmentConfig(light_bins=8)),
     "paper": JoReSConfig(
         name="paper",
         decomposition=DecompositionConfig(width=32, blocks=3),
-        adjustment=AdjustmentConfig(widths=(64, 128, 256, 384), encoder=(2, 2, 4, 4), decoder=(4, 2, 2)),
+        adjustment=AdjustmentConfig(widths=(64, 128, 256, 384), encoder=(2, 2, 4, 4), decoder=(4, 2, 2), light_bins=8),
         denoiser=DenoiserConfig(
             fold=1,
             widths=(64, 128, 256, 512, 512),

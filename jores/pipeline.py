@@ -5,6 +5,8 @@ All pictures are (B, 3, H, W) floats in [0, 1]; every stage runs where the nets 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -13,25 +15,25 @@ from .conditions import (
     FEATURE_SIDES,
     GAIN_SIDE,
     ConditionOnDemand,
+    GlobalStatistics,
     RetinexCondition,
     RetinexMaps,
     SemanticPrior,
-    cut_condition,
-    cut_prior,
 )
 from .diffusion.sampling import Callback, Denoise, Refine, ddim_in_tiles, start_noise
 from .diffusion.schedule import NoiseSchedule
-from .imaging.compositing import check_finish, finish
-from .imaging.exposure import mean_colour, mean_luma, well_lit
-from .imaging.guided_filter import guided_upsample, worked_size
-from .imaging.resize import area_average
+from .imaging.alpha import filled, joined, opaque, seen_average
+from .imaging.compositing import check_mask, finish
+from .imaging.exposure import mean_colour
+from .imaging.guided_filter import enlarged, reduced
 from .nets.adjustment import THUMBNAIL
 from .nets.segmentation import Segmenter
+from .options import FinishOptions, SampleOptions
 from .tiling.memory import cache_bytes, free_memory
 from .tiling.tiler import Tiler
 from .tiling.windows import Window
 
-DEFAULT_STEPS = 4
+DEFAULT_STEPS = SampleOptions().steps
 __all__ = ["adjust", "checked", "decompose", "enhance", "finish", "sample", "segment", "wanted_exposure"]
 
 
@@ -40,65 +42,38 @@ def enhance(
     images: Tensor,
     nets: JoReSNets,
     segmenter: Segmenter | None = None,
+    options: SampleOptions = SampleOptions(),
+    finishing: FinishOptions = FinishOptions(),
     *,
-    steps: int = DEFAULT_STEPS,
-    seed: int = 0,
-    exposure: float | Tensor | None = None,
-    strength: float = 1.0,
-    eta: float = 0.0,
     mask: Tensor | None = None,
-    tile: int | Tiler | None = None,
     callback: Callback | None = None,
-    feather: int = 0,
-    shadows: float = 0.0,
-    colour_fidelity: float = 0.0,
-    working_size: int = 0,
 ) -> Tensor:
     """Dark pictures (B, 3 or 4, H, W) in, enhanced ones of the same shape out, float32 in [0, 1].
 
-    The pictures may be of any floating-point dtype and are not changed.
+    The pictures may be of any floating-point dtype and are not changed. In tiles they may lie in main memory while the
+    nets live on an accelerator.
 
     Args:
         segmenter: gives the semantic prior; without one the semantic attention layers are skipped.
-        steps: 1..T diffusion steps. seed: of the start noise, the same for every picture of the batch.
-        exposure: mean luma of the result, 0..1; None lets ANet propose it, unless the picture is well lit already.
-        strength: 0 returns the input, 1 the enhancement. mask (B or 1, 1, H, W) in [0, 1]: where to apply it.
-        feather, shadows, colour_fidelity: as in `finish`.
-        tile: side in pixels of the windows that a big picture is done in, which may then lie in main memory while the
-            nets live on an accelerator; 0: never; None: as a whole while that fits, then in windows that fit.
-        working_size: the longer side in pixels at which all of it is done; the result is then enlarged along the
-            picture's own detail (`guided_upsample`). 0, and more than the picture has: its full size.
+        mask: (B or 1, 1, H, W) in [0, 1]: where to apply the enhancement.
         callback: (steps done, steps, x0) after every step; may raise to cancel. In tiles also after every tile, with a
             fraction of steps done and None, and x0 comes reduced.
 
     Raises:
         ValueError: names the argument that cannot be used, before any work is done.
     """
-    low = checked(images)[:, :3]
-    dials = {"strength": strength, "feather": feather, "shadows": shadows, "colour_fidelity": colour_fidelity}
-    check_finish(images, mask, **dials)
-    if working_size < 0:
-        raise ValueError(f"working_size must be 0 (full size) or a number of pixels, not {working_size}")
-    if (size := worked_size(low.shape[-2:], working_size)) != tuple(low.shape[-2:]):
-        small = area_average(low, size)
-        made = enhance(
-            small, nets, segmenter, steps=steps, seed=seed, exposure=exposure, eta=eta, tile=tile, callback=callback
-        )
-        return finish(guided_upsample(made, small, low).mul_(2).sub_(1), images, mask=mask, **dials)
-    tiles = Tiler.choose(tile, nets.config, low, _weight(nets.denoiser).device)
+    full, alpha = filled(checked(images))
+    check_mask(mask, images)
+    low, alpha = reduced(full, options.working_size), reduced(alpha, options.working_size)
+    options = replace(options, tile=Tiler.choose(options.tile, nets.config, low, _weight(nets.denoiser).device))
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
-    if tiles.covers(low.shape[-2:]):
-        maps = decompose(nets, low, tile=tiles)
-        condition = adjust(nets, maps, exposure=exposure, tile=tiles)
-    else:
-        room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
-        condition = condition_on_demand(nets, low, exposure, cache=room if steps > 1 else 0, tiler=tiles)
+    condition = retinex_condition(nets, low, alpha, options)
     # Semantic prior: an off-the-shelf network segments the input picture (Fig. 3b)
     prior = segment(segmenter, low) if segmenter is not None else None
     # Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)
-    x0 = sample(nets, condition, prior, low=low, steps=steps, seed=seed, eta=eta, tile=tiles, callback=callback)
+    x0 = sample(nets, condition, prior, options, low=low, callback=callback)
     del condition
-    return finish(x0, images, mask=mask, reuse=True, **dials)
+    return finish(enlarged(x0, low, full), images, finishing, mask=mask, reuse=True)
 
 
 def checked(images: Tensor) -> Tensor:
@@ -114,9 +89,25 @@ def checked(images: Tensor) -> Tensor:
     return images
 
 
+def retinex_condition(
+    nets: JoReSNets, low: Tensor, alpha: Tensor | None, options: SampleOptions
+) -> RetinexCondition | ConditionOnDemand:
+    """DNet, then ANet: of the whole picture, or where that does not fit, window by window as they are asked for.
+    `alpha` (B, 1, H, W) of pictures that are transparent in places, as `filled` gives it."""
+    tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.denoiser).device)
+    if tiles.covers((low.shape[-2], low.shape[-1])):
+        maps = replace(decompose(nets, low, tile=tiles), alpha=alpha)
+        return adjust(nets, maps, exposure=options.exposure, tile=tiles)
+    room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
+    room = room if options.steps > 1 else 0
+    return condition_on_demand(nets, low, options.exposure, cache=room, alpha=alpha, tiler=tiles)
+
+
 @torch.inference_mode()
 def decompose(nets: JoReSNets, images: Tensor, *, tile: int | Tiler | None = None) -> RetinexMaps:
-    """DNet (Eq. 4). `tile` as in `enhance`."""
+    """DNet (Eq. 4) of (B, 3 or 4, H, W) pictures. `tile` as in `enhance`."""
+    alpha = images[:, 3:] if images.shape[1] == 4 else None
+    images = opaque(images)
     weight, size = _weight(nets.decomposition), tuple(images.shape[-2:])
     tiles = Tiler.choose(tile, nets.config, images, weight.device)
     home = weight if tiles.covers(size) else images
@@ -125,7 +116,7 @@ def decompose(nets: JoReSNets, images: Tensor, *, tile: int | Tiler | None = Non
         maps = nets.decomposition(window.cut(images).clamp(0, 1).to(weight)).to(home.device)
         return maps.reflectance, maps.illumination
 
-    return RetinexMaps(*tiles.run(size, work, (1, 1)))
+    return RetinexMaps(*tiles.run(size, work, (1, 1)), alpha=None if alpha is None else alpha.to(home.device))
 
 
 @torch.inference_mode()
@@ -148,12 +139,11 @@ def adjust(
     """
     weight, picture = _weight(nets.adjustment), maps.picture
     tiles = Tiler.choose(tile, nets.config, picture, weight.device)
-    exposure, mean, gains = _of_the_whole(nets, picture, exposure)
+    whole = global_statistics(nets, joined(picture, maps.alpha), exposure)
 
     def work(window: Window) -> tuple[Tensor, ...]:
-        part = RetinexMaps(window.cut(maps.reflectance), window.cut(maps.illumination)).to(weight.device)
-        local = window.sample(gains, maps.size, GAIN_SIDE)
-        made = nets.adjustment(part, exposure, mean, local).to(maps.reflectance.device)
+        part = maps.at(window).to(weight.device)
+        made = nets.adjustment(part, _under(whole, window, maps.size)).to(maps.reflectance.device)
         return made.reflectance, made.illumination, *made.features
 
     reflectance, light, *features = tiles.run(maps.size, work, (1, 1, *FEATURE_SIDES))
@@ -162,46 +152,49 @@ def adjust(
     light = light if illumination is None else illumination.to(light).clamp(0, 1)
     if light.shape[-2:] != maps.illumination.shape[-2:]:
         raise ValueError(f"illumination is {tuple(light.shape[-2:])}, the picture {maps.size}: give it the same size")
-    return RetinexCondition(reflectance, light.expand_as(maps.illumination), tuple(features), exposure)
+    return RetinexCondition(reflectance, light.expand_as(maps.illumination), tuple(features), whole.exposure)
 
 
 def condition_on_demand(
-    nets: JoReSNets, low: Tensor, exposure: float | Tensor | None, *, cache: int, tiler: Tiler | None = None
+    nets: JoReSNets,
+    low: Tensor,
+    exposure: float | Tensor | None,
+    *,
+    cache: int,
+    alpha: Tensor | None = None,
+    tiler: Tiler | None = None,
 ) -> ConditionOnDemand:
     """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes, of windows
     that `tiler` cuts the picture into."""
     weight = _weight(nets.adjustment)
-    exposure, mean, gains = _of_the_whole(nets, low.clamp(0, 1), exposure)
+    whole = global_statistics(nets, joined(low.clamp(0, 1), alpha), exposure)
 
     def make(window: Window) -> RetinexCondition:
         maps = nets.decomposition(window.cut(low).clamp(0, 1).to(weight))
-        return nets.adjustment(maps, exposure, mean, window.sample(gains, tuple(low.shape[-2:]), GAIN_SIDE))
+        return nets.adjustment(maps, _under(whole, window, tuple(low.shape[-2:])))
 
     layout = None if tiler is None else lambda: tiler.layout(tuple(low.shape[-2:]))
     return ConditionOnDemand(make, low.device, cache, layout=layout)
 
 
-def _of_the_whole(
-    nets: JoReSNets, images: Tensor, exposure: float | Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What no window of a picture can tell, on ANet's device: exposure (B,), mean colour (B, 3) and gains."""
+@torch.inference_mode()
+def global_statistics(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> GlobalStatistics:
+    """What no window of whole pictures (B, 3 or 4, H, W) can tell, on ANet's device; `exposure` as in `adjust`."""
     exposure = wanted_exposure(nets, images, exposure)
-    gains = nets.adjustment.propose_gains(_thumbnail(nets, images), exposure)
-    return exposure, mean_colour(images).to(exposure.device), gains
+    return nets.adjustment.statistics(_thumbnail(nets, images), exposure, mean_colour(images))
+
+
+def _under(whole: GlobalStatistics, window: Window, size: tuple[int, int]) -> GlobalStatistics:
+    return replace(whole, gains=window.sample(whole.gains, size, GAIN_SIDE))
 
 
 @torch.inference_mode()
 def wanted_exposure(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> Tensor:
-    """(B,) on ANet's device: `exposure`, one for all or (B,), or for None what ANet proposes for these whole pictures.
-
-    A picture that is well lit already keeps its own mean luma instead: it needs no other, and the nets have seen few
-    of its kind. Dark pictures get ANet's proposal to the bit.
-    """
+    """(B,) on ANet's device: `exposure`, one for all or (B,), or for None what ANet proposes for these whole
+    pictures (B, 3 or 4, H, W)."""
     weight = _weight(nets.adjustment)
     if exposure is None:
-        proposal = nets.adjustment.propose_exposure(_thumbnail(nets, images))
-        lit, own = (f(images).to(proposal) for f in (well_lit, mean_luma))
-        return torch.where(lit > 0, torch.lerp(proposal, own, lit), proposal)
+        return nets.adjustment.propose_exposure(_thumbnail(nets, images))
     if not isinstance(exposure, Tensor):
         if not 0 < exposure <= 1:
             raise ValueError(f"exposure must be above 0 and at most 1, not {exposure}")
@@ -222,33 +215,27 @@ def sample(
     nets: JoReSNets,
     condition: RetinexCondition | ConditionOnDemand,
     prior: SemanticPrior | None = None,
+    options: SampleOptions = SampleOptions(),
     *,
     low: Tensor,
-    steps: int = DEFAULT_STEPS,
-    seed: int = 0,
-    eta: float = 0.0,
     refine: bool = True,
-    tile: int | Tiler | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """The diffusion with both priors and, unless `refine` is False, RNet on x0 at every step (Eqs. 12-19).
 
-    One field of start noise serves all pictures of a batch, so that the frames of a clip share it. `tile` and
-    `callback` as in `enhance`. Returns x0 (B, 3, H, W) in [-1, 1], float32.
+    One field of start noise serves all pictures of a batch, so that the frames of a clip share it. `callback` as in
+    `enhance`. Returns x0 (B, 3, H, W) in [-1, 1], float32.
     """
     weight, size = _weight(nets.denoiser), tuple(low.shape[-2:])
     schedule = NoiseSchedule(nets.config.schedule)
-    tiles = Tiler.choose(tile, nets.config, low, weight.device)
+    tiles = Tiler.choose(options.tile, nets.config, low, weight.device)
 
     def level(alpha_bar: float) -> Tensor:
         return torch.full((len(low),), alpha_bar**0.5, device=weight.device)
 
     def stage(window: Window) -> tuple[Denoise, Refine | None]:
-        on_demand = isinstance(condition, ConditionOnDemand)
-        part = (condition.window(window) if on_demand else cut_condition(condition, window)).to(weight)
-        picture, semantics = window.cut(low).clamp(0, 1).to(weight), None
-        if prior is not None:
-            semantics = cut_prior(prior, window).probabilities.to(weight)
+        part, picture = condition.at(window).to(weight), window.cut(low).clamp(0, 1).to(weight)
+        semantics = None if prior is None else prior.at(window).probabilities.to(weight)
         r, light, features = part.reflectance, part.illumination, part.features
 
         def denoise(x_t: Tensor, t: int) -> Tensor:
@@ -259,18 +246,15 @@ def sample(
 
         return denoise, rnet if refine else None
 
-    fresh = torch.Generator("cpu").manual_seed(seed + 1)
     home = weight if tiles.covers(size) else low
-    noise = start_noise((1, *low.shape[1:]), seed, torch.empty(0, device=home.device))
+    noise = start_noise((1, *low.shape[1:]), options.seed, torch.empty(0, device=home.device))
     noise = noise.expand_as(low).contiguous()  # a copy for each picture of a batch: sampling is done in place
-    return ddim_in_tiles(
-        tiles, noise, schedule, steps, stage, like=weight, eta=eta, generator=fresh, callback=callback
-    )  # fmt: skip
+    return ddim_in_tiles(tiles, noise, schedule, options, stage, like=weight, callback=callback)
 
 
 def _thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
     """What ANet sees of whole pictures: reduced where they lie, so that no big one has to go to its device."""
-    return area_average(images, THUMBNAIL).to(_weight(nets.adjustment))
+    return seen_average(images, THUMBNAIL).to(_weight(nets.adjustment))
 
 
 def _weight(net: torch.nn.Module) -> Tensor:

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice, repeat, takewhile
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import islice, takewhile
 
 import torch
 from torch import Tensor
 
 from .checkpoint import JoReSNets
+from .diffusion.sampling import Callback
+from .imaging.alpha import opaque
 from .imaging.exposure import DARKEST, exposure_gain, mean_luma
 from .imaging.guided_filter import worked_size
 from .imaging.temporal import SteadyLight, TemporalFilter, follow, is_cut
 from .nets.segmentation import Segmenter
+from .options import ClipOptions, FinishOptions, SampleOptions
 from .pipeline import checked, enhance, finish, wanted_exposure
 from .tiling.tiler import Tiler
 
@@ -50,46 +52,41 @@ def enhance_frames(
     frames: Iterable[Tensor],
     nets: JoReSNets,
     segmenter: Segmenter | None = None,
+    options: SampleOptions = SampleOptions(),
+    finishing: FinishOptions = FinishOptions(),
+    clip: ClipOptions = ClipOptions(),
     *,
-    smooth: bool = True,
-    exposure: float | None = None,
     masks: Iterable[Tensor] | None = None,
-    strength: float = 1.0,
-    feather: int = 0,
-    shadows: float = 0.0,
-    colour_fidelity: float = 0.0,
-    device: torch.device | str | None = None,
-    **options: Any,
+    callback: Callback | None = None,
 ) -> Iterator[Tensor]:
     """Dark frames (1, 3 or 4, H, W) in, enhanced ones of the same shape out, one for one, float32 in [0, 1].
 
     Any number of frames may come: no more than two times LOOKAHEAD + 1 of them are held at any time.
 
     Args:
-        smooth: False works on every frame by itself.
-        exposure: mean luma that the frames of a shot get in the mean; None lets ANet propose it.
-        masks: one (1, 1, H, W) for each frame. strength, feather, shadows, colour_fidelity: as in `pipeline.finish`.
-        device: where to work; frames wait where they are given. None: there, too, and so for frames that are done in
-            tiles or at a `working_size`, whose nets alone work elsewhere: such frames may be too big for the device.
-        options: of `pipeline.enhance`.
+        options: the exposure is what the frames of a shot get in the mean.
+        masks: one (1, 1, H, W) for each frame, or a single one for all.
+        callback: as in `pipeline.enhance`, frame after frame.
+
+    Raises:
+        ValueError: fewer masks than frames, and more than one.
     """
-    place = _place(nets, device, options.get("tile"), options.get("working_size", 0))
-    incoming = zip(frames, repeat(None) if masks is None else masks, strict=False)
-    dials = {"strength": strength, "feather": feather, "shadows": shadows, "colour_fidelity": colour_fidelity}
-    options |= {"nets": nets, "segmenter": segmenter}
-    if not smooth:
+    incoming, place = _with_masks(frames, masks), _place(nets, clip.device, options)
+    if not clip.smooth:
         for frame, mask in incoming:
-            yield enhance(place(frame), exposure=exposure, mask=mask, **dials, **options)
+            yield enhance(place(frame), nets, segmenter, options, finishing, mask=mask, callback=callback)
         return
 
     def work(frame: Frame, aim: float | Tensor | None) -> Tensor:
         """A frame by itself is finished here; the others are mixed with their originals once they are steady."""
+        aimed = replace(options, exposure=aim)
         if frame.alone:
-            return enhance(place(frame.original), exposure=aim, mask=frame.mask, **dials, **options)
-        return enhance(place(frame.low), exposure=aim, **options)
+            images = place(frame.original)
+            return enhance(images, nets, segmenter, aimed, finishing, mask=frame.mask, callback=callback)
+        return enhance(place(frame.low), nets, segmenter, aimed, callback=callback)
 
     steady = None
-    for frame, following in _with_following(_lit(_tagged(incoming), nets, exposure, place, work)):
+    for frame, following in _with_following(_lit(_tagged(incoming), nets, options.exposure, place, work)):
         if frame.alone:
             yield frame.picture
             continue
@@ -98,30 +95,44 @@ def enhance_frames(
             for later in reversed(following):  # as above: the first frame is as steady as the later ones
                 steady(place(later.low), place(later.picture))
         picture = steady(place(frame.low), place(frame.picture))
-        yield finish(picture * 2 - 1, place(frame.original), mask=frame.mask, **dials)
+        yield finish(picture * 2 - 1, place(frame.original), finishing, mask=frame.mask)
 
 
-def _place(
-    nets: JoReSNets, device: torch.device | str | None, tile: int | Tiler | None, working_size: int
-) -> Callable[[Tensor], Tensor]:
-    """Puts a frame or its result to where whole ones are worked on, decided once for each size."""
+def _place(nets: JoReSNets, device: torch.device | str | None, options: SampleOptions) -> Callable[[Tensor], Tensor]:
+    """Puts a frame, or its result, to where whole ones are worked on; decided once for each size."""
     whole: dict[tuple[int, int], bool] = {}
 
     def place(frame: Tensor) -> Tensor:
-        size = tuple(frame.shape[-2:])
-        if device is None or worked_size(size, working_size) != size:
+        size = (frame.shape[-2], frame.shape[-1])
+        if device is None or worked_size(size, options.working_size) != size:
             return frame
         if size not in whole:
-            whole[size] = Tiler.choose(tile, nets.config, frame, torch.device(device)).covers(size)
+            whole[size] = Tiler.choose(options.tile, nets.config, frame, torch.device(device)).covers(size)
         return frame.to(device) if whole[size] else frame
 
     return place
 
 
+def _with_masks(frames: Iterable[Tensor], masks: Iterable[Tensor] | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Each frame with its mask; a single mask serves all."""
+    if masks is None:
+        yield from ((frame, None) for frame in frames)
+        return
+    given, mask, single = iter(masks), None, False
+    for count, frame in enumerate(frames):
+        following = None if single else next(given, None)
+        if following is None:
+            if count != 1 and not single:
+                raise ValueError(f"masks: {count} for more frames than that: give one for each, or a single one")
+            following, single = mask, True
+        mask = following
+        yield frame, mask
+
+
 def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None]]) -> Iterator[Frame]:
     before = None
     for frame, mask in incoming:
-        rgb = checked(frame)[:, :3]
+        rgb = opaque(checked(frame))
         yield Frame(frame, mask, before is None or is_cut(before, rgb))
         before = rgb
 
@@ -129,7 +140,7 @@ def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None]]) -> Iterator[Frame]
 def _lit(
     frames: Iterator[Frame],
     nets: JoReSNets,
-    exposure: float | None,
+    exposure: float | Tensor | None,
     place: Callable[[Tensor], Tensor],
     work: Callable[[Frame, float | Tensor | None], Tensor],
 ) -> Iterator[Frame]:
@@ -162,7 +173,7 @@ def _lit(
 
 
 def _rgb(frame: Frame, place: Callable[[Tensor], Tensor]) -> Tensor:
-    return place(frame.original[:, :3]).float().clamp(0, 1)
+    return opaque(place(frame.original).float()).clamp(0, 1)
 
 
 def _with_following(frames: Iterator[Frame]) -> Iterator[tuple[Frame, list[Frame]]]:

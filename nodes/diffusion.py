@@ -13,6 +13,7 @@ from comfy_api.latest import io
 
 from ..jores.conditions import SemanticPrior
 from ..jores.diffusion.sampling import start_noise
+from ..jores.options import SampleOptions
 from .host.checks import check_counts, check_latent_pictures, expect, latent_samples
 from .host.fingerprints import among_pictures, known_pictures, same_pictures
 from .host.model import CONDITION_KEY, SEMANTIC_KEY, check_same_model, jores_model
@@ -169,12 +170,13 @@ class JoReSSample(io.ComfyNode):
         if not 1 <= steps <= base.schedule.config.timesteps:
             raise ValueError(f"{node}: steps must be 1 to {base.schedule.config.timesteps} for this model, not {steps}")
         sigmas = sampling_sigmas(model.get_model_object("model_sampling"), base.schedule.timesteps(steps))
+        options = SampleOptions(steps, seed, eta=eta)
         noise = start_noise((1, *samples.shape[1:]), seed, samples)
         progress, result = StepProgress(len(samples) * steps), torch.empty_like(samples)
         tiler = tiler_of(tile, base.jores, size := tuple(samples.shape[-2:]))
         with memory_advice(node, shown_size(samples)):
             for i in range(len(samples)):
-                recipe = few_step_sampler(base.schedule, steps, eta, seed, i, tiler, progress)
+                recipe = few_step_sampler(base.schedule, options, i, tiler, progress)
                 one = frame_of(positive, i, 0 if tiler.covers(size) else tiler.tile)
                 sampler = comfy.samplers.KSAMPLER(recipe)
                 result[i : i + 1] = comfy.sample.sample_custom(

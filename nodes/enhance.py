@@ -11,6 +11,7 @@ from torch import Tensor
 from ..jores import pipeline
 from ..jores.checkpoint import PARTS
 from ..jores.imaging.guided_filter import worked_size
+from ..jores.options import ClipOptions, FinishOptions, SampleOptions
 from ..jores.video import HELD_BYTES, enhance_frames
 from .host.budget import enhance_bytes
 from .host.checks import latent_samples
@@ -90,10 +91,10 @@ class JoReSFinish(io.ComfyNode):
         original = original.expand(len(x0), -1, -1, -1)
         weight = from_mask(mask, len(x0), tuple(x0.shape[-2:]), node)
         result, progress = empty_image(len(x0), original), StepProgress(len(x0))
-        dials = {"strength": strength, "feather": feather, "shadows": shadows, "colour_fidelity": colour_fidelity}
+        finishing = FinishOptions(strength, feather, shadows, colour_fidelity)
         for i, (one, low) in enumerate(zip(x0.split(1), original.split(1), strict=True)):
             own = None if weight is None else weight[i : i + 1]
-            result[i : i + 1] = to_image(pipeline.finish(one, low, mask=own, **dials))
+            result[i : i + 1] = to_image(pipeline.finish(one, low, finishing, mask=own))
             progress()
         if told is None:
             return io.NodeOutput(result)
@@ -194,19 +195,11 @@ class JoReSEnhance(io.ComfyNode):
                 pixels.split(1),
                 loaded,
                 segmenter.model if segmenter else None,
-                smooth=smooth_frames,
-                steps=steps,
-                seed=seed,
-                exposure=exposure or None,
-                strength=strength,
+                SampleOptions(steps, seed, exposure or None, tile=tiler, working_size=working_size),
+                FinishOptions(strength, feather, shadows, colour_fidelity),
+                ClipOptions(smooth_frames, mm.get_torch_device() if there else None),
                 masks=None if weight is None else weight.split(1),
                 callback=progress,
-                tile=tiler,
-                working_size=working_size,
-                feather=feather,
-                shadows=shadows,
-                colour_fidelity=colour_fidelity,
-                device=mm.get_torch_device() if there else None,
             )
             for i, frame in enumerate(enhanced):
                 result[i : i + 1] = to_image(frame)

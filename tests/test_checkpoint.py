@@ -121,7 +121,8 @@ def test_the_library_runs_where_the_host_is_absent():
     code = (
         "import sys; sys.modules['comfy'] = None; sys.modules['comfy_api'] = None; sys.modules['folder_paths'] = None\n"
         "import torch; from jores import pipeline; from jores.checkpoint import build\n"
+        "from jores.options import SampleOptions; options = SampleOptions(steps=1)\n"
         "from tests.test_nets import TINY\n"
-        "assert pipeline.enhance(torch.zeros(1, 3, 5, 5), build(TINY), steps=1).shape == (1, 3, 5, 5)"
+        "assert pipeline.enhance(torch.zeros(1, 3, 5, 5), build(TINY), options=options).shape == (1, 3, 5, 5)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

@@ -18,6 +18,7 @@ from jores.config import AdjustmentConfig, DecompositionConfig, DenoiserConfig, 
 from jores.files.pictures import Picture, read_image, write_image
 from jores.metrics import exposure_error, gt_mean, niqe, psnr, ssim
 from jores.pipeline import enhance
+from tests.flat import flat
 
 ROOT = Path(__file__).resolve().parents[1]
 FEATURES = (8, 8, 8)
@@ -79,7 +80,7 @@ def test_a_bad_file_is_reported_and_the_others_are_done(dark, weights, tmp_path,
     assert after.bit_depth == 16
     assert torch.equal(after.pixels[3], before.pixels[3])
     assert not torch.equal(after.pixels[:3], before.pixels[:3])
-    expected = enhance(before.pixels[None], load_bundle(weights), steps=2)[0]
+    expected = flat(enhance)(before.pixels[None], load_bundle(weights), steps=2)[0]
     assert (after.pixels - expected).abs().max() <= 0.51 / 65535
     assert read_image(out / "c.tif").pixels.shape == (3, 1, 1)
 
@@ -129,7 +130,7 @@ def test_evaluate_tells_raw_from_gt_mean_and_reads_tables_and_folders(weights, t
     assert [row["picture"] for row in scores["pictures"]] == ["2", "3"] and lines[-1].startswith("mean of 2")
 
     low, high = (read_image(tmp_path / name).pixels[None] for name in ("low/2.webp", "high/2.png"))
-    result = (enhance(low, load_bundle(weights), steps=2) * 255).round() / 255
+    result = (flat(enhance)(low, load_bundle(weights), steps=2) * 255).round() / 255
     row = scores["pictures"][0]
     assert row["psnr_raw"] == pytest.approx(psnr(result, high).item(), abs=1e-3)
     assert row["ssim_gt_mean"] == pytest.approx(ssim(gt_mean(result, high), high).item(), abs=1e-4)
@@ -158,7 +159,7 @@ def test_evaluate_without_ground_truth_gives_niqe_of_input_and_result(weights, t
     assert "NIQE input" in out and "PSNR" not in out
     (row,) = json.loads(report.read_text(encoding="utf-8"))["pictures"]
     low = read_image(tmp_path / "night" / "a.png").pixels[None]
-    result = (enhance(low, load_bundle(weights), steps=2) * 255).round() / 255
+    result = (flat(enhance)(low, load_bundle(weights), steps=2) * 255).round() / 255
     assert row["niqe"] == pytest.approx(niqe(result).item(), abs=1e-3)
     assert row["niqe_input"] == pytest.approx(niqe(low).item(), abs=1e-3) and row["niqe"] != row["niqe_input"]
 

@@ -143,6 +143,8 @@ def test_aliases_lead_to_the_node(pack, monkeypatch):
 def test_defaults_are_the_librarys(pack, node_id):
     function = getattr(pack.load("jores.pipeline"), LIBRARY[node_id])
     library = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+    for default in filter(dataclasses.is_dataclass, list(library.values())):
+        library |= vars(default)
     compared = 0
     for slot in pack.nodes[node_id].define_schema().inputs:
         wanted = library.get(slot.id, inspect.Parameter.empty)

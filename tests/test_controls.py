@@ -16,6 +16,7 @@ from jores.imaging.exposure import DIM, luma, mean_luma, well_lit
 from jores.metrics import psnr
 from jores.semantics import class_mask, find_classes, load_segmenter
 from jores.training.convert import to_tensor
+from tests.flat import flat
 from tests.test_nets import TINY, shaken
 
 SIZE = (60, 90)
@@ -38,9 +39,9 @@ def test_the_dials_at_rest_are_the_evaluated_recipe_bit_by_bit():
         picture = torch.lerp(original[:, :3], (x0 + 1) / 2, weight)
         expected = torch.cat([torch.where(weight > 0, picture, original[:, :3]), original[:, 3:]], 1)
         dials = {"strength": strength, "mask": mask}
-        assert torch.equal(pipeline.finish(x0, original, **dials), expected)
+        assert torch.equal(flat(pipeline.finish)(x0, original, **dials), expected)
         rest = {"feather": 0, "shadows": 0.0, "colour_fidelity": 0.0}
-        assert torch.equal(pipeline.finish(x0, original, **dials, **rest), expected)
+        assert torch.equal(flat(pipeline.finish)(x0, original, **dials, **rest), expected)
 
 
 @pytest.mark.parametrize("pixels", [1, 7, 400])
@@ -53,7 +54,7 @@ def test_a_feather_lies_inside_the_mask_and_grows_with_the_depth(pixels):
     depth = torch.arange(1, 21)  # the window is 40 rows high: from a depth of 20 on they fall again
     assert torch.equal((row[:20] == 1), depth > pixels)
     original, x0 = noise(1, 3, *SIZE) * 3 - 1, torch.zeros(1, 3, *SIZE)
-    result = pipeline.finish(x0, original, mask=mask, feather=pixels, shadows=0.3, colour_fidelity=0.5)
+    result = flat(pipeline.finish)(x0, original, mask=mask, feather=pixels, shadows=0.3, colour_fidelity=0.5)
     outside = (mask == 0).expand_as(original)
     assert torch.equal(result[outside], original[outside])
     assert result[~outside].min() >= 0 and result[~outside].max() <= 1
@@ -74,7 +75,7 @@ def test_shadows_leaves_what_is_lit_and_enhances_what_is_dark_up_to_the_edge():
     weight = shadow_weight(original, 1.0)
     assert weight[..., :44].min() > 0.95 and weight[..., 46:].max() < 0.05
     torch.testing.assert_close(shadow_weight(original, 0.5), (1 + weight) / 2)
-    result = pipeline.finish(torch.ones_like(original), original, shadows=1.0)
+    result = flat(pipeline.finish)(torch.ones_like(original), original, shadows=1.0)
     assert result[..., :44].min() > 0.95 and torch.equal(result[..., 55:], original[..., 55:])
     blue = torch.zeros(1, 3, 8, 8)
     blue[:, 2] = 0.9  # lit, though its luma is 0.1
@@ -123,7 +124,7 @@ def test_bad_dials_are_named_before_any_work_is_done():
         ({"mask": torch.full((1, 1, 8, 9), float("nan"))}, "mask holds values outside"),
     ):
         with pytest.raises(ValueError, match=message):
-            pipeline.enhance(images, nets, **options)
+            flat(pipeline.enhance)(images, nets, **options)
 
 
 def test_well_lit_pictures_keep_their_exposure_and_an_explicit_one_wins():

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from jores import pipeline
 from jores.imaging import resize
 from jores.video import enhance_frames
+from tests.flat import flat
 from tests.other_device import DEVICE, Elsewhere, move, other_device
 from tests.test_nets import TINY, shaken
 
@@ -57,9 +58,9 @@ def test_the_other_device_refuses_what_an_accelerator_refuses():
 def test_pictures_in_main_memory_are_enhanced_elsewhere(here, there, options):
     low = dark(2, 4, 70, 100)
     with other_device():
-        made = pipeline.enhance(low, there, steps=2, **options)
+        made = flat(pipeline.enhance)(low, there, steps=2, **options)
         assert made.device.type == "cpu"
-    assert (made - pipeline.enhance(low, here, steps=2, **options)).abs().max() < 1e-4
+    assert (made - flat(pipeline.enhance)(low, here, steps=2, **options)).abs().max() < 1e-4
 
 
 def test_averages_over_areas_where_the_device_has_them_for_even_grids_only(here, there, monkeypatch):
@@ -73,36 +74,36 @@ def test_averages_over_areas_where_the_device_has_them_for_even_grids_only(here,
     monkeypatch.setattr(F, "adaptive_avg_pool2d", even_only)
     monkeypatch.setattr(resize, "WHOLE_CELLS_ONLY", {DEVICE.type})
     low = dark(3, 1, 3, 100, 150)
-    want = torch.cat(list(enhance_frames(low, here, steps=1)))
+    want = torch.cat(list(flat(enhance_frames)(low, here, steps=1)))
     with other_device():
-        made = list(enhance_frames(low, there, steps=1, device=DEVICE))
+        made = list(flat(enhance_frames)(low, there, steps=1, device=DEVICE))
         made = torch.cat([frame.cpu() for frame in made])
         with torch.inference_mode():
-            pipeline.enhance(low[0].to(DEVICE), there, steps=1, colour_fidelity=0.5, working_size=90)
+            flat(pipeline.enhance)(low[0].to(DEVICE), there, steps=1, colour_fidelity=0.5, working_size=90)
     assert (made - want).abs().max() < 1e-4 and not refused
 
 
 def test_pictures_that_are_there_stay_there(here, there):
     low = dark(1, 3, 40, 40)
     with torch.inference_mode(), other_device():
-        made = pipeline.enhance(low.to(DEVICE), there, steps=1)
+        made = flat(pipeline.enhance)(low.to(DEVICE), there, steps=1)
         assert isinstance(made, Elsewhere)
-    assert (made.twin - pipeline.enhance(low, here, steps=1)).abs().max() < 1e-4
+    assert (made.twin - flat(pipeline.enhance)(low, here, steps=1)).abs().max() < 1e-4
 
 
 def test_the_segmenter_gives_its_map_where_the_nets_are(segmenter, here, there):
     low = dark(1, 3, 60, 90)
-    want = pipeline.enhance(low, here, segmenter, steps=1)
+    want = flat(pipeline.enhance)(low, here, segmenter, steps=1)
     move(segmenter)  # it comes last: the fixture is this file's
     with other_device():
-        made = pipeline.enhance(low, there, segmenter, steps=1)
+        made = flat(pipeline.enhance)(low, there, segmenter, steps=1)
     assert (made - want).abs().max() < 1e-4
 
 
 def test_a_clip_is_worked_on_there_and_waits_here(here, there):
     frames = list(dark(4, 1, 3, 40, 56))
-    want = torch.cat(list(enhance_frames(frames, here, steps=1)))
+    want = torch.cat(list(flat(enhance_frames)(frames, here, steps=1)))
     with other_device():
-        made = list(enhance_frames(frames, there, steps=1, device=DEVICE))
+        made = list(flat(enhance_frames)(frames, there, steps=1, device=DEVICE))
         made = torch.cat([frame.cpu() for frame in made])
     assert (made - want).abs().max() < 1e-4

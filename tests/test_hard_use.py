@@ -27,6 +27,7 @@ from jores.files.codecs import encode_png_16, encode_tiff
 from jores.files.pictures import ImageFileError, read_image
 from jores.nets.segmentation import SegmenterError
 from jores.semantics import load_segmenter
+from tests.flat import flat
 from tests.test_nets import TINY, shaken
 
 
@@ -109,9 +110,9 @@ def test_any_picture_gives_a_proper_result_or_a_clear_word(data):
     wrong = fault(images, mask)
     if wrong is not None:
         with pytest.raises(ValueError, match=wrong):
-            pipeline.enhance(images, nets, steps=1, mask=mask, **dials)
+            flat(pipeline.enhance)(images, nets, steps=1, mask=mask, **dials)
     else:
-        result = pipeline.enhance(images, nets, steps=1, mask=mask, **dials)
+        result = flat(pipeline.enhance)(images, nets, steps=1, mask=mask, **dials)
         check_result(result, images, mask, dials["strength"])
     for x, copy in zip((x for x in (images, mask) if x is not None), before, strict=True):
         assert torch.equal(x.view(torch.uint8), copy.view(torch.uint8))  # NaN is not equal to itself, its bytes are
@@ -132,7 +133,7 @@ def check_result(result: torch.Tensor, images: torch.Tensor, mask: torch.Tensor 
 @pytest.mark.parametrize("exposure", [0.0, -1.0, 1.5, float("nan"), torch.tensor([0.3]), torch.tensor([0.3, 2.0])])
 def test_an_impossible_exposure_is_refused(exposure):
     with pytest.raises(ValueError, match="exposure must be"):
-        pipeline.enhance(torch.rand(2, 3, 9, 9), NETS[torch.float32], exposure=exposure)
+        flat(pipeline.enhance)(torch.rand(2, 3, 9, 9), NETS[torch.float32], exposure=exposure)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -260,7 +261,7 @@ def loads_or_is_refused(path: Path) -> None:
         assert str(path) in str(error)
         return
     image = torch.full((1, 3, 9, 9), 0.1)
-    assert bool(torch.isfinite(pipeline.enhance(image, nets, steps=1)).all())
+    assert bool(torch.isfinite(flat(pipeline.enhance)(image, nets, steps=1)).all())
 
 
 @given(data=st.data())

@@ -14,6 +14,7 @@ from jores.diffusion.sampling import start_noise
 from jores.imaging.exposure import DIM
 from jores.nets.adjustment import ExposureHead, colour_cast
 from jores.nets.decomposition import FLOOR, neighbourhood_max
+from tests.flat import flat
 
 OPTIONS = {"refine": 1, "structure": 0, "unet_structure": 0, "prior_dropout": 0, "start_share": 0.2, "retouch": 0.2}
 F_WIDTHS = (16, 16, 24)
@@ -40,15 +41,15 @@ def shaken(config, dtype=torch.float32):
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (16, 16), (45, 33)])
 def test_any_size_comes_back_exactly(size):
     images = torch.rand(2, 3, *size) * 0.1
-    out = pipeline.enhance(images, shaken(TINY), steps=2)
+    out = flat(pipeline.enhance)(images, shaken(TINY), steps=2)
     assert out.shape == images.shape and bool(torch.isfinite(out).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_stays_near_float32(dtype):
     images = torch.rand(1, 3, 24, 40) * 0.1
-    exact = pipeline.enhance(images, shaken(TINY), steps=2)
-    rough = pipeline.enhance(images, shaken(TINY, dtype), steps=2)
+    exact = flat(pipeline.enhance)(images, shaken(TINY), steps=2)
+    rough = flat(pipeline.enhance)(images, shaken(TINY, dtype), steps=2)
     assert (exact - rough).abs().mean() < 0.02
 
 
@@ -83,15 +84,15 @@ def test_the_colour_cast_of_the_whole_picture_reaches_every_window():
 
 def test_the_pipeline_obeys_seed_exposure_strength_and_mask():
     nets, images = shaken(TINY), torch.rand(1, 4, 32, 32) * 0.2
-    out = pipeline.enhance(images, nets, seed=1)
-    assert torch.equal(out, pipeline.enhance(images, nets, seed=1))
-    assert not torch.equal(out, pipeline.enhance(images, nets, seed=2))
-    assert not torch.equal(out, pipeline.enhance(images, nets, seed=1, exposure=0.8))
+    out = flat(pipeline.enhance)(images, nets, seed=1)
+    assert torch.equal(out, flat(pipeline.enhance)(images, nets, seed=1))
+    assert not torch.equal(out, flat(pipeline.enhance)(images, nets, seed=2))
+    assert not torch.equal(out, flat(pipeline.enhance)(images, nets, seed=1, exposure=0.8))
     assert torch.equal(out[:, 3], images[:, 3])
-    assert torch.equal(pipeline.enhance(images, nets, strength=0.0), images)
+    assert torch.equal(flat(pipeline.enhance)(images, nets, strength=0.0), images)
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., :16] = 1
-    half = pipeline.enhance(images, nets, seed=1, mask=mask)
+    half = flat(pipeline.enhance)(images, nets, seed=1, mask=mask)
     assert torch.equal(half[..., 16:], images[..., 16:])
     assert torch.allclose(half[..., :16], out[..., :16], atol=1e-6)
 
@@ -170,7 +171,7 @@ def test_training_on_its_own_estimates_takes_what_sampling_starts_with():
 
     nets, low = shaken(TINY), torch.rand(1, 3, 32, 32) * 0.1
     condition = pipeline.adjust(nets, pipeline.decompose(nets, low), exposure=0.4)
-    sampled = pipeline.sample(nets, condition, low=low, steps=1, seed=3)
+    sampled = flat(pipeline.sample)(nets, condition, low=low, steps=1, seed=3)
     objective = DiffusionObjective(nets, {**OPTIONS, "own": 1.0, "psnr": 0.04})
     maps = (condition.reflectance, condition.illumination, condition.features)
     own = objective._own_x0(start_noise(low.shape, 3, low), low, maps, None)

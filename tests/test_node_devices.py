@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.flat import flat
 from tests.other_device import DEVICE, Elsewhere, other_device
 from tests.test_nodes import STEPS, conditioned, ksample, model, pack, picture, run, to_bchw  # noqa: F401  fixtures
 
@@ -29,7 +30,7 @@ def accelerator(comfy_inprocess):
 @pytest.mark.parametrize("model", ["compact"], indirect=True)  # noqa: F811
 def test_the_blocks_and_the_stock_sampler(pack, model):  # noqa: F811
     image = picture(batch=2)
-    library = pack.pipeline.enhance(to_bchw(image), model.library, model.segmenter.model, steps=STEPS, seed=7)
+    library = flat(pack.pipeline.enhance)(to_bchw(image), model.library, model.segmenter.model, steps=STEPS, seed=7)
     refined, condition, positive, negative, latent = conditioned(pack, model, image)
     sampled = run(pack, "JoReSSample", model=refined, positive=positive, latent=latent, steps=STEPS, seed=7, eta=0.0)[0]
     assert isinstance(next(model.model.model.diffusion_model.parameters()), Elsewhere)  # it was loaded indeed
@@ -45,12 +46,13 @@ def test_in_tiles_and_as_one_block(pack, model):  # noqa: F811
     low, segmenter, options = to_bchw(image), model.segmenter.model, {"steps": 1, "seed": 7, "tile": 64}
     library, prior = model.library, pack.pipeline.segment(segmenter, low)
     condition = pack.pipeline.adjust(library, pack.pipeline.decompose(library, low))
-    expected = pack.pipeline.finish(pack.pipeline.sample(library, condition, prior, low=low, **options), low)
+    x0 = flat(pack.pipeline.sample)(library, condition, prior, low=low, **options)
+    expected = pack.pipeline.finish(x0, low)
     refined, _condition, positive, _negative, latent = conditioned(pack, model, image)
     sampled = run(pack, "JoReSSample", model=refined, positive=positive, latent=latent, eta=0.0, **options)[0]
     blocks = run(pack, "JoReSFinish", latent=sampled, image=image, strength=1.0)[0]
     assert (to_bchw(blocks) - expected).abs().mean() < 1e-3
-    expected = pack.pipeline.enhance(low, library, segmenter, **options)
+    expected = flat(pack.pipeline.enhance)(low, library, segmenter, **options)
     inputs = {"model_name": "compact.safetensors", "exposure": 0.0, "strength": 1.0, "semantic": True}
     one = run(pack, "JoReSEnhance", image=image, mask=torch.ones(1, 80, 100), **inputs, **options)[0]
     assert one.device.type == "cpu"

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.flat import flat
+
 SIZE, TILE = (150, 180), 96
 SHIPPED = "jores-compact.safetensors (shipped)"
 SEGMENTER = "segformer-dark (shipped)"
@@ -73,7 +75,7 @@ def test_the_blocks_in_tiles_give_what_the_library_gives(pack, graph, image, mon
     tiled, whole = (run(pack, "JoReSFinish", latent=x, image=image, strength=1.0)[0] for x in (tiled, whole))
     condition = pack.pipeline.adjust(library, pack.pipeline.decompose(library, low))  # as the graph's: of the whole
     prior = pack.pipeline.segment(graph.segmenter, low)
-    x0 = pack.pipeline.sample(library, condition, prior, low=low, steps=2, seed=3, eta=eta, tile=TILE)
+    x0 = flat(pack.pipeline.sample)(library, condition, prior, low=low, steps=2, seed=3, eta=eta, tile=TILE)
     expected = pack.pipeline.finish(x0, low)
     assert psnr(tiled.movedim(-1, 1), expected) > 70
     assert psnr(tiled, whole) > 45
@@ -85,7 +87,7 @@ def test_the_one_block_in_tiles_and_at_a_working_size(pack, graph, image):
     inputs = {"exposure": 0.0, "strength": 1.0, "steps": 1, "seed": 0, "semantic": True, "model_name": SHIPPED}
     for options in ({"tile": TILE}, {"working_size": 90}):
         result = run(pack, "JoReSEnhance", image=image[:1], **inputs, **options)[0]
-        expected = pack.pipeline.enhance(low, library, graph.segmenter, steps=1, **options)
+        expected = flat(pack.pipeline.enhance)(low, library, graph.segmenter, steps=1, **options)
         torch.testing.assert_close(result.movedim(-1, 1), expected, atol=1e-4, rtol=0)
     with pytest.raises(ValueError, match="tile must be 0 or at least 64"):
         run(pack, "JoReSEnhance", image=image, **inputs, tile=20)

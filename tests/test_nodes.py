@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.flat import flat
+
 STEPS, SIZE = 3, (37, 50)
 SEGMENTER = "segformer-dark (shipped)"
 
@@ -101,7 +103,7 @@ def test_the_stages_as_blocks_give_what_the_library_gives(pack, model, semantic,
     sampled = run(pack, "JoReSSample", model=refined, positive=positive, latent=latent, steps=STEPS, seed=7, eta=eta)[0]
     blocks = run(pack, "JoReSFinish", latent=sampled, image=image, strength=1.0)[0]
     segmenter = model.segmenter.model if semantic else None
-    expected = pack.pipeline.enhance(to_bchw(image), model.library, segmenter, steps=STEPS, seed=7, eta=eta)
+    expected = flat(pack.pipeline.enhance)(to_bchw(image), model.library, segmenter, steps=STEPS, seed=7, eta=eta)
     assert blocks.shape == image.shape
     torch.testing.assert_close(to_bchw(blocks), expected, atol=model.tolerance, rtol=0)
     assert (expected - to_bchw(image)).abs().mean() > 0.05  # the random net does something
@@ -113,7 +115,7 @@ def test_sampling_without_refinement_is_the_librarys(pack, model):
     inputs = {"positive": positive, "latent": latent, "steps": STEPS, "seed": 3, "eta": 0.0}
     plain = run(pack, "JoReSSample", model=model.model, **inputs)[0]["samples"]
     low = to_bchw(image)
-    expected = pack.pipeline.sample(
+    expected = flat(pack.pipeline.sample)(
         model.library, condition.condition, low=low, steps=STEPS, seed=3, refine=False
     )  # fmt: skip
     torch.testing.assert_close(plain, expected, atol=model.tolerance, rtol=0)
@@ -136,7 +138,7 @@ def test_the_whole_pipeline_as_one_block(pack, model):
         "mask": mask,
     }
     result = run(pack, "JoReSEnhance", model_name=f"{model.name}.safetensors", **inputs)[0]
-    expected = pack.pipeline.enhance(
+    expected = flat(pack.pipeline.enhance)(
         to_bchw(image), model.library, model.segmenter.model, steps=STEPS, seed=1, exposure=0.4, mask=mask[:, None]
     )
     torch.testing.assert_close(to_bchw(result), expected, atol=model.tolerance, rtol=0)
@@ -264,13 +266,13 @@ def test_the_controls_of_the_result_are_the_librarys(pack, model):
     mask[:, 5:30, 8:40] = 1
     dials = {"strength": 0.9, "feather": 4, "shadows": 0.8, "colour_fidelity": 0.6}
     result = run(pack, "JoReSFinish", latent={"samples": x0}, image=image, mask=mask, **dials)[0]
-    expected = pack.pipeline.finish(x0, to_bchw(image), mask=mask[:, None], **dials)
+    expected = flat(pack.pipeline.finish)(x0, to_bchw(image), mask=mask[:, None], **dials)
     assert torch.equal(to_bchw(result), expected)
     outside = mask[0] == 0
     assert torch.equal(result[:, outside], image[:, outside]) and not torch.equal(result[:, 17], image[:, 17])
     inputs = {"exposure": 0.0, "steps": 1, "seed": 0, "semantic": False, "model_name": f"{model.name}.safetensors"}
     result = run(pack, "JoReSEnhance", image=image, mask=mask, **inputs, **dials)[0]
-    expected = pack.pipeline.enhance(to_bchw(image), model.library, steps=1, mask=mask[:, None], **dials)
+    expected = flat(pack.pipeline.enhance)(to_bchw(image), model.library, steps=1, mask=mask[:, None], **dials)
     torch.testing.assert_close(to_bchw(result), expected, atol=model.tolerance, rtol=0)
     with pytest.raises(ValueError, match="Enhance Low Light: mask holds NaN"):
         run(pack, "JoReSEnhance", image=image, mask=mask / 0, **inputs, **dials)

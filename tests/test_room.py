@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jores.conditions import ConditionOnDemand, RetinexCondition
 from jores.imaging import compositing
+from jores.options import ClipOptions, FinishOptions, SampleOptions
 from jores.tiling.memory import is_out_of_memory
 from jores.tiling.tiler import Tiler
 from jores.video import LOOKAHEAD, enhance_frames
@@ -68,11 +69,14 @@ def test_the_segmenter_takes_a_reduced_picture_to_its_device(segmenter, crossing
     assert made.device.type == "cpu" and (made - want).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("options", [{"working_size": 48}, {"tile": 64}, {"tile": 64, "smooth": False}])
-def test_frames_that_are_not_done_whole_stay_where_they_are(there, crossing, options):
+@pytest.mark.parametrize(
+    ("options", "smooth"), [({"working_size": 48}, True), ({"tile": 64}, True), ({"tile": 64}, False)]
+)
+def test_frames_that_are_not_done_whole_stay_where_they_are(there, crossing, options, smooth):
     frames = list(dark(2, 1, 3, 72, 100))
     with elsewhere.other_device():
-        made = list(enhance_frames(frames, there, steps=1, device=elsewhere.DEVICE, **options))
+        clip = ClipOptions(smooth, elsewhere.DEVICE)
+        made = list(enhance_frames(frames, there, None, SampleOptions(1, **options), clip=clip))
     assert all(frame.device.type == "cpu" for frame in made)
     assert max(crossing.pixels) < 72 * 100
 
@@ -82,7 +86,8 @@ def test_the_frames_that_are_read_ahead_do_not_wait_on_the_device(there, crossin
     crossing.frame = (24, 32)
     frames = [dark(1, 3, 24, 32) * (1 + 0.01 * i) for i in range(count)]
     with elsewhere.other_device():
-        assert len(list(enhance_frames(frames, there, steps=1, device=elsewhere.DEVICE))) == count
+        clip = ClipOptions(True, elsewhere.DEVICE)
+        assert len(list(enhance_frames(frames, there, None, SampleOptions(1), clip=clip))) == count
     assert crossing.held <= 5  # 7 more before
 
 
@@ -99,15 +104,15 @@ def test_conditions_of_windows_that_are_no_more_make_room(size):
 
     condition = ConditionOnDemand(make, torch.device("cpu"), 10**9, layout=lambda: tiler.layout(size))
     for window in tiler.layout(size):
-        condition.window(window)
+        condition.at(window)
     room = condition.cache
     tiler.tile = 64  # memory ran out
     for window in tiler.layout(size):
-        condition.window(window)
+        condition.at(window)
     assert set(condition.kept) == set(tiler.layout(size))
     count = len(made)
     for window in tiler.layout(size):
-        condition.window(window)
+        condition.at(window)
     assert len(made) == count and room < 10**9
 
 
@@ -184,11 +189,11 @@ def test_the_colour_cast_is_taken_over_in_bands(size):
     scale = compositing.colour_scale(picture, original, 0.8)
     want = compositing.scale_colours(picture, scale)
     with Largest() as largest:
-        made = compositing.finish(x0.clone(), original, colour_fidelity=0.8, reuse=True)
+        made = compositing.finish(x0.clone(), original, FinishOptions(colour_fidelity=0.8), reuse=True)
     torch.testing.assert_close(made, want, atol=1e-5, rtol=0)
     assert largest.numbers <= x0.numel()  # x0's own copy
     with Largest() as largest:
-        compositing.finish(x0, original, colour_fidelity=0.8, reuse=True)
+        compositing.finish(x0, original, FinishOptions(colour_fidelity=0.8), reuse=True)
     assert largest.numbers <= 3 * compositing.BAND * size[1]
 
 

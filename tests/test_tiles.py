@@ -19,6 +19,7 @@ from jores.tiling.memory import MAIN_MEMORY, SHARE, auto_tile, cache_bytes, cond
 from jores.tiling.tiler import Tiler
 from jores.tiling.windows import ALIGNMENT, MIN_TILE, Span, Window, spans
 from tests.benchmarks.big_pictures import seam_ratio
+from tests.flat import flat
 
 SIZE, TILE = (196, 250), 128
 
@@ -35,7 +36,7 @@ def low():
 
 @pytest.fixture(scope="module")
 def whole(nets, segmenter, low):
-    return pipeline.enhance(low, nets, segmenter, steps=2, eta=0.5, tile=0)
+    return flat(pipeline.enhance)(low, nets, segmenter, steps=2, eta=0.5, tile=0)
 
 
 @given(st.integers(1, 3000), st.integers(MIN_TILE, 700), st.integers(0, 9).map(lambda n: n * ALIGNMENT))
@@ -88,7 +89,7 @@ def test_a_coarse_map_is_sampled_where_the_window_is():
 
 def test_tiled_is_whole(nets, segmenter, low, whole):
     """Exposure, noise (also fresh noise) and light are the whole picture's, and neighbours agree."""
-    tiled = pipeline.enhance(low, nets, segmenter, steps=2, eta=0.5, tile=TILE)
+    tiled = flat(pipeline.enhance)(low, nets, segmenter, steps=2, eta=0.5, tile=TILE)
     assert Tiler(TILE).windows(SIZE) > 6
     assert psnr(tiled, whole) > 45
     assert seam_ratio(tiled, TILE) == pytest.approx(seam_ratio(whole, TILE), abs=0.02)
@@ -101,14 +102,14 @@ def test_the_stages_in_tiles_make_the_same_picture(nets, segmenter, low, whole):
     for a, b in zip(condition.features, single.features, strict=True):
         assert a.shape == b.shape and (a - b).abs().mean() < 0.15 * b.abs().mean()  # tiles this small see less
     prior = pipeline.segment(segmenter, low)
-    x0 = pipeline.sample(nets, condition, prior, low=low, steps=2, eta=0.5, tile=TILE)
+    x0 = flat(pipeline.sample)(nets, condition, prior, low=low, steps=2, eta=0.5, tile=TILE)
     assert psnr(pipeline.finish(x0, low), whole) > 45
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (65, 64)])
 def test_thin_pictures(nets, size):
     low = torch.rand(2, 4, *size, generator=torch.Generator().manual_seed(1)) * 0.1
-    result = pipeline.enhance(low, nets, steps=1, tile=MIN_TILE)
+    result = flat(pipeline.enhance)(low, nets, steps=1, tile=MIN_TILE)
     assert result.shape == low.shape and torch.isfinite(result).all()
     assert torch.equal(result[:, 3], low[:, 3])
 
@@ -120,11 +121,11 @@ def test_memory_that_runs_out_halves_the_tile(nets, low, caplog):
         if inputs[0].shape[-1] * inputs[0].shape[-2] > 120 * 120:
             raise torch.cuda.OutOfMemoryError("out of memory: tried to allocate more than there is")
 
-    expected = pipeline.enhance(low, nets, steps=2, tile=0)
+    expected = flat(pipeline.enhance)(low, nets, steps=2, tile=0)
     hook = nets.denoiser.register_forward_pre_hook(small_device)
     try:
         with caplog.at_level(logging.WARNING, logger="jores.tiling"):
-            result = pipeline.enhance(low, nets, steps=2, tile=0)
+            result = flat(pipeline.enhance)(low, nets, steps=2, tile=0)
     finally:
         hook.remove()
     assert psnr(result, expected) > 45
@@ -138,14 +139,14 @@ def test_an_error_of_another_kind_is_not_swallowed(nets, low):
     hook = nets.denoiser.register_forward_pre_hook(broken)
     try:
         with pytest.raises(RuntimeError, match="shapes"):
-            pipeline.enhance(low, nets, steps=1, tile=0)
+            flat(pipeline.enhance)(low, nets, steps=1, tile=0)
     finally:
         hook.remove()
 
 
 def test_the_callback_hears_of_every_tile_and_sees_every_step(nets, low):
     heard = []
-    pipeline.enhance(low, nets, steps=2, tile=TILE, callback=lambda *args: heard.append(args))
+    flat(pipeline.enhance)(low, nets, steps=2, tile=TILE, callback=lambda *args: heard.append(args))
     steps = [(done, x0.shape) for done, _total, x0 in heard if x0 is not None]
     assert steps == [(1, low.shape), (2, low.shape)]
     assert len(heard) == 2 * Tiler(TILE).windows(SIZE)
@@ -163,7 +164,7 @@ def test_conditions_are_made_once_where_there_is_room():
     on_demand = ConditionOnDemand(make, torch.device("cpu"), cache=2 * 2 * 4 * 64)
     for _ in range(2):
         for window in windows:
-            on_demand.window(window)
+            on_demand.at(window)
     assert made == [*windows, windows[2]]
 
 
@@ -186,7 +187,7 @@ def test_conditions_are_remembered_only_where_the_pictures_leave_room():
 
 def test_a_tile_too_small_is_refused(nets, low):
     with pytest.raises(ValueError, match="tile must be 0 or at least 64"):
-        pipeline.enhance(low, nets, tile=10)
+        flat(pipeline.enhance)(low, nets, tile=10)
 
 
 def test_the_command_line_knows_tiles(capsys):
@@ -209,16 +210,16 @@ def test_a_working_size_keeps_size_light_and_detail(nets, segmenter, low, whole)
     """A stripe one pixel wide, which half the size cannot hold, is as sharp as at full size; enlarged it is not."""
     striped = low.clone()
     striped[..., 100] = 0.9
-    full = pipeline.enhance(striped, nets, segmenter, steps=2, tile=0)
+    full = flat(pipeline.enhance)(striped, nets, segmenter, steps=2, tile=0)
     sizes = []
     callback = lambda _done, _steps, x0: sizes.append(tuple(x0.shape[-2:]))  # noqa: E731
-    result = pipeline.enhance(striped, nets, segmenter, steps=2, working_size=125, callback=callback)
+    result = flat(pipeline.enhance)(striped, nets, segmenter, steps=2, working_size=125, callback=callback)
     assert sizes == [(98, 125)] * 2 and result.shape == low.shape
     small = F.interpolate(striped, size=(98, 125), mode="area")
-    enlarged = F.interpolate(pipeline.enhance(small, nets, segmenter, steps=2), size=SIZE, mode="bilinear")
+    enlarged = F.interpolate(flat(pipeline.enhance)(small, nets, segmenter, steps=2), size=SIZE, mode="bilinear")
     assert psnr(result, full) > psnr(enlarged, full) + 1
     contrast = [(p[..., 100] - p[..., 96]).mean() for p in (full, result, enlarged)]
     assert contrast[1] > 0.8 * contrast[0] and contrast[1] > 1.2 * contrast[2]
-    assert torch.equal(pipeline.enhance(low, nets, segmenter, steps=2, eta=0.5, tile=0, working_size=250), whole)
+    assert torch.equal(flat(pipeline.enhance)(low, nets, segmenter, steps=2, eta=0.5, tile=0, working_size=250), whole)
     with pytest.raises(ValueError, match="working_size"):
-        pipeline.enhance(low, nets, working_size=-1)
+        flat(pipeline.enhance)(low, nets, working_size=-1)

@@ -20,6 +20,7 @@ from jores.pipeline import enhance
 from jores.semantics import load_segmenter
 from jores.video import LOOKAHEAD, enhance_frames
 from tests.benchmarks import flicker
+from tests.flat import flat
 
 SIZE, FRAMES = (64, 96), 6
 TICK = Fraction(1, 30000)
@@ -50,18 +51,18 @@ def test_unrelated_pictures_are_not_smoothed_together(nets, clips):
     first, other = clips["static"].dark[:1], clips["static"].dark[:1].flip(3)
     alpha = torch.rand(1, 1, *SIZE, generator=torch.Generator().manual_seed(3))
     frames = [torch.cat([x, alpha], 1) for x in (first, other, first * 3)]
-    results = list(enhance_frames(frames, nets, segmenter, steps=1, seed=5, strength=0.9))
+    results = list(flat(enhance_frames)(frames, nets, segmenter, steps=1, seed=5, strength=0.9))
     for frame, result in zip(frames, results, strict=True):
-        assert torch.equal(result, enhance(frame, nets, segmenter, steps=1, seed=5, strength=0.9))
+        assert torch.equal(result, flat(enhance)(frame, nets, segmenter, steps=1, seed=5, strength=0.9))
     small = [first, first[..., :40]]
-    sizes = [r.shape[-1] for r in enhance_frames(small, nets, steps=1)]
+    sizes = [r.shape[-1] for r in flat(enhance_frames)(small, nets, steps=1)]
     assert sizes == [SIZE[1], 40]
 
 
 def test_the_switch_gives_independent_frames(nets, clips):
     frames = list(clips["static"].dark[:2].split(1))
-    for frame, result in zip(frames, enhance_frames(frames, nets, smooth=False, steps=1), strict=True):
-        assert torch.equal(result, enhance(frame, nets, steps=1))
+    for frame, result in zip(frames, flat(enhance_frames)(frames, nets, smooth=False, steps=1), strict=True):
+        assert torch.equal(result, flat(enhance)(frame, nets, steps=1))
 
 
 def test_a_cut_starts_afresh_and_what_is_masked_stays(nets, clips):
@@ -69,10 +70,10 @@ def test_a_cut_starts_afresh_and_what_is_masked_stays(nets, clips):
     mask = torch.zeros(1, 1, *SIZE)
     mask[..., 48:] = 1
     frames = [*dark[:3].split(1), *dark[:2].flip(3).split(1)]
-    joined = list(enhance_frames(frames, nets, steps=1, masks=[mask] * 5))
+    joined = list(flat(enhance_frames)(frames, nets, steps=1, masks=[mask] * 5))
     for frame, result in zip(frames, joined, strict=True):
         assert torch.equal(result[..., :48], frame[..., :48]) and not torch.equal(result[..., 48:], frame[..., 48:])
-    alone = [list(enhance_frames(part, nets, steps=1, masks=[mask] * 5)) for part in (frames[:3], frames[3:])]
+    alone = [list(flat(enhance_frames)(part, nets, steps=1, masks=[mask] * 5)) for part in (frames[:3], frames[3:])]
     torch.testing.assert_close(torch.cat(joined), torch.cat(sum(alone, [])), rtol=0, atol=0)
 
 
@@ -85,7 +86,7 @@ def test_an_endless_stream_is_worked_on_as_it_comes(nets, clips):
             taken += 1
             yield clips["static"].dark[taken % FRAMES][None, :, :16, :24]
 
-    results = enhance_frames(camera(), nets, steps=1)
+    results = flat(enhance_frames)(camera(), nets, steps=1)
     for done in range(1, 20):
         next(results)
         assert taken - done <= 2 * LOOKAHEAD + 1
@@ -93,9 +94,9 @@ def test_an_endless_stream_is_worked_on_as_it_comes(nets, clips):
 
 def test_exposure_told_is_kept_in_the_mean(nets, clips):
     dark = clips["static"].dark[:3]
-    bright, dim = (torch.cat(list(enhance_frames(dark.split(1), nets, exposure=e, steps=1))) for e in (0.5, 0.2))
+    bright, dim = (torch.cat(list(flat(enhance_frames)(dark.split(1), nets, exposure=e, steps=1))) for e in (0.5, 0.2))
     for result, exposure in ((bright, 0.5), (dim, 0.2)):
-        independent = torch.cat([enhance(d, nets, exposure=exposure, steps=1) for d in dark.split(1)])
+        independent = torch.cat([flat(enhance)(d, nets, exposure=exposure, steps=1) for d in dark.split(1)])
         assert result.mean().item() == pytest.approx(independent.mean().item(), abs=0.01)
 
 
@@ -250,5 +251,5 @@ def test_the_node_smooths_clips_and_nothing_else(jores_pack_nodes, clips, nets):
     assert torch.equal(run(unrelated), single)
     boiling, smooth = run(clip, smooth_frames=False).std(0).mean(), run(clip).std(0).mean()
     assert smooth < boiling / 2
-    expected = torch.cat(list(enhance_frames(clip.split(1), nets, steps=1)))
+    expected = torch.cat(list(flat(enhance_frames)(clip.split(1), nets, steps=1)))
     torch.testing.assert_close(run(clip), expected, atol=1e-4, rtol=0)

@@ -21,6 +21,7 @@ from jores.nets.attention import RetinexAttention
 from jores.training.convert import to_tensor
 from jores.training.darkening import Darkening
 from tests.benchmarks.ablation import without
+from tests.flat import flat
 
 
 def plain_shapes():
@@ -60,7 +61,7 @@ def test_every_condition_changes_the_result(nets, scene):
     low, condition, prior, x0 = scene
 
     def moved(c=condition, p=prior, **kw):
-        return float((pipeline.sample(nets, c, p, low=low, **kw) - x0).abs().mean())
+        return float((flat(pipeline.sample)(nets, c, p, low=low, **kw) - x0).abs().mean())
 
     other = dataclasses.replace(prior, probabilities=prior.probabilities.roll(7, 1))
     dimmed = dataclasses.replace(condition, illumination=condition.illumination * 0.7)
@@ -76,7 +77,7 @@ def test_every_condition_changes_the_result(nets, scene):
 
 def test_the_exposure_dial_is_obeyed(nets, segmenter, scene):
     low = scene[0]
-    means = [float(mean_luma(pipeline.enhance(low, nets, segmenter, exposure=e))) for e in (0.3, 0.45, 0.6)]
+    means = [float(mean_luma(flat(pipeline.enhance)(low, nets, segmenter, exposure=e))) for e in (0.3, 0.45, 0.6)]
     assert means == pytest.approx([0.3, 0.45, 0.6], abs=0.1) and means == sorted(means)
 
 

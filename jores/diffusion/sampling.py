@@ -1,4 +1,4 @@
-"""A step of DDIM with the refinement of x0 inside (Eqs. 13, 18 and 19); `tiling.ddim_in_tiles` loops over them."""
+"""DDIM with the refinement of x0 inside (Eqs. 13, 18 and 19): one step, and the loop over steps and windows."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..imaging.resize import crop_to, pad_to_multiple
+from ..options import SampleOptions
 from ..tiling.tiler import Tiler, Work
 from ..tiling.windows import ALIGNMENT, Window
 from .schedule import NoiseSchedule
 
 Denoise = Callable[[Tensor, int], Tensor]
 Refine = Callable[[Tensor, float], Tensor]
-Callback = Callable[[int, int, Tensor], None]
+Callback = Callable[[float, int, Tensor | None], None]
 PREVIEW = 1024  # px: a big picture's x0 is shown reduced
 Stage = Callable[[Window], tuple[Denoise, Refine | None]]
 
@@ -80,12 +81,10 @@ def ddim_in_tiles(
     tiler: Tiler,
     x_t: Tensor,
     schedule: NoiseSchedule,
-    steps: int,
+    options: SampleOptions,
     stage: Stage,
     *,
     like: Tensor,
-    eta: float = 0.0,
-    generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Takes x_t (B, 3, H, W) of a picture of any size from noise to x0 in [-1, 1], in place.
@@ -93,12 +92,14 @@ def ddim_in_tiles(
     The windows' x_{t-1} are blended; they are linear in x0' and eps, so this blends both. RNet runs before.
 
     Args:
+        options: steps, eta and seed are used; the noise of the steps (eta > 0) is drawn from seed + 1.
         stage: the window's own denoise and refine, as in `ddim_step`.
         like: a tensor of the device and dtype that they work with; x_t may lie elsewhere.
         callback: after every window as (steps done, a fraction; steps; None), and after every step with x0', at most
             about PREVIEW pixels wide where the picture is done in tiles. What it raises ends the sampling.
     """
-    taus, size = [*schedule.timesteps(steps), -1], tuple(x_t.shape[-2:])
+    steps, eta, size = options.steps, options.eta, tuple(x_t.shape[-2:])
+    taus, generator = [*schedule.timesteps(steps), -1], torch.Generator("cpu").manual_seed((options.seed + 1) % 2**64)
     for i in range(steps):
         fresh = fresh_noise(schedule, taus[i], taus[i + 1], eta, x_t, generator)
         shrink = _shrink(tiler, size) if callback is not None else 0

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,30 @@ import av
 import numpy as np
 import torch
 from av.sidedata.sidedata import Type as SideData
+from av.video.frame import supported_np_pix_fmts
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from .clock import FrameTimes, Rising, Timeline, in_order
+from .encoders import Film, NoEncoderError, choose
+from .fields import WHOLE, Rows, rows_in_time, take_field, weave
+from .formats import has_alpha
 from .pictures import VIDEO_FORMATS
+from .saving import name_whole
+from .tracks import Tracks, differences, is_cover, muxer_options, packets_of
 
-logger = logging.getLogger(__name__)
-
-# Close to what the eye can tell from the original; encoders that are not named here get a bit rate.
-_QUALITY = {
-    "libx264": {"crf": "17"}, "libx265": {"crf": "19", "x265-params": "log-level=error"},
-    "libvpx-vp9": {"crf": "22", "b": "0"}, "libsvtav1": {"crf": "22"}, "ffv1": {}, "prores_ks": {},
-}  # fmt: skip
-_BITS_PER_PIXEL = 0.3
 _FULL_RANGE, _PQ = 2, 16  # AVColorRange, AVColorTransferCharacteristic
+_FRAMES_ASKED = 8  # for fields and turns, before the work
+_CARRIED = {
+    SideData.A53_CC: "closed captions inside the pictures", SideData.S12M_TIMECODE: "time codes inside the pictures",
+    SideData.STEREO3D: "stereo 3D", SideData.SPHERICAL: "360 degree video's projection",
+    SideData.DYNAMIC_HDR_PLUS: "HDR10+", SideData.DOVI_METADATA: "Dolby Vision", SideData.AFD: "active format",
+    SideData.ICC_PROFILE: "the colour profile",
+}  # fmt: skip
 # AVColorSpace -> the number of the matrix in swscale; what has no tag is read and written as BT.601, for no change.
 _MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 _RGB = "gbrp16le"  # through packed RGB the luma loses a whole level on the way there and back
+_RGBA = "gbrap16le" if "gbrap16le" in supported_np_pix_fmts else "rgba64le"
 _KEEPS_MATRIX = hasattr(VideoStream, "set_display_matrix")  # newer releases of PyAV
 
 
@@ -42,41 +48,66 @@ class VideoFileError(ValueError):
 
 @dataclass(frozen=True)
 class VideoReport:
-    """What was written: size as stored (not as turned for display), number of frames."""
+    """What was written: size as stored (not as turned for display), number of frames, and in words what was lost."""
 
     width: int
     height: int
     frames: int
+    left_out: tuple[str, ...] = ()
+
+
+class Pictures:
+    """The pictures of a film, one by one: an iterator of (1, 3 or 4, H, W).
+
+    Attributes:
+        rows: the rows of the whole frame that one picture after the other shows. All of them; or, for an interlaced
+            film, every second one in turn: its fields come as pictures of half the height.
+    """
+
+    def __init__(self, pictures: Iterator[Tensor], rows: Rows) -> None:
+        self.pictures, self.rows = pictures, rows
+
+    def __iter__(self) -> Pictures:
+        return self
+
+    def __next__(self) -> Tensor:
+        return next(self.pictures)
 
 
 def rewrite_video(
-    source: str | os.PathLike[str], target: str | os.PathLike[str], work: Callable[[Iterator[Tensor]], Iterator[Tensor]]
+    source: str | os.PathLike[str], target: str | os.PathLike[str], work: Callable[[Pictures], Iterator[Tensor]]
 ) -> VideoReport:
     """Write `source` again as `target`, in the container of its suffix, with other pictures.
 
-    Sound and subtitles are copied packet by packet. Time stamps (constant or not), colour tags and levels, rotation,
-    pixel shape and the names in the file are kept; so are codec and pixel format where there is an encoder for them.
-    The target gets its name once everything is on disk.
+    Codec, pixel format, alpha, interlacing, time stamps (constant or not), colour tags and levels, rotation and pixel
+    shape are kept where there is an encoder for them. All other tracks are copied packet by packet, with their flags
+    and names; so are chapters, attachments and cover art. The report names what the container cannot hold. Parts of a
+    joined recording, whose time stamps start again, are laid end to end. The target gets its name once everything is
+    on disk.
 
     Args:
-        work: frames in, as many of the same size out: (1, 3, H, W) float32 in [0, 1], upright. Called once; frames are
-            read and written one by one as its iterator goes on.
+        work: pictures in, as many of the same size out: (1, 3, H, W) float32 in [0, 1], upright; (1, 4, H, W) with
+            straight alpha. Called once; pictures are read and written one by one as its iterator goes on.
 
     Raises:
-        VideoFileError: missing, damaged, not a video, PQ (HDR), or the system's or FFmpeg's refusal.
+        VideoFileError: missing, damaged, not a video, a codec that FFmpeg does not know, PQ (HDR), fields that cannot
+            be kept apart, or the system's or FFmpeg's refusal.
     """
     source, target = Path(source), Path(target)
     if target.suffix.lower() not in VIDEO_FORMATS:
         raise VideoFileError(f"{target}: unknown suffix; choose one of {', '.join(VIDEO_FORMATS)}")
+    container = VIDEO_FORMATS[target.suffix.lower()]
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        matrix = _first_frame(source)
-        with (
-            av.open(str(source)) as reader,
-            av.open(str(temporary), "w", format=VIDEO_FORMATS[target.suffix.lower()]) as writer,
-        ):
-            report = _Rewriter(source, reader, writer, matrix).run(work)
-        os.replace(temporary, target)
+        first = _first_frame(source)
+        with av.open(str(source)) as reader:
+            rewriter = _Rewriter(source, reader, container, target.suffix, first)
+            options = rewriter.tracks.options
+            with av.open(str(temporary), "w", format=container, options=dict(options)) as writer:
+                rewriter.begin(writer)
+                report = rewriter.run(work)
+            report = rewriter.compared(temporary, report)
+        name_whole(temporary, target)
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise VideoFileError(f"{source}: cannot be turned into {target}: {reason}") from error
@@ -85,22 +116,52 @@ def rewrite_video(
     return report
 
 
-def _first_frame(path: Path) -> np.ndarray | None:
-    """The display matrix (9,), which only frames carry. Raises VideoFileError for what cannot be worked on."""
+@dataclass(frozen=True)
+class _First:
+    """What the first frames say: display matrix (9,), pixel format, rows of the pictures, width and height.
+
+    `by_container`: as in `encoders.Film`.
+    """
+
+    matrix: np.ndarray | None
+    pix_fmt: str
+    rows: Rows
+    size: tuple[int, int]
+    by_container: bool
+
+
+def _first_frame(path: Path) -> _First:
+    """Raises VideoFileError for what cannot be worked on."""
     try:
         with av.open(str(path)) as reader:
-            frame = next(reader.decode(_video_stream(path, reader)), None)
+            stream = _video_stream(path, reader)
+            decode, frames = _decoder(stream), []
+            for packet in packets_of(reader, stream):
+                frames += decode(packet)
+                if len(frames) >= _FRAMES_ASKED:
+                    break
+            if not frames:
+                raise VideoFileError(f"{path}: there is not a single frame in it; is the file damaged?")
+            combed = next((frame for frame in frames if frame.interlaced_frame), frames[0])
+            rows = rows_in_time(combed, getattr(stream.codec_context, "field_order", None))
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise VideoFileError(f"{path}: not a video that can be read, or damaged: {reason}") from error
-    if frame is None:
-        raise VideoFileError(f"{path}: there is not a single frame in it; is the file damaged?")
-    data = frame.side_data.get(SideData.DISPLAYMATRIX)
-    return None if data is None else np.frombuffer(bytes(data), np.int32)
+    data = frames[0].side_data.get(SideData.DISPLAYMATRIX)
+    matrix = None if data is None else np.frombuffer(bytes(data), np.int32)
+    if rows != WHOLE and (frames[0].height % 2 or _quarter_turns(matrix)):
+        told = "is turned" if _quarter_turns(matrix) else "has an odd number of rows"
+        raise VideoFileError(f"{path}: interlaced video that {told} is not supported; deinterlace it first")
+    return _First(matrix, frames[0].format.name, rows, (frames[0].width, frames[0].height), not combed.interlaced_frame)
 
 
 def _video_stream(path: Path, reader: Any) -> VideoStream:
-    stream = reader.streams.best("video")
+    streams = [s for s in reader.streams.video if not is_cover(s)]
+    known = [s for s in streams if s.codec_context is not None]
+    if streams and not known:
+        raise VideoFileError(f"{path}: its video is in a codec that FFmpeg does not know; convert it to H.264 first")
+    best = reader.streams.best("video")
+    stream = best if best is not None and best.index in [s.index for s in known] else next(iter(known), None)
     if stream is None:
         raise VideoFileError(f"{path}: holds no video")
     if stream.codec_context.color_trc == _PQ:
@@ -108,38 +169,97 @@ def _video_stream(path: Path, reader: Any) -> VideoStream:
     return stream
 
 
+def _decoder(stream: VideoStream) -> Callable[[Any], list[Any]]:
+    """Packets to frames. FFmpeg's own decoders for VP8 and VP9 pass over the alpha, which libvpx knows."""
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.codec.canonical_name)
+    if name and _claims_alpha(stream) and name in av.codecs_available:
+        return av.CodecContext.create(name, "r").decode
+    stream.thread_type = "AUTO"
+    return lambda packet: packet.decode()
+
+
+def _claims_alpha(stream: VideoStream) -> bool:
+    return {k.lower(): v for k, v in stream.metadata.items()}.get("alpha_mode") == "1"
+
+
 class _Rewriter:
-    """One file on its way from `reader` to `writer` (PyAV containers)."""
+    """One file on its way from `reader` (a PyAV container) into a container of FFmpeg's name `container`."""
 
-    def __init__(self, path: Path, reader: Any, writer: Any, matrix: np.ndarray | None) -> None:
-        self.path, self.reader, self.writer = path, reader, writer
+    def __init__(self, path: Path, reader: Any, container: str, suffix: str, first: _First) -> None:
+        self.path, self.reader, self.container, self.first = path, reader, container, first
         self.video = _video_stream(path, reader)
-        self.video.thread_type = "AUTO"
-        self.turns = _quarter_turns(matrix)
-        self.times: deque[tuple[int | None, Fraction, int]] = deque()
-        self.last = 0
-        self.copies = {}
-        for stream in (*reader.streams.audio, *reader.streams.subtitles):
-            self.copies[stream.index] = writer.add_stream_from_template(stream)
-            self.copies[stream.index].metadata.update(stream.metadata)
-        self.encoded = self._add_video(matrix)
-        names = {k: v for k, v in reader.metadata.items() if k not in _CONTAINERS_OWN}
-        writer.metadata.update(names)
+        self.decode = _decoder(self.video)
+        self.turns = _quarter_turns(first.matrix)
+        self.times: deque[tuple[int, Fraction, int]] = deque()
+        self.last, self.sent, self.decoded, self.lost = 0, None, None, {}
+        self.film = self._film()
+        self.alpha = has_alpha(self.film.pix_fmt)
+        self.matrix = _MATRIX.get(self.video.codec_context.colorspace, 5)
+        try:
+            self.tracks = Tracks(str(path), reader, container, self.video, muxer_options(reader, container))
+            self.encoding = choose(self.film, container, suffix, self.tracks.options)
+        except NoEncoderError as error:
+            raise VideoFileError(f"{path}: {error}") from error
+        if self.encoding.yuv and self.film.tags[2] == 0:  # that tag means RGB
+            tags = (*self.film.tags[:2], 2, self.film.tags[3])
+            self.film = replace(self.film, tags=tags)
+        if not self.alpha and _claims_alpha(self.video):
+            self.lost["alpha"] = 1
 
-    def run(self, work: Callable[[Iterator[Tensor]], Iterator[Tensor]]) -> VideoReport:
-        count, packets = 0, []
-        for pixels in work(self._frames()):
-            packets += self.encoded.encode(self._picture(pixels))
+    def _film(self) -> Film:
+        source = self.video.codec_context
+        pix_fmt = self.first.pix_fmt.replace("yuvj", "yuv")
+        full = self.first.pix_fmt != pix_fmt or source.color_range == _FULL_RANGE
+        self.range = _FULL_RANGE if full else 1
+        turned = self.turns % 2 and not _KEEPS_MATRIX
+        width, height = self.first.size[::-1] if turned else self.first.size
+        tags = source.color_primaries, source.color_trc, source.colorspace, self.range if full else source.color_range
+        rate, steady = self.video.average_rate or self.video.guessed_rate, self.video.guessed_rate
+        return Film(
+            source.codec.canonical_name, pix_fmt, width, height, rate, steady, self.video.time_base, self.first.rows,
+            self.first.by_container, source.profile, source.codec_tag, source.bit_rate or 0,
+            self.video.sample_aspect_ratio or None, tags,
+        )  # fmt: skip
+
+    def begin(self, writer: Any) -> None:
+        self.writer = writer
+        self.encoded = self.tracks.add_to(writer, self._add_video)
+
+    def _add_video(self) -> VideoStream:
+        stream = self.encoding.add_to(self.writer, self.film)
+        if self.first.matrix is not None and _KEEPS_MATRIX:
+            stream.set_display_matrix(self.first.matrix.tolist())
+        return stream
+
+    def run(self, work: Callable[[Pictures], Iterator[Tensor]]) -> VideoReport:
+        count, packets, fields = 0, [], []
+        for pixels in work(Pictures(self._pictures(), self.film.rows)):
+            fields.append(self._levels(pixels))
+            if len(fields) < len(self.film.rows):
+                continue
+            packets += self._encode(self._frame(fields))
             self.writer.mux(packets[:-1])
-            packets = packets[-1:]
+            packets, fields = packets[-1:], []
             count += 1
-        packets += self.encoded.encode(None)
+        packets += self._encode(None)
         if packets and self.last:  # how long the last frame stays, which encoders forget
             packets[-1].duration = self.last
         self.writer.mux(packets)
         if count < 0.9 * (expected := self._expected()):
             raise VideoFileError(f"{self.path}: damaged, only {count} of its {expected} frames can be read")
         return VideoReport(self.encoded.width, self.encoded.height, count)
+
+    def _encode(self, frame: av.VideoFrame | None) -> list[Any]:
+        packets = self.encoded.encode(frame)
+        self.decoded = in_order(packets, self.decoded)
+        return packets
+
+    def compared(self, written: Path, report: VideoReport) -> VideoReport:
+        """The report with all that the written file does not have: what was known before, and what it has not kept."""
+        told = [*self.encoding.left_out, *self.tracks.left_out, *self.lost]
+        with av.open(str(written), format=self.container) as target:
+            told += differences(self.reader, target, self.tracks.absent())
+        return replace(report, left_out=tuple(dict.fromkeys(told)))
 
     def _expected(self) -> int:
         """How many frames the file says it shows; 0 where it does not say. Phones trim by hiding what they store."""
@@ -151,93 +271,65 @@ class _Rewriter:
         shown = float((self.video.duration or 0) * self.video.time_base * (self.video.average_rate or 0))
         return min(self.video.frames, round(shown) or self.video.frames)
 
-    def _frames(self) -> Iterator[Tensor]:
-        """Decoded frames; what is not video goes straight to the target."""
-        tags = {"src_colorspace": self.matrix, "src_color_range": self.range}
-        for packet in self.reader.demux([self.video, *(self.reader.streams[i] for i in self.copies)]):
+    def _pictures(self) -> Iterator[Tensor]:
+        """Decoded pictures; what is not video goes straight to the target."""
+        timeline, rising = Timeline(self.reader.format.name), Rising()
+        step = max(1, round(1 / Fraction(self.film.rate or 25) / self.video.time_base))
+        times = FrameTimes(step, stamped=self.reader.format.name != "avi")
+        copies = self.tracks.copies
+        for packet in packets_of(self.reader, self.video, (self.reader.streams[i] for i in copies)):
+            timeline(packet)
             if packet.stream.index == self.video.index:
-                for frame in packet.decode():
-                    self.times.append((frame.pts, frame.time_base, getattr(frame, "duration", None) or 0))
-                    levels = frame.to_ndarray(format=_RGB, interpolation="BICUBIC", **tags)
-                    pixels = torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1)[None] / 65535
-                    yield pixels.rot90(self.turns, (2, 3))
-            elif packet.dts is not None:  # the last one of each stream is empty
-                packet.stream = self.copies[packet.stream.index]
-                self.writer.mux(packet)
+                times.packet(packet)
+                for frame in self.decode(packet):
+                    duration = getattr(frame, "duration", None) or 0
+                    self.times.append((times.frame(frame.pts), self.video.time_base, duration))
+                    yield from self._read(frame)
+            else:
+                packet.stream = copies[packet.stream.index]
+                self.writer.mux(rising(packet))
+        self.writer.mux(rising.rest())
 
-    def _picture(self, pixels: Tensor) -> av.VideoFrame:
+    def _read(self, frame: av.VideoFrame) -> Iterator[Tensor]:
+        """The picture in a frame, or both of them."""
+        sizes = self.first.size, (frame.width, frame.height)
+        if sizes[0] != sizes[1]:
+            told = " and ".join("{}x{}".format(*size) for size in sizes)
+            raise VideoFileError(f"{self.path}: its pictures change their size ({told}); cut it into one film for each")
+        for kind, told in _CARRIED.items():
+            if frame.side_data.get(kind) is not None:
+                self.lost[told] = self.lost.get(told, 0) + 1
+        if frame.interlaced_frame and self.film.rows == WHOLE:
+            self.lost["interlacing of frames in a film that begins without"] = 1
+        tags = {"src_colorspace": self.matrix, "src_color_range": self.range}
+        for rows in self.film.rows:
+            field = frame if self.film.rows == WHOLE else take_field(frame, rows)
+            levels = field.to_ndarray(format=_RGBA if self.alpha else _RGB, interpolation="BICUBIC", **tags)
+            pixels = torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1)[None] / 65535
+            yield pixels.rot90(self.turns, (2, 3))
+
+    def _levels(self, pixels: Tensor) -> av.VideoFrame:
+        """A picture in the pixel format of the target."""
         if _KEEPS_MATRIX:
             pixels = pixels.rot90(-self.turns, (2, 3))
         levels = (pixels[0].clamp(0, 1) * 65535).round().permute(1, 2, 0).cpu().numpy().astype(np.uint16)
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(levels), format=_RGB)
-        context, tags = self.encoded.codec_context, {"dst_colorspace": self.matrix, "dst_color_range": self.range}
-        frame = frame.reformat(format=context.pix_fmt, interpolation="AREA", **tags)
-        frame.colorspace, frame.color_range = self.video.codec_context.colorspace, self.range
-        frame.pts, frame.time_base, duration = self.times.popleft()
-        if duration:  # unknown in some containers, and to older releases of PyAV
-            frame.duration = duration
-        self.last = int(duration * frame.time_base / context.time_base)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(levels), format=_RGBA if self.alpha else _RGB)
+        tags = {"dst_colorspace": self.matrix, "dst_color_range": self.range}
+        frame = frame.reformat(format=self.encoding.pix_fmt, interpolation="AREA", **tags)
+        frame.colorspace, frame.color_range = self.film.tags[2], self.range
         return frame
 
-    def _add_video(self, matrix: np.ndarray | None) -> VideoStream:
-        source, rate = self.video.codec_context, self.video.average_rate or self.video.guessed_rate
-        encoder = _encoder(source.codec.canonical_name, self.writer)
-        pix_fmt = source.pix_fmt.replace("yuvj", "yuv")
-        self.range = _FULL_RANGE if source.pix_fmt != pix_fmt or source.color_range == _FULL_RANGE else 1
-        self.matrix = _MATRIX.get(source.colorspace, 5)
-        formats = sorted(f.name for f in encoder.video_formats or ())
-        if formats and pix_fmt not in formats:
-            likely = ["yuv420p10le"] * (source.format.components[0].bits > 8) + ["yuv420p"]
-            pix_fmt = next(name for name in (*likely, *formats) if name in formats)
-        stream = self.writer.add_stream(encoder.name, rate=rate, options=dict(_QUALITY.get(encoder.name, {})))
-        context = stream.codec_context
-        turned = self.turns % 2 and not _KEEPS_MATRIX
-        context.width, context.height = (source.height, source.width) if turned else (source.width, source.height)
-        context.pix_fmt = pix_fmt
-        if self.video.sample_aspect_ratio:
-            context.sample_aspect_ratio = self.video.sample_aspect_ratio
-        context.time_base = self.video.time_base
-        if encoder.name not in _QUALITY:
-            context.bit_rate = int(_BITS_PER_PIXEL * source.width * source.height * float(rate or 25))
-        if encoder.name == "mpeg2video":
-            context.time_base = _mpeg2_tick(self.video.guessed_rate or rate or Fraction(25))
-        elif encoder.name.startswith("mpeg") and context.time_base.denominator > 65535:
-            context.time_base = Fraction(1, 60000)
-        if encoder.name == "libx265" and self.writer.format.name in ("mp4", "mov") and source.codec_tag == "hvc1":
-            context.codec_tag = "hvc1"  # or Apple's players refuse the file
-        context.color_primaries, context.color_trc = source.color_primaries, source.color_trc
-        context.colorspace, context.color_range = source.colorspace, source.color_range
-        if matrix is not None and _KEEPS_MATRIX:
-            stream.set_display_matrix(matrix.tolist())
-        stream.metadata.update({k: v for k, v in self.video.metadata.items() if k not in _CONTAINERS_OWN})
-        return stream
-
-
-_MPEG2_RATES = [Fraction(rate, 1001) for rate in (24000, 24024, 25025, 30000, 30030, 50050, 60000, 60060)]
-_CONTAINERS_OWN = {
-    "major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id", "handler_name", "DURATION", "ENCODER",
-}  # fmt: skip
-
-
-def _encoder(codec: str, writer: Any) -> av.Codec:
-    """An encoder for the source's own codec, or else for what the container likes best."""
-    listed, liked = writer.supported_codecs, writer.default_video_codec
-    if writer.format.name == "mpegts":  # FFmpeg's list leaves out what is used most
-        listed, liked = {*listed, "h264", "hevc", "mpeg2video"}, "h264"
-    elif writer.format.name == "mov":  # on the list, but refused when it comes to writing
-        listed = {*listed} - {"av1", "vp8", "vp9"}
-    for name in (codec, liked, "libx264", "mpeg4"):
-        try:
-            if name in listed or name == "libx264":
-                return av.Codec(name, "w")
-        except av.codec.codec.UnknownCodecError:
-            logger.info("this FFmpeg has no encoder for %s", name)
-    raise VideoFileError(f"this build of PyAV has no video encoder for {writer.format.name}")
-
-
-def _mpeg2_tick(rate: Fraction) -> Fraction:
-    """The time base for MPEG-2, which knows these constant rates only; a frame may stay for several ticks."""
-    return 1 / next((known for known in _MPEG2_RATES if known > rate * 0.9995), _MPEG2_RATES[-1])
+    def _frame(self, fields: list[av.VideoFrame]) -> av.VideoFrame:
+        """What the encoder gets, with its time stamp in the encoder's ticks."""
+        frame = fields[0] if self.film.rows == WHOLE else weave(fields, self.film.rows)
+        pts, tick, duration = self.times.popleft()
+        pts = round(pts * tick / self.encoding.tick)
+        self.sent = pts if self.sent is None else max(pts, self.sent + 1)
+        self.last = int(duration * tick / self.encoding.tick)
+        frame.pts, frame.time_base = self.sent, self.encoding.tick
+        if duration:  # unknown in some containers, and to older releases of PyAV
+            frame.duration = self.last
+        return frame
 
 
 def _quarter_turns(matrix: np.ndarray | None) -> int:

@@ -12,7 +12,9 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from ..options import FinishOptions
 from ..tiling.windows import Span, Window
+from .alpha import opaque
 from .exposure import luma, smoothstep
 from .guided_filter import self_guided
 from .resize import area_average, resize_map
@@ -30,34 +32,33 @@ BAND = 256  # rows of a picture that are finished at once
 def finish(
     x0: Tensor,
     original: Tensor,
+    finishing: FinishOptions = FinishOptions(),
     *,
-    strength: float = 1.0,
     mask: Tensor | None = None,
-    feather: int = 0,
-    shadows: float = 0.0,
-    colour_fidelity: float = 0.0,
     reuse: bool = False,
 ) -> Tensor:
     """x0 in [-1, 1] -> picture in [0, 1], in float32, with the original's alpha; where mask or strength is 0 the
-    original's pixels come back bit by bit (even those that are not in [0, 1]).
+    original's pixels come back bit by bit (even those that are not in [0, 1]), and so do the hidden colours of pixels
+    that are transparent.
 
     Args:
-        mask: (B or 1, 1, H, W) in [0, 1]. feather: pixels of soft edge inside the mask.
-        shadows: 0 enhances every place, 1 only those that are dark in the original.
-        colour_fidelity: 0 leaves the colours to the nets, 1 keeps the original's cast.
+        mask: (B or 1, 1, H, W) in [0, 1]: where the result shows.
         reuse: x0 may be written over where it has the shape of the result; a big picture has hardly room for both.
 
     Raises:
         ValueError: names the argument that cannot be used.
     """
-    check_finish(original, mask, strength, feather, shadows, colour_fidelity)
+    check_mask(mask, original)
     if bool(x0.amax().isnan()):
         raise ValueError("x0 holds NaN: the nets' weights are damaged, or need a wider dtype than theirs")
-    mask = None if mask is None else feather_mask(mask.float(), feather)
-    dark = shadow_weight(original[:, :3], shadows) if shadows else None
-    cast, size = None, tuple(original.shape[-2:])
-    if colour_fidelity:
-        cast = _colour_cells(x0, original[:, :3], colour_fidelity, lambda x: x.to(original.device).float() / 2 + 0.5)
+    mask = None if mask is None else feather_mask(mask.float(), finishing.feather)
+    shown = opaque(original) if finishing.shadows or finishing.colour_fidelity else None
+    dark = shadow_weight(shown, finishing.shadows) if finishing.shadows else None
+    cast, size = None, (original.shape[-2], original.shape[-1])
+    if finishing.colour_fidelity:
+        cast = _colour_cells(
+            x0, shown, finishing.colour_fidelity, lambda x: x.to(original.device, torch.float32) / 2 + 0.5
+        )
     reuse = reuse and x0.shape == original.shape and x0.dtype == torch.float32 and x0.device == original.device
     result = x0 if reuse else torch.empty(original.shape, device=original.device)
     for top in range(0, original.shape[-2], BAND):  # a big picture's intermediate results would fill the memory
@@ -67,23 +68,20 @@ def finish(
         if cast is not None:
             band = Window(Span(top, min(top + BAND, size[0])), Span(0, size[1]))
             picture = scale_colours(picture, band.sample(cast, size, 1))
-        weight = torch.full_like(before[:, :1], strength) if mask is None else mask[..., rows, :].to(before) * strength
+        weight = torch.full_like(before[:, :1], finishing.strength)
+        if mask is not None:
+            weight = mask[..., rows, :].to(before) * finishing.strength
         if dark is not None:
             weight = weight * dark[..., rows, :]
+        if before.shape[1] == 4:
+            weight = torch.where(before[:, 3:] > 0, weight, 0)
         mixed = torch.where(weight > 0, torch.lerp(colours, picture, weight).clamp(0, 1), colours)
         result[..., rows, :] = torch.cat([mixed, before[:, 3:]], 1)
     return result
 
 
-def check_finish(
-    original: Tensor, mask: Tensor | None, strength: float, feather: int, shadows: float, colour_fidelity: float
-) -> None:
-    """Raises ValueError that names the argument of `finish` that cannot be used."""
-    for name, value in (("strength", strength), ("shadows", shadows), ("colour_fidelity", colour_fidelity)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be between 0 and 1, not {value}")
-    if feather < 0:
-        raise ValueError(f"feather must be 0 pixels or more, not {feather}")
+def check_mask(mask: Tensor | None, original: Tensor) -> None:
+    """Raises ValueError that says what is wrong with the mask of a picture (B, C, H, W)."""
     if mask is None:
         return
     size = tuple(original.shape[-2:])

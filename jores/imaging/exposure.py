@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .alpha import is_opaque, seen_average
+
 MAX_GAIN = 60.0
 """Beyond this an 8-bit picture holds nothing but quantisation steps: one level becomes a quarter of the range."""
 
@@ -16,8 +18,8 @@ MAX_EXPOSURE_GAIN = 100.0
 """Of what the nets are asked to do."""
 
 DIM, WELL_LIT = 0.33, 0.38
-"""Mean luma up to which a picture may be dark, and from which it counts as well lit. The low-light pictures of LOL
-reach 0.32; everyday photographs have 0.44 in the median."""
+"""Mean luma up to which weights of release 0.1 take a picture for dark, and from which they take it for well lit.
+Later weights have learned the difference instead."""
 
 
 def luma(images: Tensor) -> Tensor:
@@ -27,24 +29,23 @@ def luma(images: Tensor) -> Tensor:
 
 
 def mean_colour(images: Tensor) -> Tensor:
-    """Mean of each channel of (B, 3, H, W) pictures, as (B, 3) in float32 or wider."""
+    """Mean of each colour channel of (B, 3, H, W) pictures, as (B, 3) in float32 or wider. Of (B, 4, H, W) ones every
+    pixel counts by its alpha."""
+    if not is_opaque(images):
+        return seen_average(images, (1, 1)).flatten(1)
+    images = images[:, :3]
     wide = torch.promote_types(images.dtype, torch.float32)
     return images.mean((2, 3), dtype=wide)  # half precision cannot add up a million pixels
 
 
 def mean_luma(images: Tensor) -> Tensor:
-    """Mean Rec. 601 luma of each of (B, 3, H, W) pictures, as (B,) in float32 or wider."""
+    """Mean Rec. 601 luma of each of (B, 3 or 4, H, W) pictures, as (B,) in float32 or wider."""
     return luma_of(mean_colour(images))
 
 
 def luma_of(colours: Tensor) -> Tensor:
     """Rec. 601 luma of (B, 3) colours, as (B,)."""
     return luma(colours[:, :, None, None]).flatten()
-
-
-def well_lit(images: Tensor) -> Tensor:
-    """0 for dark (B, 3, H, W) pictures, 1 for well-lit ones, smooth between, as (B,) in float32 or wider."""
-    return smoothstep(mean_luma(images), DIM, WELL_LIT)
 
 
 def smoothstep(x: Tensor, low: float, high: float) -> Tensor:
@@ -68,6 +69,19 @@ def brighten(images: Tensor, target: float = 0.4) -> Tensor:
     """
     gain = (target / mean_luma(images)).clamp(1.0, MAX_GAIN)  # black: inf, hence MAX_GAIN
     return (images * gain.to(images.dtype).view(-1, 1, 1, 1)).clamp(0.0, 1.0)
+
+
+def shadow_share(dark: Tensor, picture: Tensor) -> Tensor:
+    """How bright the shadows are beside the whole: (B, 3, h, w) thumbnails -> (B,) float32, above 0 and at most about
+    1.
+
+    Mean luma of `picture` over the half of it that is darkest in `dark`, divided by its mean luma. With the dark
+    picture for both this tells how deep the shadows are; with the light one of the same scene, how far they are to be
+    lifted. """
+    order = luma(dark.float()).flatten(1).argsort(1)
+    half = order[:, : order.shape[1] // 2]
+    y = luma(picture.float()).flatten(1)
+    return (y.gather(1, half).mean(1) + _LEVEL / 4) / (y.mean(1) + _LEVEL / 4)
 
 
 def exposure_gain(input_mean: Tensor, exposure: Tensor | float) -> Tensor:

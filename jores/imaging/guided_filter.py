@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ..tiling.windows import Span, Window
 from .exposure import luma
+from .resize import area_average
 
 RADIUS = 1  # cells of the small picture
 EDGE = 0.05  # contrast of the lit picture below which detail counts as noise
@@ -47,6 +48,23 @@ def worked_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
     if not 0 < longest < max(size):
         return tuple(size)
     return tuple(max(1, round(side * longest / max(size))) for side in size)
+
+
+def reduced(images: Tensor | None, longest: int) -> Tensor | None:
+    """(B, C, H, W) with a longer side of `longest` pixels; as it is where that is 0 or no reduction, or None."""
+    if images is None:
+        return None
+    size = worked_size((images.shape[-2], images.shape[-1]), longest)
+    return images if size == tuple(images.shape[-2:]) else area_average(images, size)
+
+
+def enlarged(x0: Tensor, low: Tensor, full: Tensor) -> Tensor:
+    """The x0 of `low`, which is `full` reduced, at the size of `full`, in [-1, 1]; as it is where nothing
+    was reduced."""
+    if low.shape == full.shape:
+        return x0
+    made = (x0.to(low.device, torch.float32).clamp(-1, 1) + 1) / 2
+    return guided_upsample(made, low, full).mul_(2).sub_(1)
 
 
 def guided_upsample(result: Tensor, small: Tensor, full: Tensor) -> Tensor:

@@ -15,17 +15,19 @@ LEVELS = 4
 FOLD = 2  # the grid has half the thumbnail's resolution
 RANGE = 0.3  # of the logarithms at an output of 1
 LIMIT = 0.7  # twice or half: a picture unlike any that was trained on is not led far astray
+LOCAL_LIMIT = 2.0  # where the gains follow edges: seven times or a seventh, for shadows beside a bright sky
 
 
 class GainGrid(nn.Module):
-    """Thumbnail of the whole dark picture (B, 3, 48, 64) and the wanted exposure (B,) -> log gains (B, 3, 24, 32).
+    """Thumbnail of the whole dark picture (B, 3, 48, 64), the wanted exposure (B,) and shadows -> log gains.
 
-    HDRNet's low-resolution stream (Gharbi et al., SIGGRAPH 2017) with one gain per channel and no guide: what is left
-    of the error of R' x L' is mostly broad colour and light, which a crop or a tile shows too little of, and which a
-    thumbnail shows at a hundredth of the cost. Not in the paper. The grid starts at zero: no correction.
+    HDRNet's low-resolution stream (Gharbi et al., SIGGRAPH 2017) with one gain per channel: what is left of the error
+    of R' x L' is mostly broad colour and light, which a crop or a tile shows too little of, and which a thumbnail shows
+    at a hundredth of the cost. With `bins` it is a bilateral grid (B, 3 * bins, 24, 32), to be sliced by brightness;
+    without, as in release 0.1, (B, 3, 24, 32). Not in the paper. The grid starts at zero: no correction.
     """
 
-    def __init__(self, width: int, *, operations: Any = nn, **factory: Any) -> None:
+    def __init__(self, width: int, bins: int = 0, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
         kw = {"operations": operations, **factory}
         self.stem = operations.Conv2d(9 * FOLD**2, width, 3, padding=1, **factory)
@@ -34,13 +36,18 @@ class GainGrid(nn.Module):
         self.ups = nn.ModuleList(Upsample(width, width, **kw) for _ in range(LEVELS - 1))
         self.decoders = nn.ModuleList(Stack(width, 1, **kw) for _ in range(LEVELS - 1))
         self.dropout = nn.Dropout2d(0.1)  # two hundred scenes are soon known by heart
-        self.head = zero_(operations.Conv2d(width, 3, 3, padding=1, **factory))
+        self.head = zero_(operations.Conv2d(width, 3 * max(1, bins), 3, padding=1, **factory))
+        self.told = zero_(operations.Linear(3, width, bias=False, **factory)) if bins else None
+        self.limit = LOCAL_LIMIT if bins else LIMIT
 
-    def forward(self, thumbnail: Tensor, exposure: Tensor) -> Tensor:
+    def forward(self, thumbnail: Tensor, exposure: Tensor, shadows: Tensor) -> Tensor:
+        """`shadows` (B, 3): what `shadow_scalars` makes of the wanted and the own ones."""
         gain = exposure_gain(mean_luma(thumbnail), exposure).to(thumbnail).view(-1, 1, 1, 1)
         bright = (thumbnail * gain).clamp(0, 1.5)
         dark_log, bright_log = (thumbnail + 1 / 512).log() / 2 + 1.5, (bright + 0.02).log() / 2 + 0.5
         h = self.stem(F.pixel_unshuffle(torch.cat([dark_log, bright, bright_log], 1), FOLD))  # (B, W, 24, 32)
+        if self.told is not None:
+            h = h + self.told(shadows.to(h.dtype))[..., None, None]
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=False):
             h = encoder(h)
@@ -49,4 +56,4 @@ class GainGrid(nn.Module):
         h = self.dropout(self.encoders[-1](h))  # (B, W, 3, 4)
         for decoder, up, skip in zip(self.decoders, self.ups, reversed(skips), strict=True):
             h = decoder(up(h) + self.dropout(skip))
-        return (self.head(h).float() * RANGE).clamp(-LIMIT, LIMIT)  # (B, 3, 24, 32)
+        return (self.head(h).float() * RANGE).clamp(-self.limit, self.limit)

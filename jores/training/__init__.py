@@ -12,7 +12,8 @@ RECIPES = Path(__file__).parent / "recipes"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", choices=STAGES, required=True, help="which part of the pipeline to train")
-    parser.add_argument("--data", type=Path, required=True, help="folder with pairs.tsv, low/ and high/ (LOL v1)")
+    sets = "sets of pairs: folders with pairs.tsv, low/ and high/, or tables like pairs.tsv"
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help=sets)
     parser.add_argument("--photos", type=Path, help="folder of well-lit photographs that are darkened on the fly")
     parser.add_argument("--teacher", type=Path, help="segmenter stage: folder with ade20k_teacher.py and its weights")
     parser.add_argument("--config", type=Path, default=RECIPES / "compact.yaml", help="recipe (default: compact.yaml)")

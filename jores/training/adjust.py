@@ -11,15 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoint import JoReSNets, save_bundle
-from ..conditions import GAIN_SIDE, RetinexCondition
+from ..conditions import GAIN_SIDE, GlobalStatistics, RetinexCondition
 from ..imaging.exposure import mean_luma
 from ..nets.adjustment import AdjustmentNet
+from ..nets.lifting import brightness_guide, tightened
 from ..pipeline import adjust, decompose
 from .data import Sampler
 from .frozen import UsesFrozen
-from .losses import picture_loss
+from .losses import picture_loss, smoothness_loss
 from .pairs import Pair, both_pictures
 from .records import Scores, append_record
+
+SHEET_ROWS = 16  # pictures shown of a validation
 
 
 class AdjustmentObjective(UsesFrozen):
@@ -31,39 +34,33 @@ class AdjustmentObjective(UsesFrozen):
         self.net, self.options = anet, options
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return self.adjusted(retouch(batch, self.options["retouch"]))[1]
+        return self.adjusted(batch)[1]
 
     def adjusted(self, batch: dict[str, Tensor]) -> tuple[RetinexCondition, dict[str, Tensor]]:
         """The (unclamped) condition and L_A, Eq. 7."""
         low, high, o = batch["low"], batch["high"], self.options
         with torch.no_grad():
             dark, light = self.frozen[0](low), self.frozen[0](high)
-        out = self.net(dark, batch["exposure"], batch["input_mean"], gains_of(self.net, batch), clamp=False)
+            light = tightened(light, brightness_guide(high))  # as ANet does with the dark picture's maps
+        out = self.net(dark, statistics_of(self.net, batch), clamp=False)
         r, illumination = out.reflectance.float(), out.illumination.float()
         product = picture_loss(r * illumination, high, o["structure"], o["edges"], o.get("psnr", 0.0))
         maps = F.l1_loss(r, light.reflectance) + F.l1_loss(illumination, light.illumination)
-        return out, {"loss": o["product"] * product + o["maps"] * maps, "product": product, "maps": maps}
+        smooth = smoothness_loss(illumination, light.reflectance)
+        loss = o["product"] * product + o["maps"] * maps + o.get("smooth", 0.0) * smooth
+        return out, {"loss": loss, "product": product, "maps": maps, "smooth": smooth}
 
 
-def gains_of(net: AdjustmentNet, batch: dict[str, Tensor]) -> Tensor:
-    """ANet's gains under the crops, (B, 3, c/8, c/8)."""
-    gains, side = net.propose_gains(batch["thumbnail"], batch["exposure"]), batch["low"].shape[-1] // GAIN_SIDE
-    where = F.affine_grid(batch["place"], [*gains.shape[:2], side, side], align_corners=False)
-    return F.grid_sample(gains, where, padding_mode="border", align_corners=False)
-
-
-def retouch(batch: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Rescales the target of a share of the samples by 0.6..1.2, and the exposure with it: the dial must be obeyed for
-    brightnesses that no photographer chose."""
-    exposure = batch["exposure"]
-    chosen = torch.rand(exposure.shape, device=exposure.device) < share
-    factor = torch.where(chosen, torch.empty_like(exposure).uniform_(0.6, 1.2), torch.ones_like(exposure))
-    high = (batch["high"] * factor.view(-1, 1, 1, 1)).clamp(0, 1)
-    return {**batch, "high": high, "exposure": exposure * factor}
+def statistics_of(net: AdjustmentNet, batch: dict[str, Tensor]) -> GlobalStatistics:
+    """What ANet is told of the whole pictures, with the gains under the crops, (B, 3 * bins, c/8, c/8)."""
+    whole = net.statistics(batch["thumbnail"], batch["exposure"], batch["input_mean"], batch["shadows"])
+    side = batch["low"].shape[-1] // GAIN_SIDE
+    where = F.affine_grid(batch["place"], [*whole.gains.shape[:2], side, side], align_corners=False)
+    return replace(whole, gains=F.grid_sample(whole.gains, where, padding_mode="border", align_corners=False))
 
 
 class Adjust:
-    name, best_score = "adjust", "psnr_gt_mean"
+    name, best_score = "adjust", "score"
 
     def __init__(self, nets: JoReSNets, sampler: Sampler, val: list[Pair], options: dict[str, float]) -> None:
         self.nets, self.batch, self.val = nets, sampler, val
@@ -71,20 +68,26 @@ class Adjust:
         self.objective = AdjustmentObjective(nets.decomposition, nets.adjustment, options)
 
     def validate(self, objective: AdjustmentObjective) -> tuple[dict[str, float], list[Tensor]]:
-        """Figures of R' * L' at the proposed exposure, and at the true one ("told")."""
+        """Figures of R' * L' for each kind of pair, at the proposed exposure, and at the true one ("told"), which the
+        weights are chosen by: the mean over the kinds of the PSNR raw."""
         nets = JoReSNets(self.nets.config, objective.frozen[0], objective.net)
-        scores, rows = Scores(), []
-        for i, pair in enumerate(self.val):
+        kinds: dict[str, Scores] = {}
+        rows = []
+        for pair in self.val:
             low, high = both_pictures(pair, objective)
-            maps = decompose(nets, low)
+            maps, scores = decompose(nets, low), kinds.setdefault(pair.kind, Scores())
             auto, told = adjust(nets, maps), adjust(nets, maps, exposure=mean_luma(high))
             scores.add(auto.picture, high)
             scores.add(told.picture, high, prefix="told_")
             scores.note("exposure_error", (auto.exposure / mean_luma(high)).log().abs())
-            if i % 3 == 0:
-                shown = [auto.picture, told.picture, high, auto.reflectance, auto.illumination.expand(-1, 3, -1, -1)]
-                rows.append(torch.cat([s[0] for s in shown], 2)[:, ::2, ::2])
-        return scores.means(), rows
+            if len(rows) < SHEET_ROWS:
+                illumination = told.illumination.expand(-1, 3, -1, -1)
+                shown = [low, auto.picture, told.picture, high, told.reflectance, illumination]
+                rows.append(F.interpolate(torch.cat(shown, 3), (200, 6 * 200), mode="area")[0])
+        means = {kind: scores.means() for kind, scores in kinds.items()}
+        flat = {f"{kind}: {key}": value for kind, figures in means.items() for key, value in figures.items()}
+        score = sum(figures["told_psnr_raw"] for figures in means.values()) / len(means)
+        return {**flat, "score": round(score, 4)}, rows
 
     def export(self, objective: AdjustmentObjective, path: Path, record: dict[str, Any]) -> None:
         save_bundle(path, replace(self.nets, adjustment=objective.net), append_record(self.nets, record))

@@ -49,6 +49,10 @@ class Camera:
         """The same camera with another exposure."""
         return replace(self, gain=tuple(g * gain for g in self.gain))
 
+    def fitted(self, light: Tensor) -> Camera:
+        """As `Darkening.fitted`: nothing about a camera depends on the picture."""
+        return self
+
     def __call__(self, picture: Tensor, generator: torch.Generator | None = None, place: Tensor = WHOLE) -> Tensor:
         """(3, H, W) in [0, 1] -> the same, dark; noiseless and unrounded without a generator."""
         gain, contrast, noise = (torch.tensor(v).view(3, 1, 1) for v in (self.gain, self.contrast, self.noise))

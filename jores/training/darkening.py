@@ -18,6 +18,8 @@ from .convert import to_pixels, to_tensor
 GAMMA = 2.2
 BROAD = 1 / 32  # of a picture's height: details as large as that are light rather than texture
 EDGE = 0.1  # contrast of the luma above which an edge is one of the light
+SHADE_PIVOT = 0.65  # quantile of the broad light from which a picture in shade keeps all of it
+SHADE_LIFT = 1.15  # what is brighter still gets at most so much more
 WHOLE = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 """The place of a whole picture in itself, as `affine_grid` wants it."""
 
@@ -45,7 +47,8 @@ class Darkening:
     `depth` of the light there (against a window or the sky), noise of a small sensor in patches of `patch` pixels and
     with as much colour as `chroma` says (1: each channel has its own, as a sensor makes it; 0: grey, as a camera's own
     processing leaves it), tone curve (`toe`: sRGB's, which cameras' files have and which leaves less of the shadows
-    than a power), 8 bits, and a JPEG of quality `jpeg` (0: none)."""
+    than a power), 8 bits, and a JPEG of quality `jpeg` (0: none). With `shade` only parts that are darker than most of
+    the picture lose light, and the mean hardly changes: a picture exposed for its bright parts."""
 
     gain: float
     read_noise: float
@@ -57,12 +60,15 @@ class Darkening:
     toe: bool = True
     chroma: float = 1.0
     depth: float = 0.0
+    shade: bool = False
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Darkening:
         if rng.random() < 0.2:  # well lit already: must come back as it went in
             return cls(1.0, 0.0, 0.0, (1.0, 1.0, 1.0))
-        deep = rng.random() < 0.2  # lit in part, so that the exposure is hardly short
+        if rng.random() < 0.15:
+            return cls._draw_shade(rng)
+        deep = rng.random() < 0.3  # lit in part, so that the exposure is hardly short
         gain = float(np.exp(rng.uniform(np.log(1 / 4), 0) if deep else rng.uniform(np.log(1 / 300), np.log(1 / 2))))
         signal = min(1.0, 60 * gain)  # below a sixtieth of the light, what is as noisy could not be told from nothing
         coloured = rng.random() < 0.2
@@ -80,15 +86,34 @@ class Darkening:
             depth=float(rng.uniform(0.2, 1.2)) if deep else 0.0,
         )
 
+    @classmethod
+    def _draw_shade(cls, rng: np.random.Generator) -> Darkening:
+        depth, cast = float(rng.uniform(0.4, 1.6)), rng.uniform(0.95, 1.05, 3)
+        jpeg = int(rng.integers(60, 98)) if rng.random() < 0.5 else 0
+        noise = {"read_noise": 0.002 * float(rng.random()) ** 2, "shot_noise": 0.006 * float(rng.random()) ** 2}
+        chroma = float(rng.uniform(0, 0.6)) if rng.random() < 0.5 else 1.0
+        return cls(0.5, cast=tuple(float(v) for v in cast), jpeg=jpeg, depth=depth, shade=True, chroma=chroma, **noise)
+
+    def fitted(self, light: Tensor) -> Darkening:
+        """This darkening for one picture, seen whole as (3, h, w): with `shade`, the gain that leaves all of the light
+        to what is brighter than two thirds of the picture."""
+        if not self.shade:
+            return self
+        broad = self._linear(broad_light(light, max(1, round(light.shape[-2] * BROAD))))
+        pivot = float(broad.flatten().quantile(SHADE_PIVOT).clamp_min(0.02))
+        return replace(self, gain=pivot**-self.depth)
+
     def __call__(self, picture: Tensor, generator: torch.Generator | None = None, place: Tensor = WHOLE) -> Tensor:
         """(3, H, W) in [0, 1], the part of a picture that lies at `place`, -> the same, dark; noiseless and unrounded
         without a generator."""
         if self.gain == 1.0:
             return picture
-        light = self._linear(picture) * (self.gain * torch.tensor(self.cast).view(3, 1, 1))
+        factor: Tensor | float = self.gain
         if self.depth:
             reach = picture.shape[-2] / float(place[1, 1]) * BROAD
-            light = light * self._linear(broad_light(picture, max(1, round(reach)))) ** self.depth
+            factor = self.gain * self._linear(broad_light(picture, max(1, round(reach)))) ** self.depth
+            factor = factor.clamp(max=SHADE_LIFT) if self.shade else factor
+        light = self._linear(picture) * factor * torch.tensor(self.cast).view(3, 1, 1)
         if self.lamp:
             light = light * self.lamp(picture.shape[-2:], place)
         if generator is not None:

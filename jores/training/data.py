@@ -1,8 +1,8 @@
 """Training pictures: read once into memory as uint8, cut and augmented per step from an explicit generator.
 
-Two sources. Pairs: LOL v1 (`pairs.tsv` with its scene split). Photographs: any folder of well-lit pictures, darkened
-on the fly (`darkening`), some left as they are, so that the nets also learn to leave a good picture alone, and some as
-the pairs were (`camera`).
+Two sources. Pairs: sets of a dark and a light picture each (LOL v1, SICE; tables with a scene split). Photographs: any
+folder of well-lit pictures, darkened on the fly (`darkening`), some left as they are, so that the nets also learn to
+leave a good picture alone, and some as the pairs were (`camera`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
-from ..imaging.exposure import mean_colour, mean_luma
+from ..imaging.exposure import mean_colour, mean_luma, shadow_share
 from ..imaging.resize import area_average
 from ..nets.adjustment import THUMBNAIL
 from .camera import Camera
@@ -33,17 +34,23 @@ def _at_least(photo: Pair, side: int) -> Pair:
     return Pair(photo.name, np.asarray(Image.fromarray(photo.high).resize(size, Image.Resampling.LANCZOS)))
 
 
+FOLD = 4  # a thumbnail is made of a picture so many times its size where the light is still to be changed
+
+
 def thumbnail(pixels: np.ndarray) -> Tensor:
     """Area-averaged thumbnail (3, 48, 64) float32, the exposure head's view of the whole picture. Not rounded to 8
     bits: that would leave a handful of levels of a dark picture."""
     return area_average(to_tensor(pixels)[None], THUMBNAIL)[0]
 
 
-def darkened_thumbnail(pixels: np.ndarray, darken: Darkening | Camera, rng: np.random.Generator) -> Tensor:
-    """What `thumbnail` would show of a well-lit picture (H, W, 3) after it was darkened."""
-    fold = 4
-    light = area_average(to_tensor(pixels)[None], (fold * THUMBNAIL[0], fold * THUMBNAIL[1]))[0]
-    return darken.thumbnail(light, seeded(rng), fold)
+def light_thumbnail(pixels: np.ndarray) -> Tensor:
+    """The same of FOLD times the size."""
+    return area_average(to_tensor(pixels)[None], (FOLD * THUMBNAIL[0], FOLD * THUMBNAIL[1]))[0]
+
+
+def darkened_thumbnail(light: Tensor, darken: Darkening | Camera, rng: np.random.Generator) -> Tensor:
+    """What `thumbnail` would show of a well-lit picture, seen as `light_thumbnail`, after it was darkened."""
+    return darken.thumbnail(light, seeded(rng), FOLD)
 
 
 def seeded(rng: np.random.Generator) -> torch.Generator:
@@ -53,7 +60,8 @@ def seeded(rng: np.random.Generator) -> torch.Generator:
 class Sampler:
     """Draws batches. `photos` are mixed in with probability `photo_share`; a share `as_pairs` of them is darkened as
     one of the pairs was, half of that share being light pictures of the pairs instead. All crops are `crop` wide
-    and high, or as large as the smallest pair allows; photographs below that are enlarged."""
+    and high, or as large as the smallest pair allows; photographs below that are enlarged. A share `retouch` of the
+    samples asks for another brightness than the light picture's."""
 
     def __init__(
         self,
@@ -64,21 +72,25 @@ class Sampler:
         batch: int,
         photo_share: float = 0.0,
         as_pairs: float = 0.0,
+        retouch: float = 0.0,
     ) -> None:
         if not pairs:
             raise ValueError("no training pairs: is the split empty?")
-        self.pairs, self.batch = pairs, batch
+        self.pairs, self.batch, self.retouch = pairs, batch, retouch
+        self.drawn = np.cumsum([pair.weight for pair in pairs])
         self.crop = min(crop, *(min(pair.high.shape[:2]) for pair in pairs))
         self.photos = [_at_least(photo, self.crop) for photo in photos or []]
         self.photo_share = photo_share if self.photos else 0.0
-        cameras = in_threads(Camera.of, pairs) if as_pairs and self.photo_share else []
+        evenly_dark = [pair for pair in pairs if " " not in pair.kind]  # only of such a picture is a camera to be read
+        cameras = in_threads(Camera.of, evenly_dark) if as_pairs and self.photo_share else []
         self.cameras = [camera for camera in cameras if camera]
         self.as_pairs = as_pairs if self.cameras else 0.0
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """low, high (B, 3, c, c); thumbnail (B, 3, 48, 64) of the whole dark picture and input_mean (B, 3), its mean
-        colour; exposure (B,), the mean luma of the light one; place (B, 2, 3), where the crop lies in the thumbnail, as
-        `affine_grid` wants it; semantics (B, 150, c/8, c/8) where the pairs carry them."""
+        colour; exposure (B,), the mean luma of the light one; shadows (B, 2), `shadow_share` of the light and of the
+        dark one; place (B, 2, 3), where the crop lies in the thumbnail, as `affine_grid` wants it; semantics (B, 150,
+        c/8, c/8) where the pairs carry them."""
         samples = [self._sample(rng) for _ in range(self.batch)]
         return {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
 
@@ -86,17 +98,23 @@ class Sampler:
         pair, darken = self._draw(rng)
         crop = self._cut(pair, rng)
         view = crop.within(random_view(pair.high.shape, rng))
-        high, whole = to_tensor(_flip(pair.high[crop.slices], crop)), _flip(pair.high[view], crop)
-        thumb_high, place = thumbnail(whole), crop.place(view)
+        high, whole = to_tensor(_flip(pair.high[crop.slices], crop)), light_thumbnail(_flip(pair.high[view], crop))
+        place = crop.place(view)
         if darken:
+            darken = darken.fitted(whole)
             low, thumb_low = darken(high, seeded(rng), place), darkened_thumbnail(whole, darken, rng)
         else:
             low, thumb_low = to_tensor(_flip(pair.low[crop.slices], crop)), thumbnail(_flip(pair.low[view], crop))
             gain = exposure_jitter(rng)
             low, thumb_low = (low * gain).clamp(0, 1), (thumb_low * gain).clamp(0, 1)
+        if rng.random() < self.retouch:
+            power = brightness_power(rng)
+            high, whole = high.pow(power), whole.pow(power)
+        thumb_high = F.avg_pool2d(whole, FOLD)
         sample = {
             "low": low, "high": high, "thumbnail": thumb_low, "place": place,
             "input_mean": mean_colour(thumb_low[None])[0], "exposure": mean_luma(thumb_high[None])[0],
+            "shadows": shadows_of(thumb_low, thumb_high),
         }  # fmt: skip
         if pair.semantics is not None:
             sample["semantics"] = _cut_semantics(pair, crop)
@@ -105,11 +123,14 @@ class Sampler:
     def _draw(self, rng: np.random.Generator) -> tuple[Pair, Darkening | Camera | None]:
         """A picture, and how its light one is to be darkened; None: it has a dark one."""
         if rng.random() >= self.photo_share:
-            return _any(self.pairs, rng), None
+            return self._pair(rng), None
         if rng.random() >= self.as_pairs:
             return _any(self.photos, rng), Darkening.draw(rng)
         camera = _any(self.cameras, rng).at(exposure_jitter(rng))
-        return _any(self.photos if rng.random() < 0.5 else self.pairs, rng), camera
+        return _any(self.photos, rng) if rng.random() < 0.5 else self._pair(rng), camera
+
+    def _pair(self, rng: np.random.Generator) -> Pair:
+        return self.pairs[int(np.searchsorted(self.drawn, rng.random() * self.drawn[-1], side="right"))]
 
     def _cut(self, pair: Pair, rng: np.random.Generator) -> Crop:
         height, width = pair.high.shape[:2]
@@ -177,3 +198,15 @@ def random_view(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice
 
 def exposure_jitter(rng: np.random.Generator) -> float:
     return float(np.exp(rng.uniform(-0.5, 0.5))) if rng.random() < 0.3 else 1.0
+
+
+def brightness_power(rng: np.random.Generator) -> float:
+    """The dial must be obeyed for brightnesses that no photographer chose: a picture to this power is brighter or
+    darker in its dark parts first, and white stays white."""
+    return float(np.exp(rng.uniform(-0.5, 0.5)))
+
+
+def shadows_of(dark: Tensor, light: Tensor) -> Tensor:
+    """`shadow_share` (2,) of the light thumbnail, and of the dark one itself."""
+    pair = torch.stack([light, dark])
+    return shadow_share(torch.stack([dark, dark]), pair)

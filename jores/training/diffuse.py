@@ -17,9 +17,10 @@ from ..config import JoReSConfig
 from ..diffusion.sampling import ddim_step
 from ..diffusion.schedule import NoiseSchedule
 from ..nets.segmentation import Segmenter
+from ..options import SampleOptions
 from ..pipeline import adjust, decompose, sample
 from ..semantics import load_segmenter
-from .adjust import AdjustmentObjective, gains_of, retouch
+from .adjust import AdjustmentObjective, statistics_of
 from .convert import to_tensor
 from .data import Sampler
 from .frozen import UsesFrozen
@@ -27,7 +28,7 @@ from .losses import picture_loss
 from .pairs import Pair, both_pictures, in_threads
 from .records import Scores, append_record
 
-VALIDATION_STEPS = 4
+VALIDATION = SampleOptions(steps=4)
 
 
 class DiffusionObjective(UsesFrozen):
@@ -53,7 +54,6 @@ class DiffusionObjective(UsesFrozen):
         return self.adjusting.net if self.adjusting else self.frozen[1]
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        batch = retouch(batch, self.options["retouch"])
         condition, terms = self._condition(batch)
         low, high, semantics = batch["low"], batch["high"], batch.get("semantics")
         r, light, features = condition.reflectance, condition.illumination, condition.features
@@ -95,8 +95,7 @@ class DiffusionObjective(UsesFrozen):
         """ANet's condition, without gradient, and in joint training its own loss."""
         if self.adjusting is None:
             with torch.no_grad():
-                maps, gains = self.frozen[0](batch["low"]), gains_of(self.anet, batch)
-                return self.anet(maps, batch["exposure"], batch["input_mean"], gains), {}
+                return self.anet(self.frozen[0](batch["low"]), statistics_of(self.anet, batch)), {}
         out, terms = self.adjusting.adjusted(batch)
         condition = RetinexCondition(
             out.reflectance.detach().clamp(0, 1),
@@ -147,7 +146,7 @@ class Diffuse:
         for i, (pair, prior) in enumerate(zip(self.val, self.priors, strict=True)):
             low, high = both_pictures(pair, objective)
             condition = adjust(nets, decompose(nets, low))
-            image = (sample(nets, condition, prior, low=low, steps=VALIDATION_STEPS) + 1) / 2
+            image = (sample(nets, condition, prior, VALIDATION, low=low) + 1) / 2
             scores.add(image, high)
             scores.add(condition.picture, high, prefix="retinex_")
             if i % 3 == 0:

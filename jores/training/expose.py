@@ -15,31 +15,43 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint import JoReSNets, save_bundle
-from ..imaging.exposure import DIM, brightness_statistics, mean_luma
+from ..imaging.exposure import brightness_statistics, mean_luma
+from ..nets.exposure_head import LightHead
 from .convert import to_tensor
 from .darkening import Darkening
-from .data import darkened_thumbnail, exposure_jitter, random_view, thumbnail
+from .data import (
+    brightness_power,
+    darkened_thumbnail,
+    exposure_jitter,
+    light_thumbnail,
+    random_view,
+    shadows_of,
+    thumbnail,
+)
 from .pairs import Pair
 from .records import Scores, append_record
 
 POOL_SEED = 11
+RETOUCHED = 0.3  # share of the views of a pair whose shadows are asked for at another brightness than the light one's
 
 
 class ExposureObjective(nn.Module):
-    """Mean |log(proposed / true mean luma)|."""
+    """Mean |log(proposed / true)| of the mean luma and of the shadows' share."""
 
-    def __init__(self, head: nn.Module) -> None:
+    def __init__(self, head: LightHead) -> None:
         super().__init__()
         self.net = head
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"loss": (self.net(batch["thumbnail"]).log() - batch["exposure"].log()).abs().mean()}
+        proposed, wanted = self.net(batch["thumbnail"]), self.net.shadows(batch["thumbnail"], batch["told"])[:, 0]
+        exposure = (proposed.log() - batch["exposure"].log()).abs().mean()
+        shadows = (wanted.log() - batch["shadows"].log()).abs().mean()
+        return {"loss": exposure + shadows, "exposure": exposure, "shadows": shadows}
 
 
 class Expose:
-    """`data`: views per picture, batch, and the shares of a batch: `photos` are darkened photographs (some of them left
-    in their light), `lit` the well-lit pictures of the pairs, whose own brightness is right unless it is below DIM;
-    the rest are dark ones."""
+    """`data`: views per picture, batch, and the shares of a batch: `photos` are darkened photographs, `own` photographs
+    as they are, `lit` the light pictures of the pairs, whose own brightness is right; the rest are dark ones."""
 
     name, best_score = "expose", "score"
 
@@ -48,41 +60,48 @@ class Expose:
     ) -> None:
         self.nets, self.val, self.size = nets, val, data["batch"]
         rng, views = np.random.default_rng(POOL_SEED), range(data["views"])
+        weights = [p.weight for p in pairs]
+        own = data.get("own", 0.0) if photos else 0.0
+        dark = 1 - data["lit"] - own - (data["photos"] if photos else 0.0)
         self.pools = [
-            (1 - data["lit"] - data["photos"], _stack([_of_pair(p, rng, j > 0) for p in pairs for j in views])),
-            (data["lit"], _stack([_lit(p) for p in pairs])),
+            _Pool(dark, [_of_pair(p, rng, j > 0) for p in pairs for j in views], np.repeat(weights, len(views))),
+            _Pool(data["lit"], [_as_it_is(p, rng) for p in pairs], weights),
         ]
         if photos:
-            self.pools.append((data["photos"], _stack([_of_photo(p, rng, j > 0) for p in photos for j in views])))
+            self.pools.append(_Pool(data["photos"], [_of_photo(p, rng, j > 0) for p in photos for j in views]))
+            self.pools.append(_Pool(own, [_as_it_is(p, rng) for p in photos]))
         head = nets.adjustment.exposure_head.requires_grad_(True)
-        statistics = brightness_statistics(torch.cat([thumbnails for _, (thumbnails, _) in self.pools]))
+        statistics = brightness_statistics(torch.cat([pool.samples["thumbnail"] for pool in self.pools]))
         head.centre.copy_(statistics.mean(0))
         head.spread.copy_(statistics.std(0).clamp_min(1e-4))
         self.objective = ExposureObjective(head)
 
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """thumbnail (B, 3, 48, 64), exposure (B,)."""
-        shares = np.array([share for share, _ in self.pools])
+        """thumbnail (B, 3, 48, 64); exposure (B,) of the light picture; told (B,) and shadows (B,): a brightness that
+        is asked for, and the shadows' share at it."""
+        shares = np.array([pool.share for pool in self.pools])
         counts = rng.multinomial(self.size, shares / shares.sum())
-        drawn = []
-        for count, (_, (thumbnails, exposures)) in zip(counts, self.pools, strict=True):
-            index = torch.from_numpy(rng.integers(len(exposures), size=count))
-            drawn.append((thumbnails[index], exposures[index]))
-        thumbnails, exposures = (torch.cat(part) for part in zip(*drawn, strict=True))
-        return {"thumbnail": thumbnails, "exposure": exposures}
+        drawn = [pool.draw(count, rng) for count, pool in zip(counts, self.pools, strict=True)]
+        return {key: torch.cat([part[key] for part in drawn]) for key in drawn[0]}
 
     def validate(self, objective: ExposureObjective) -> tuple[dict[str, float], list[Tensor]]:
-        """The error on dark pictures, its sign (above zero: proposed too bright), and the error on well-lit ones."""
-        scores, device = Scores(), next(objective.parameters()).device
+        """The error on dark pictures of each kind, its sign (above zero: too bright), that of the shadows' share, and
+        the error on the light pictures."""
+        kinds: dict[str, Scores] = {}
+        device = next(objective.parameters()).device
         for pair in self.val:
-            true = mean_luma(to_tensor(pair.high)[None])
-            thumbnails = torch.stack([thumbnail(pair.low), thumbnail(pair.high)]).to(device)
-            dark, lit = objective.net(thumbnails).log().cpu() - torch.cat([true, true.clamp_min(DIM)]).log()
-            scores.note("exposure_error", dark.abs())
-            scores.note("exposure_bias", dark)
-            scores.note("well_lit_error", lit.abs())
-        means = scores.means()
-        return {**means, "score": -means["exposure_error"]}, []
+            scores, thumbnails = kinds.setdefault(pair.kind, Scores()), [thumbnail(pair.low), thumbnail(pair.high)]
+            true = mean_luma(to_tensor(pair.high)[None]).to(device)
+            views = torch.stack(thumbnails).to(device)
+            dark, lit = objective.net(views).log() - true.log()
+            wanted = objective.net.shadows(views[:1], true)[0, 0].log() - shadows_of(*thumbnails)[0].to(device).log()
+            for key, value in (("exposure_error", dark.abs()), ("exposure_bias", dark), ("shadow_error", wanted.abs()),
+                               ("shadow_bias", wanted), ("well_lit_error", lit.abs())):  # fmt: skip
+                scores.note(key, value)
+        means = {kind: scores.means() for kind, scores in kinds.items()}
+        flat = {f"{kind}: {key}": value for kind, figures in means.items() for key, value in figures.items()}
+        errors = [f["exposure_error"] + f["shadow_error"] for f in means.values()]
+        return {**flat, "score": -sum(errors) / len(errors)}, []
 
     def export(self, objective: ExposureObjective, path: Path, record: dict[str, Any]) -> None:
         anet = copy.deepcopy(self.nets.adjustment)  # its own head goes on learning
@@ -90,31 +109,39 @@ class Expose:
         save_bundle(path, replace(self.nets, adjustment=anet), append_record(self.nets, record))
 
 
-def _of_pair(pair: Pair, rng: np.random.Generator, cut: bool) -> tuple[Tensor, Tensor]:
+class _Pool:
+    """Views of one kind, to be drawn by `weights`; `share` of a batch."""
+
+    def __init__(self, share: float, samples: list[dict[str, Tensor]], weights: Any = None) -> None:
+        self.share = share
+        self.samples = {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
+        weights = np.ones(len(samples)) if weights is None else np.asarray(weights, float)
+        self.drawn = np.cumsum(weights / weights.sum())
+
+    def draw(self, count: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        places = np.searchsorted(self.drawn, rng.random(count), side="right")
+        index = torch.from_numpy(places.clip(0, len(self.drawn) - 1))
+        return {key: values[index] for key, values in self.samples.items()}
+
+
+def _of_pair(pair: Pair, rng: np.random.Generator, cut: bool) -> dict[str, Tensor]:
     view = random_view(pair.high.shape, rng) if cut else (slice(None), slice(None))
     gain = exposure_jitter(rng) if cut else 1.0
-    return (thumbnail(pair.low[view]) * gain).clamp(0, 1), _mean(thumbnail(pair.high[view]))
+    return _sample((thumbnail(pair.low[view]) * gain).clamp(0, 1), thumbnail(pair.high[view]), rng, cut)
 
 
-def _of_photo(photo: Pair, rng: np.random.Generator, cut: bool) -> tuple[Tensor, Tensor]:
-    light = photo.high[random_view(photo.high.shape, rng)] if cut else photo.high
-    return darkened_thumbnail(light, Darkening.draw(rng), rng), _wanted(thumbnail(light))
+def _of_photo(photo: Pair, rng: np.random.Generator, cut: bool) -> dict[str, Tensor]:
+    light = light_thumbnail(photo.high[random_view(photo.high.shape, rng)] if cut else photo.high)
+    dark = darkened_thumbnail(light, Darkening.draw(rng).fitted(light), rng)
+    return _sample(dark, nn.functional.avg_pool2d(light, light.shape[-1] // dark.shape[-1]), rng, cut)
 
 
-def _lit(pair: Pair) -> tuple[Tensor, Tensor]:
+def _as_it_is(pair: Pair, rng: np.random.Generator) -> dict[str, Tensor]:
     light = thumbnail(pair.high)
-    return light, _wanted(light)
+    return _sample(light, light, rng, False)
 
 
-def _wanted(light: Tensor) -> Tensor:
-    """How bright a picture should be of which this is the light one: as it is, but no darker than DIM."""
-    return _mean(light).clamp_min(DIM)
-
-
-def _mean(picture: Tensor) -> Tensor:
-    return mean_luma(picture[None])[0]
-
-
-def _stack(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    thumbnails, exposures = zip(*samples, strict=True)
-    return torch.stack(thumbnails), torch.stack(exposures)
+def _sample(dark: Tensor, light: Tensor, rng: np.random.Generator, retouch: bool) -> dict[str, Tensor]:
+    asked = light.pow(brightness_power(rng)) if retouch and rng.random() < RETOUCHED else light
+    told, true = mean_luma(torch.stack([asked, light])).clamp_min(1e-3)
+    return {"thumbnail": dark, "exposure": true, "told": told, "shadows": shadows_of(dark, asked)[0].clamp_min(1e-3)}

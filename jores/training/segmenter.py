@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from ..files.saving import write_whole
 from ..imaging.exposure import brighten
 from ..nets.segmentation import Segmenter, prepare
 from ..semantics import load_segmenter
@@ -67,12 +68,12 @@ class DistillSegmenter:
         if not args.teacher:
             raise ValueError("--stage segmenter needs --teacher: the folder with ade20k_teacher.py")
         self.data = recipe["data"]
-        self.teacher = Teacher(args.teacher, args.data, args.out, self.data["teacher_side"])
+        self.teacher = Teacher(args.teacher, args.data[0], args.out, self.data["teacher_side"])
         labels = self.teacher.labels()
         student = load_student(args.init, len(labels)) if args.init else build_student(labels, recipe["student"])
         self.objective = DistillationObjective(student)
-        self.pairs, self.photos = self._scenes("pairs", load_pairs(args.data, args.split)), []
-        val = {"lol": load_pairs(args.data, "val")}
+        self.pairs, self.photos = self._scenes("pairs", load_pairs(args.data[0], args.split)), []
+        val = {"lol": load_pairs(args.data[0], "val")}
         if args.photos:
             others, kept = load_photos(_validation_folder(args.photos)), self.data["val_photos"]
             val["photos"] = darkened(others[:kept])
@@ -140,7 +141,7 @@ class DistillSegmenter:
             raw.add(self.teacher(low)[None, 1:], scene.target)
             bright.add(self.teacher(brighten(low[None])[0])[None, 1:], scene.target)
         scores = {**raw.scores(f"{key}_teacher_dark"), **bright.scores(f"{key}_teacher_brightened")}
-        path.write_text(json.dumps(scores), encoding="utf-8")
+        write_whole(path, json.dumps(scores).encode())
         return scores
 
     def export(self, objective: DistillationObjective, path: Path, record: dict[str, Any]) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import set_seed
+from torch import nn
 
 from ..checkpoint import JoReSNets, build_part, held_parts, load_bundle
 from ..config import PRESETS, JoReSConfig
 from .data import Sampler
 from .loop import LoopConfig, Stage, train
-from .pairs import load_pairs, load_photos
+from .pairs import half_by_scene, load_photos, load_sets
 from .recipe import read_recipe
 
 NEEDS = {
@@ -39,15 +40,16 @@ def run(args: argparse.Namespace) -> Path:
 
 def build_stage(args: argparse.Namespace, recipe: dict[str, Any]) -> Stage:
     nets = _starting_nets(args, recipe)
-    train_pairs = load_pairs(args.data, args.split)
-    val_pairs = load_pairs(args.data, "val")[:: recipe.get("validate_every", 1)]
-    wants_photos = recipe["data"].get("photo_share") or recipe["data"].get("photos")
+    data = dict(recipe["data"])
+    train_pairs = load_sets(args.data, args.split, data.pop("set_shares", None))
+    val_pairs = half_by_scene(load_sets(args.data, "val"), 0)[:: recipe.get("validate_every", 1)]
+    wants_photos = data.get("photo_share") or data.get("photos")
     photos = load_photos(args.photos) if args.photos and wants_photos else None
     if args.stage == "expose":
         from .expose import Expose
 
-        return Expose(nets, train_pairs, photos, val_pairs, recipe["data"])
-    sampler = Sampler(train_pairs, photos, **recipe["data"])
+        return Expose(nets, train_pairs, photos, val_pairs, data)
+    sampler = Sampler(train_pairs, photos, **data)
     if args.stage == "decompose":
         from .decompose import Decompose
 
@@ -80,11 +82,29 @@ def _starting_nets(args: argparse.Namespace, recipe: dict[str, Any]) -> JoReSNet
     nets = load_bundle(args.init, parts=held) if args.init else JoReSNets(config)
     if nets.config.name != config.name and nets.config.name in PRESETS:  # sizes of nobody's preset are welcome
         raise ValueError(f"{args.init} is of the preset {nets.config.name!r}, the recipe is for {config.name!r}")
+    if "adjustment" in trains and nets.adjustment is not None and nets.config.adjustment != config.adjustment:
+        nets = replace(nets, config=replace(nets.config, adjustment=config.adjustment), adjustment=_grown(nets, config))
     for name in trains:
         if getattr(nets, name) is None:
             setattr(nets, name, build_part(nets.config, name))
     nets.metadata.update(recipe["header"])
     return nets
+
+
+def _grown(nets: JoReSNets, config: JoReSConfig) -> nn.Module:
+    """ANet of release 0.1 as one whose gains follow edges: alike for all brightnesses, before it has learned better.
+    Raises ValueError where it is not of the recipe's widths."""
+    anet = build_part(config, "adjustment")
+    state = anet.state_dict()
+    for key, old in nets.adjustment.state_dict().items():
+        if key.startswith("gain_grid.head") and config.adjustment.light_bins:
+            old = old.repeat(config.adjustment.light_bins, *[1] * (old.dim() - 1))
+        if key in state and state[key].shape == old.shape:
+            state[key] = old
+        elif not key.startswith("exposure_head"):
+            raise ValueError(f"--init has an ANet of other sizes than the recipe's preset: {key} {tuple(old.shape)}")
+    anet.load_state_dict(state)
+    return anet
 
 
 def preset(name: str) -> JoReSConfig:

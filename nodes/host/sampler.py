@@ -10,10 +10,10 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...jores.conditions import cut_condition
 from ...jores.config import JoReSConfig
 from ...jores.diffusion.sampling import Callback, Denoise, Refine, ddim_in_tiles
 from ...jores.diffusion.schedule import NoiseSchedule
+from ...jores.options import SampleOptions
 from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window
 from .checks import check_counts, check_schedule
@@ -69,7 +69,7 @@ def refinement(
         if frame is not None:
             condition = condition.frame(frame % len(adjusted.low))
         if window is not None:
-            condition = cut_condition(condition, window)
+            condition = condition.at(window)
         if condition.size != tuple(x0.shape[-2:]):
             raise ValueError(
                 f"{node}: condition was made from a picture of {shown_size(condition.reflectance)}, but "
@@ -77,7 +77,7 @@ def refinement(
             )
 
         def work(part: Window) -> tuple[Tensor]:
-            cut = cut_condition(condition, part)
+            cut = condition.at(part)
             maps = (cut.reflectance, cut.illumination, *cut.features)
             maps = [comfy.utils.repeat_to_batch_size(m.to(x0.device, torch.float32), len(x0)) for m in maps]
             x0_part = part.cut(x0).float().clamp(-1, 1)
@@ -103,9 +103,7 @@ def refinement(
 
 def few_step_sampler(
     schedule: NoiseSchedule,
-    steps: int,
-    eta: float,
-    seed: int,
+    options: SampleOptions,
     frame: int | None,
     tiler: Tiler | None = None,
     report: Callback | None = None,
@@ -120,15 +118,15 @@ def few_step_sampler(
     def sample(
         model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Any = None, disable: Any = None
     ) -> Tensor:
-        options = extra_args["model_options"]
-        hooks, guider = options.get(POST_CFG, []), model.inner_model
-        own = [hook for hook in hooks if hasattr(hook, "refine")]
-        for hook in own:
+        given = extra_args["model_options"]
+        hooks, guider = given.get(POST_CFG, []), model.inner_model
+        refiners = [hook for hook in hooks if hasattr(hook, "refine")]
+        for hook in refiners:
             hook.check([cond for conds in guider.conds.values() for cond in conds or []], len(x), frame)
-        plain = {**options, POST_CFG: [hook for hook in hooks if not hasattr(hook, "refine")]}
+        plain = {**given, POST_CFG: [hook for hook in hooks if not hasattr(hook, "refine")]}
         if cut_here:
-            plain["transformer_options"] = {**options.get("transformer_options", {}), TILED_KEY: True}
-        sigma_of = dict(zip(schedule.timesteps(steps), sigmas[:-1], strict=True))
+            plain["transformer_options"] = {**given.get("transformer_options", {}), TILED_KEY: True}
+        sigma_of = dict(zip(schedule.timesteps(options.steps), sigmas[:-1], strict=True))
         one = x.new_ones(len(x))
 
         def denoise(x_t: Tensor, t: int) -> Tensor:
@@ -144,7 +142,7 @@ def few_step_sampler(
                     return denoise(x_t, t)
 
             def refine(x0: Tensor, alpha_bar: float) -> Tensor:
-                for hook in own:
+                for hook in refiners:
                     kept = None if cut_here else hook.kept_tiler(guider.inner_model, x)
                     x0 = hook.refine(x0, one * alpha_bar**0.5, frame, part, kept)
                 return x0
@@ -157,11 +155,8 @@ def few_step_sampler(
             if callback is not None and x0 is not None:
                 callback({"i": int(done) - 1, "denoised": x0, "x": x0})
 
-        generator = torch.Generator("cpu").manual_seed((seed + 1) % 2**64)
         noise = x / (1 + sigmas[0] ** 2).sqrt()
-        return ddim_in_tiles(
-            tiler, noise, schedule, steps, stage, like=x, eta=eta, generator=generator, callback=tell
-        )  # fmt: skip
+        return ddim_in_tiles(tiler, noise, schedule, options, stage, like=x, callback=tell)
 
     return sample
 
@@ -188,8 +183,8 @@ def recipe_sampler(eta: float) -> Callable[..., Tensor]:
                 f"Select JoReS Sampler: these {steps} steps are not the method's own: connect the sigmas of 'Schedule "
                 "JoReS Sigmas', whole and not split"
             )
-        seed = extra_args.get("seed") or 0
-        sampler = few_step_sampler(schedule, steps, eta, seed, frame=None)
+        options = SampleOptions(steps, extra_args.get("seed") or 0, eta=eta)
+        sampler = few_step_sampler(schedule, options, frame=None)
         return sampler(model, x, sigmas, extra_args, callback, disable)
 
     return sample

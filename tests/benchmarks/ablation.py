@@ -34,6 +34,7 @@ from jores.metrics import niqe
 from jores.metrics.scores import assess
 from jores.nets.attention import RetinexAttention
 from jores.semantics import load_segmenter
+from tests.flat import flat
 
 ORDER = ("psnr_raw", "psnr_gt_mean", "ssim_raw", "ssim_gt_mean", "niqe", "exposure_error")
 PARTS = (
@@ -92,7 +93,7 @@ def variants(
     @functools.cache
     def run(count: int = pipeline.DEFAULT_STEPS, *, told: bool = False, semantics: bool = True, **kw) -> Tensor:
         c = pipeline.adjust(nets, maps, exposure=mean_luma(high)) if told else condition
-        x0 = pipeline.sample(nets, c, prior if semantics else None, low=low, steps=count, **kw)
+        x0 = flat(pipeline.sample)(nets, c, prior if semantics else None, low=low, steps=count, **kw)
         return pipeline.finish(x0, low)
 
     def brightness_alone() -> Tensor:

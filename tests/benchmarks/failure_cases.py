@@ -31,6 +31,7 @@ from jores.metrics.scores import assess
 from jores.semantics import load_segmenter
 from jores.training.convert import to_pixels, to_tensor
 from jores.training.darkening import Darkening, as_jpeg
+from tests.flat import flat
 
 TITLES = ("input, brightened", "R' x L'", "result", "ground truth")
 MARGIN, CAPTION = 8, 22
@@ -78,7 +79,7 @@ def judged(nets: JoReSNets, segmenter: nn.Module, pair: Spoilt, steps: int, widt
     name, low, high = pair
     condition = pipeline.adjust(nets, pipeline.decompose(nets, low))
     prior = pipeline.segment(segmenter, low)
-    result = pipeline.finish(pipeline.sample(nets, condition, prior, low=low, steps=steps), low)
+    result = flat(pipeline.finish)(flat(pipeline.sample)(nets, condition, prior, low=low, steps=steps), low)
     shown = (gt_mean(low, high), condition.picture, result, high)
     return Case(name, assess(result, high), tuple(_thumbnail(picture, width) for picture in shown))
 

@@ -33,6 +33,7 @@ from jores.metrics import gt_mean, psnr
 from jores.semantics import load_segmenter
 from jores.training.convert import to_pixels, to_tensor
 from jores.video import enhance_frames
+from tests.flat import flat
 from tests.sensor import SENSOR
 
 
@@ -95,7 +96,9 @@ def run(clips: dict[str, Clip], **options: object) -> dict[tuple[str, str], Tens
     """Results (T, 3, H, W) of every clip under both names, "independent" and "smooth"."""
     nets, segmenter = load_bundle(SHIPPED_WEIGHTS), load_segmenter(SHIPPED_SEGMENTER)
     return {
-        (name, kind): torch.cat(list(enhance_frames(clip.dark.split(1), nets, segmenter, smooth=smooth, **options)))
+        (name, kind): torch.cat(
+            list(flat(enhance_frames)(clip.dark.split(1), nets, segmenter, smooth=smooth, **options))
+        )
         for name, clip in clips.items()
         for kind, smooth in (("independent", False), ("smooth", True))
     }

@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from tests.flat import flat
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -80,7 +82,7 @@ def _measure(height: int, width: int, preset: str) -> dict[str, tuple[int, int]]
             ),
             "enhance": (
                 budget.enhance_bytes(nets.config, pixels),
-                lambda: pipeline.enhance(low, nets, segmenter, steps=2),
+                lambda: flat(pipeline.enhance)(low, nets, segmenter, steps=2),
             ),
         }
         return {stage: (estimate, peak_bytes(call)) for stage, (estimate, call) in work.items()}

@@ -19,6 +19,7 @@ import torch
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
 from jores.semantics import load_segmenter
+from tests.flat import flat
 
 
 def main() -> None:
@@ -55,7 +56,7 @@ def measure(nets, segmenter, low: torch.Tensor, steps: int) -> dict[str, float]:
     maps = timed("decompose", lambda: pipeline.decompose(nets, low))
     condition = timed("adjust", lambda: pipeline.adjust(nets, maps))
     prior = timed("segment", lambda: pipeline.segment(segmenter, low))
-    x0 = timed("sample", lambda: pipeline.sample(nets, condition, prior, low=low, steps=steps))
+    x0 = timed("sample", lambda: flat(pipeline.sample)(nets, condition, prior, low=low, steps=steps))
     timed("finish", lambda: pipeline.finish(x0, low))
     return {**times, "total": sum(times.values())}
 

@@ -1,0 +1,257 @@
+"""Everything in a film's file besides the pictures that are worked on: copied where the container can hold it, and
+told where it cannot.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import av
+
+logger = logging.getLogger(__name__)
+
+_LOOK = 2000  # packets that are tried on the container, over all tracks
+_EACH = 3  # of one track
+_ATTACHED_PICTURE = 1024  # AVDisposition
+_PICTURE_KINDS = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png")}
+_WITH_CHAPTERS = ("mp4", "mov", "matroska", "webm")
+_CONTAINERS_OWN = {
+    "major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id", "DURATION", "ENCODER",
+    "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "BPS", "software",
+}  # fmt: skip
+_PLAIN_TAGS = {
+    "title", "artist", "album_artist", "album", "composer", "date", "comment", "genre", "copyright", "description",
+    "synopsis", "show", "episode_id", "network", "lyrics", "grouping", "keywords", "location", "location-eng",
+    "creation_time", "timecode", "language", "media_type", "track", "disc", "compilation", "hd_video", "rating",
+}  # fmt: skip
+_REFUSALS = (av.FFmpegError, ValueError, OSError, OverflowError, NotImplementedError, TypeError)
+
+
+def muxer_options(reader: Any, container: str) -> dict[str, str]:
+    """Options that let the container keep what the source says."""
+    if container in ("matroska", "webm"):
+        return {"default_mode": "passthrough"}  # the flags of its tracks are the source's, not guessed
+    if container in ("mp4", "mov") and {*own_words(reader.metadata)} - _PLAIN_TAGS:
+        return {"movflags": "use_metadata_tags"}
+    return {}
+
+
+def own_words(metadata: dict[str, str]) -> dict[str, str]:
+    """What people and cameras wrote, without what the muxer writes itself, or counted in the old file."""
+    kept = {k: v for k, v in metadata.items() if k not in _CONTAINERS_OWN and not k.startswith("_STATISTICS")}
+    kept = {k: v for k, v in kept.items() if k.split("-")[0] not in _CONTAINERS_OWN}
+    return {k: v for k, v in kept.items() if (k, v) not in _SAYS_NOTHING}
+
+
+_SAYS_NOTHING = {
+    ("handler_name", "VideoHandler"), ("handler_name", "SoundHandler"), ("handler_name", "SubtitleHandler"),
+    ("handler_name", "DataHandler"), ("handler_name", "TimeCodeHandler"), ("handler_name", ""), ("language", "und"),
+}  # fmt: skip
+
+
+def shown(stream: Any) -> str:
+    """A track in words: its kind, its place in the file, and what is known of it."""
+    try:
+        codec = getattr(stream.codec_context, "name", None) or stream.name
+    except (AttributeError, RuntimeError):
+        codec = None
+    kind = "cover art" if is_cover(stream) else {"data": "data track"}.get(stream.type, f"{stream.type} track")
+    about = [w for w in (stream.metadata.get("language"), stream.metadata.get("title"), codec or "unknown codec") if w]
+    return f"{kind} {stream.index + 1} ({', '.join(about)})"
+
+
+def is_cover(stream: Any) -> bool:
+    return stream.type == "video" and bool(int(getattr(stream, "disposition", 0)) & _ATTACHED_PICTURE)
+
+
+@dataclass
+class Tracks:
+    """The copies of one source's tracks in one target.
+
+    Attributes:
+        copies: target's stream for the index of each source stream whose packets go over.
+        left_out: what does not.
+    """
+
+    path: str
+    reader: Any
+    container: str
+    video: Any
+    options: dict[str, str]
+    copies: dict[int, Any] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.plan = {stream.index: self._way(stream) for stream in self.reader.streams}
+        trial = [index for index, way in self.plan.items() if way == "copy"]
+        for index in {*trial} - _copyable(self.path, trial, self.container, self.options):
+            self.plan[index] = "leave"
+        for stream in self.reader.streams:
+            if self.plan[stream.index] == "leave":
+                self.left_out.append(shown(stream))
+        if _chapters(self.reader) and (self.container not in _WITH_CHAPTERS or not _sets_chapters()):
+            self.left_out.append("chapters")
+
+    def _way(self, stream: Any) -> str:
+        """One of "pictures", "copy", "attach", "leave", or "again": the muxer makes it from what else it is told."""
+        if stream.index == self.video.index:
+            return "pictures"
+        if stream.type == "attachment" or (is_cover(stream) and self.container in ("matroska", "webm")):
+            fits = self.container == "matroska" and hasattr(av.container.OutputContainer, "add_attachment")
+            return "attach" if fits else "leave"
+        if is_cover(stream) and self.container not in ("mp4", "mov"):
+            return "leave"
+        if stream.type == "data":
+            if self.container in ("mp4", "mov") and (_chapters(self.reader) and _is_chapter_text(stream)):
+                return "again"
+            if self.container in ("mp4", "mov") and "timecode" in self.video.metadata and _is_timecode(stream):
+                return "again"
+            return "copy"
+        return "copy" if stream.codec_context is not None else "leave"
+
+    def add_to(self, writer: Any, add_video: Any) -> Any:
+        """All tracks in the source's order; returns what `add_video()` does."""
+        made = None
+        for stream in self.reader.streams:
+            way = self.plan[stream.index]
+            if way == "pictures":
+                made = copy = add_video()
+            elif way == "copy":
+                copy = self.copies[stream.index] = _copy_of(writer, stream)
+            elif way == "attach":
+                self._attach(writer, stream)
+                continue
+            else:
+                continue
+            copy.metadata.update(own_words(stream.metadata))
+            if self.container in ("mp4", "mov") and "name" in stream.metadata:  # where it is read from a track's title
+                copy.metadata.setdefault("title", stream.metadata["name"])
+            _set(copy, "disposition", int(getattr(stream, "disposition", 0)))
+            if self.container == "mpegts":
+                _set(copy, "id", stream.id)
+        writer.metadata.update(own_words(self.reader.metadata))
+        chapters = _chapters(self.reader)
+        if chapters and self.container in _WITH_CHAPTERS and _sets_chapters():
+            writer.set_chapters(chapters)
+        return made
+
+    def absent(self) -> set[int]:
+        """The tracks that the target need not have, because they are told already or made anew."""
+        return {index for index, way in self.plan.items() if way in ("leave", "again")}
+
+    def _attach(self, writer: Any, stream: Any) -> None:
+        if not is_cover(stream):
+            made = writer.add_attachment(
+                stream.metadata.get("filename", f"attachment{stream.index}"),
+                stream.metadata.get("mimetype", "application/octet-stream"), stream.data,
+            )  # fmt: skip
+            made.metadata.update(stream.metadata)
+            return
+        suffix, mimetype = _PICTURE_KINDS.get(stream.codec_context.name, ("jpg", "image/jpeg"))
+        name = stream.metadata.get("filename", f"cover.{suffix}")
+        made = writer.add_attachment(name, stream.metadata.get("mimetype", mimetype), _cover(self.path, stream.index))
+        made.metadata.update(stream.metadata)
+
+
+def differences(source: Any, target: Any, skipped: set[int]) -> list[str]:
+    """In words, what two open files (of PyAV) say differently about the tracks that both should have."""
+    found = []
+    ours = [s for s in source.streams if s.index not in skipped]
+    theirs = list(target.streams)
+    kinds = ("video", "audio", "subtitle", "attachment")
+    for kind in kinds:
+        before, after = ([s for s in streams if s.type == kind] for streams in (ours, theirs))
+        if kind == "video":  # covers lie before or behind the pictures
+            before, after = (sorted(streams, key=is_cover) for streams in (before, after))
+        found += [shown(s) for s in before[len(after) :]]
+        for a, b in zip(before, after, strict=False):
+            found += _told(a, b)
+    words = {k: v for k, v in own_words(source.metadata).items() if target.metadata.get(k) != v}
+    folded = {k.lower(): v for k, v in target.metadata.items()}
+    found += [f"the file's {k}" for k, v in words.items() if folded.get(k.lower()) != v]
+    if len(_chapters(source)) > len(_chapters(target)):
+        found.append("chapters")
+    return found
+
+
+def _told(before: Any, after: Any) -> list[str]:
+    folded = {k.lower(): v for k, v in after.metadata.items()}
+    lost = [k for k, v in own_words(before.metadata).items() if folded.get(k.lower()) != v]
+    flags = int(getattr(before, "disposition", 0)) ^ int(getattr(after, "disposition", 0))
+    if flags & ~_ATTACHED_PICTURE:
+        lost.append("flags")
+    return [f"{shown(before)}: {word}" for word in lost]
+
+
+def _copyable(path: str, indices: list[int], container: str, options: dict[str, str]) -> set[int]:
+    """Those tracks whose first packets the container takes."""
+    if not indices:
+        return set()
+    with av.open(path) as reader:
+        streams, samples = [reader.streams[i] for i in indices], {i: [] for i in indices}
+        for number, packet in enumerate(reader.demux(streams)):
+            if packet.size and len(samples[packet.stream.index]) < _EACH:
+                samples[packet.stream.index].append(packet)
+            if number > _LOOK or all(len(kept) == _EACH for kept in samples.values()):
+                break
+        return {s.index for s in streams if _takes(s, samples[s.index], container, options)}
+
+
+def _takes(stream: Any, packets: list[Any], container: str, options: dict[str, str]) -> bool:
+    try:
+        with av.open(io.BytesIO(), "w", format=container, options=dict(options)) as writer:
+            copy = _copy_of(writer, stream)
+            _set(copy, "disposition", int(getattr(stream, "disposition", 0)))
+            writer.start_encoding()
+            for number, packet in enumerate(packets):
+                packet.stream = copy
+                packet.pts = packet.dts = number * (packet.duration or 1)
+                writer.mux(packet)
+    except _REFUSALS as error:
+        logger.info("%s does not go into %s: %s", shown(stream), container, error)
+        return False
+    return True
+
+
+def _copy_of(writer: Any, stream: Any) -> Any:
+    return writer.add_stream_from_template(stream, opaque=True)
+
+
+def _set(stream: Any, name: str, value: Any) -> None:
+    """Older releases of PyAV cannot; what is lost by that is found when the target is read."""
+    try:
+        setattr(stream, name, value)
+    except (AttributeError, TypeError, ValueError) as error:
+        logger.info("this PyAV does not set %s: %s", name, error)
+
+
+def _cover(path: str, index: int) -> bytes:
+    with av.open(path) as reader:
+        return next(bytes(packet) for packet in reader.demux(reader.streams[index]) if packet.size)
+
+
+def _chapters(container: Any) -> list[Any]:
+    return container.chapters() if hasattr(container, "chapters") else []
+
+
+def _sets_chapters() -> bool:
+    return hasattr(av.container.OutputContainer, "set_chapters")
+
+
+def _is_chapter_text(stream: Any) -> bool:
+    return getattr(stream, "name", None) == "bin_data"
+
+
+def _is_timecode(stream: Any) -> bool:
+    return "timecode" in stream.metadata
+
+
+def packets_of(reader: Any, video: Any, others: Iterable[Any] = ()) -> Iterator[Any]:
+    """Packets with something in them, and the empty one at the end of `video`, which flushes its decoder."""
+    for packet in reader.demux([video, *others]):
+        if packet.size or packet.stream.index == video.index:
+            yield packet

@@ -1,0 +1,74 @@
+"""LPIPS with AlexNet (Zhang et al., CVPR 2018): how different two pictures look to people, by a network's features.
+
+The weights are not part of this project: one .safetensors file with torchvision's `features.*` of AlexNet and the heads
+`lin0` to `lin4` of LPIPS v0.1. They judge results here and train nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ENVIRONMENT = "JORES_LPIPS"
+TAPS = (0, 3, 6, 8, 10)  # convolutions of AlexNet whose rectified outputs are compared, by their index in `features`
+SHAPES = ((3, 64, 11, 4, 2), (64, 192, 5, 1, 2), (192, 384, 3, 1, 1), (384, 256, 3, 1, 1), (256, 256, 3, 1, 1))
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # LPIPS v0.1's, of pictures in [-1, 1]
+LEAST = 32  # pixels a side
+
+
+class Lpips(nn.Module):
+    """Perceptual distance of two (B, 3, H, W) pictures in [0, 1], as (B,) float32; 0 for equal ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, k, stride=s, padding=p) for a, b, k, s, p in SHAPES)
+        self.heads = nn.ParameterList(nn.Parameter(torch.zeros(1, shape[1], 1, 1)) for shape in SHAPES)
+        self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1))
+
+    @torch.inference_mode()
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        if a.shape != b.shape or min(a.shape[-2:]) < LEAST:
+            sizes = f"{tuple(a.shape[-2:])} and {tuple(b.shape[-2:])}"
+            raise ValueError(f"LPIPS compares pictures of one size, from {LEAST} pixels on, not of {sizes}")
+        total = torch.zeros(len(a))
+        for head, x, y in zip(self.heads, self._features(a), self._features(b), strict=True):
+            total = total + ((x - y).square() * head).sum(1).mean((1, 2)).cpu()
+        return total
+
+    def _features(self, picture: Tensor) -> list[Tensor]:
+        """After each rectifier, of unit length at each place."""
+        x, found = (picture.float() * 2 - 1 - self.shift) / self.scale, []
+        for i, convolution in enumerate(self.convolutions):
+            if i in (1, 2):
+                x = F.max_pool2d(x, 3, stride=2)
+            x = F.relu(convolution(x))
+            found.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
+        return found
+
+
+def load_lpips(path: str | Path | None = None) -> Lpips | None:
+    """LPIPS with the weights of this file, or of the one that the environment's JORES_LPIPS names; None without either.
+
+    Raises:
+        ValueError: the file cannot be read, or holds other weights.
+    """
+    path = path or os.environ.get(ENVIRONMENT)
+    if not path:
+        return None
+    net = Lpips().eval()
+    try:
+        held = load_file(path)
+        for convolution, index in zip(net.convolutions, TAPS, strict=True):
+            convolution.load_state_dict({key: held[f"features.{index}.{key}"] for key in ("weight", "bias")})
+        for i, head in enumerate(net.heads):
+            head.data.copy_(held[f"lin{i}.weight"].reshape(head.shape))
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{path}: not the weights of LPIPS with AlexNet: {error}") from error
+    return net.requires_grad_(False)

@@ -79,7 +79,8 @@ class ClipOptions:
 
     Args:
         smooth: keeps light, colours and noise from flickering; False works on every frame by itself.
-        device: where to work; frames wait where they are given. None: there, too.
+        device: where to work; frames wait where they are given. None: there, too, and so for frames that are done in
+            tiles or at a `working_size`, whose nets alone work elsewhere: such frames may be too big for the device.
     """
 
     smooth: bool = True

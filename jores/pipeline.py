@@ -100,7 +100,7 @@ def retinex_condition(
         return adjust(nets, maps, exposure=options.exposure, tile=tiles)
     room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
     room = room if options.steps > 1 else 0
-    return condition_on_demand(nets, low, options.exposure, cache=room, alpha=alpha, tiler=tiles)
+    return condition_on_demand(nets, low, options.exposure, cache=room, tiler=tiles, alpha=alpha)
 
 
 @torch.inference_mode()
@@ -161,8 +161,8 @@ def condition_on_demand(
     exposure: float | Tensor | None,
     *,
     cache: int,
-    alpha: Tensor | None = None,
     tiler: Tiler | None = None,
+    alpha: Tensor | None = None,
 ) -> ConditionOnDemand:
     """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes, of windows
     that `tiler` cuts the picture into."""

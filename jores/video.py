@@ -71,7 +71,7 @@ def enhance_frames(
     Raises:
         ValueError: fewer masks than frames, and more than one.
     """
-    incoming, place = _with_masks(frames, masks), _place(nets, clip.device, options)
+    incoming, place = _with_masks(frames, masks), _place(nets, options, clip.device)
     if not clip.smooth:
         for frame, mask in incoming:
             yield enhance(place(frame), nets, segmenter, options, finishing, mask=mask, callback=callback)
@@ -98,8 +98,8 @@ def enhance_frames(
         yield finish(picture * 2 - 1, place(frame.original), finishing, mask=frame.mask)
 
 
-def _place(nets: JoReSNets, device: torch.device | str | None, options: SampleOptions) -> Callable[[Tensor], Tensor]:
-    """Puts a frame, or its result, to where whole ones are worked on; decided once for each size."""
+def _place(nets: JoReSNets, options: SampleOptions, device: torch.device | str | None) -> Callable[[Tensor], Tensor]:
+    """Puts a frame or its result to where whole ones are worked on, decided once for each size."""
     whole: dict[tuple[int, int], bool] = {}
 
     def place(frame: Tensor) -> Tensor:

@@ -73,10 +73,9 @@ def test_the_segmenter_takes_a_reduced_picture_to_its_device(segmenter, crossing
     ("options", "smooth"), [({"working_size": 48}, True), ({"tile": 64}, True), ({"tile": 64}, False)]
 )
 def test_frames_that_are_not_done_whole_stay_where_they_are(there, crossing, options, smooth):
-    frames = list(dark(2, 1, 3, 72, 100))
+    frames, clip = list(dark(2, 1, 3, 72, 100)), ClipOptions(smooth, elsewhere.DEVICE)
     with elsewhere.other_device():
-        clip = ClipOptions(smooth, elsewhere.DEVICE)
-        made = list(enhance_frames(frames, there, None, SampleOptions(1, **options), clip=clip))
+        made = list(enhance_frames(frames, there, None, SampleOptions(steps=1, **options), clip=clip))
     assert all(frame.device.type == "cpu" for frame in made)
     assert max(crossing.pixels) < 72 * 100
 
@@ -85,9 +84,9 @@ def test_frames_that_are_not_done_whole_stay_where_they_are(there, crossing, opt
 def test_the_frames_that_are_read_ahead_do_not_wait_on_the_device(there, crossing, count):
     crossing.frame = (24, 32)
     frames = [dark(1, 3, 24, 32) * (1 + 0.01 * i) for i in range(count)]
+    clip = ClipOptions(device=elsewhere.DEVICE)
     with elsewhere.other_device():
-        clip = ClipOptions(True, elsewhere.DEVICE)
-        assert len(list(enhance_frames(frames, there, None, SampleOptions(1), clip=clip))) == count
+        assert len(list(enhance_frames(frames, there, None, SampleOptions(steps=1), clip=clip))) == count
     assert crossing.held <= 5  # 7 more before
 
 

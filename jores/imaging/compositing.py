@@ -52,13 +52,11 @@ def finish(
     if bool(x0.amax().isnan()):
         raise ValueError("x0 holds NaN: the nets' weights are damaged, or need a wider dtype than theirs")
     mask = None if mask is None else feather_mask(mask.float(), finishing.feather)
-    shown = opaque(original) if finishing.shadows or finishing.colour_fidelity else None
+    shown = opaque(original) if finishing.shadows or finishing.colour_fidelity else original
     dark = shadow_weight(shown, finishing.shadows) if finishing.shadows else None
-    cast, size = None, (original.shape[-2], original.shape[-1])
+    cast, size = None, tuple(original.shape[-2:])
     if finishing.colour_fidelity:
-        cast = _colour_cells(
-            x0, shown, finishing.colour_fidelity, lambda x: x.to(original.device, torch.float32) / 2 + 0.5
-        )
+        cast = _colour_cells(x0, shown, finishing.colour_fidelity, lambda x: x.to(original.device).float() / 2 + 0.5)
     reuse = reuse and x0.shape == original.shape and x0.dtype == torch.float32 and x0.device == original.device
     result = x0 if reuse else torch.empty(original.shape, device=original.device)
     for top in range(0, original.shape[-2], BAND):  # a big picture's intermediate results would fill the memory

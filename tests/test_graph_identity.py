@@ -255,12 +255,19 @@ def test_a_black_mask_of_another_size_is_said_in_the_log(host, graph, caplog):
     assert "mask is black everywhere" in caplog.text
 
 
+@pytest.mark.parametrize("value", [None, "text", [], [1, 2], [[torch.zeros(1, 77, 768), {}]]])
+def test_a_conditioning_without_a_picture_is_named(host, graph, value):
+    inputs = {"model": graph.plain, "latent": graph.one.latent, "steps": 1, "seed": 0, "eta": 0.0}
+    with pytest.raises(ValueError, match="Sample JoReS Diffusion: positive (is|carries no picture).*'Condition JoReS"):
+        run(host, "JoReSSample", positive=value, **inputs)
+
+
 @pytest.mark.parametrize("value", [None, "text", [1, 2]])
 def test_wires_that_carry_something_else_are_named(host, graph, value):
     one, wrong = graph.one, ".*(is None|is a str|is a list)"
     sample = {"model": graph.plain, "positive": one.positive, "latent": one.latent, "steps": 1, "seed": 0, "eta": 0.0}
     calls = [
-        ("JoReSSample", sample, ["model", "latent", *([] if isinstance(value, list) else ["positive"])]),
+        ("JoReSSample", sample, ["model", "latent"]),
         ("JoReSCondition", {"condition": one.condition}, ["condition"]),
         ("JoReSAdjust", {"nets": graph.nets, "retinex": None, "exposure": 0.0, "denoise": 1.0}, ["nets", "retinex"]),
         ("JoReSSegment", {"segmenter": graph.segmenter, "image": scene(0), "class_name": "sky"}, ["segmenter"]),

@@ -183,17 +183,19 @@ def _lit(
         if frame.cut:
             light, gain = SteadyLight(), None
         levels = [*past, frame.glance.level, *(g.level for g in after)]
-        fade = fade_at(levels, len(past))
+        here = len(past)
+        fade = fade_at(levels, here)
         past.append(frame.glance.level)
         if fade is not None:
             frame.fading = True
             if fade.rises or gain is None:
-                end = fade.brightest - len(past) + 1
+                end = fade.brightest - here
                 gain = wanted((after[end - 1].thumbnail if end > 0 else frame.glance.thumbnail).to(low.device))
             light.restart(low)
         else:
             if frame.cut:
-                gain = _settle(light, [f for f in (frame, *shot) if not f.fading], wanted, device)
+                still = [f for i, f in enumerate((frame, *shot)) if fade_at(levels, here + i) is None]
+                gain = _settle(light, still, wanted, device)
             low = light(low)
             # Not the exposure itself: when a lamp enters the picture, the rest of it should stay as bright as it was.
             gain = follow(gain, wanted(low), GAIN_PACE)

@@ -41,20 +41,22 @@ def told(path: Path) -> dict:
 
 
 FILMS = {
-    "mkv": dict(audio=[ENG, DEU], subtitles=SPOKEN, chapters=True, flags=0, words={"title": "night", "DIRECTOR": "me"},
-                video_words={"title": "Camera", "language": "jpn"},
-                attachments=[FONT, ("cover.jpg", "image/jpeg", drawn("JPEG"))]),
-    "mp4": dict(audio=[FIRST, SECOND], chapters=True, cover=("mjpeg", drawn("JPEG")),
-                subtitles=[("mov_text", {"language": "eng"}, 0)], words={"title": "night", "artist": "me"},
-                video_words={"timecode": "01:00:00:00"}),
-    "mov": dict(audio=[FIRST, SECOND], chapters=True, words={"title": "night", "com.apple.quicktime.make": "Apple"},
-                muxer={"movflags": "use_metadata_tags"}, video_words={"timecode": "01:00:00:00"}),
-    "m4v": dict(audio=[SECOND], cover=("png", drawn("PNG")), words={"title": "night"}),
-    "webm": dict(encoder="libvpx-vp9", audio=OPUS, chapters=True, words={"title": "night"},
-                 subtitles=[("webvtt", {"language": "eng"}, 0)]),
-    "ts": dict(audio=[FIRST, ("aac", {"language": "fra"}, 128)]),
-    "avi": dict(encoder="mpeg4", audio=[("libmp3lame", {"title": "One"}, 0), ("pcm_s16le", {}, 0)], flags=0,
-                words={"title": "night"}),
+    "mkv": {"audio": [ENG, DEU], "subtitles": SPOKEN, "chapters": True, "flags": 0,
+            "words": {"title": "night", "DIRECTOR": "me"},
+            "video_words": {"title": "Camera", "language": "jpn"},
+            "attachments": [FONT, ("cover.jpg", "image/jpeg", drawn("JPEG"))]},
+    "mp4": {"audio": [FIRST, SECOND], "chapters": True, "cover": ("mjpeg", drawn("JPEG")),
+            "subtitles": [("mov_text", {"language": "eng"}, 0)], "words": {"title": "night", "artist": "me"},
+            "video_words": {"timecode": "01:00:00:00"}},
+    "mov": {"audio": [FIRST, SECOND], "chapters": True,
+            "words": {"title": "night", "com.apple.quicktime.make": "Apple"},
+            "muxer": {"movflags": "use_metadata_tags"}, "video_words": {"timecode": "01:00:00:00"}},
+    "m4v": {"audio": [SECOND], "cover": ("png", drawn("PNG")), "words": {"title": "night"}},
+    "webm": {"encoder": "libvpx-vp9", "audio": OPUS, "chapters": True, "words": {"title": "night"},
+            "subtitles": [("webvtt", {"language": "eng"}, 0)]},
+    "ts": {"audio": [FIRST, ("aac", {"language": "fra"}, 128)]},
+    "avi": {"encoder": "mpeg4", "audio": [("libmp3lame", {"title": "One"}, 0), ("pcm_s16le", {}, 0)], "flags": 0,
+            "words": {"title": "night"}},
 }  # fmt: skip
 
 

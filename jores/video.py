@@ -223,7 +223,8 @@ def _lit(
             light.restart(low)
         else:
             if frame.cut:
-                gain = _settle(light, [f for f in (frame, *shot) if not f.fading], wanted, place)
+                still = [f for i, f in enumerate((frame, *shot)) if fade_at(levels, here + i) is None]
+                gain = _settle(light, still, wanted, place)
             low = light(low)
             # Not the exposure itself: when a lamp enters the picture, the rest of it should stay as bright as it was.
             gain = follow(gain, wanted(low), GAIN_PACE)

@@ -49,7 +49,7 @@ def test_dark_clips_are_one_shot_and_cuts_between_them_are_found(level, noise):
         for clip in (still, pan):
             assert not any(is_cut(a, b) for a, b in zip(clip, clip[1:], strict=False)), name
         assert is_cut(still[0], noisy([scene(other, level, 0, size)], noise, 2)[0]), (name, other)
-        assert is_cut(still[0], noisy([scene(name, level, 0, size).flip(3)], noise, 2)[0]), name
+        assert is_cut(still[0], noisy([scene(name, level, 0, size).flip(2)], noise, 2)[0]), name
 
 
 def test_noise_and_black_are_no_scenes():

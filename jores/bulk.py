@@ -26,7 +26,7 @@ from .checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bund
 from .files.records import json_line
 from .files.saving import tidy_ending
 from .files.targets import Job, plan
-from .imaging.alpha import is_opaque
+from .imaging.alpha import filled, is_opaque, joined
 from .imaging.files import (
     DEVELOPED,
     FORMATS,
@@ -67,7 +67,7 @@ class Enhancer:
     def __call__(self, pixels: Tensor) -> tuple[Tensor, float]:
         """(3 or 4, H, W) in [0, 1] on the processor -> the same, and the exposure it was made for."""
         images = pixels[None]  # stays on the processor: the pipeline takes what it works on to the nets
-        exposure = wanted_exposure(self.nets, images, self.args.exposure)
+        exposure = wanted_exposure(self.nets, joined(*filled(images)), self.args.exposure)
         options = self._options() | {"exposure": exposure, "mask": self.mask(tuple(pixels.shape[1:]))}
         return enhance(images, self.nets, self.segmenter, **options)[0].cpu(), exposure.item()
 

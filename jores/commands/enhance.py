@@ -36,7 +36,7 @@ from ..files.pictures import (
 from ..files.records import json_line
 from ..files.saving import tidy_ending
 from ..files.targets import Job, plan
-from ..imaging.alpha import is_opaque
+from ..imaging.alpha import filled, is_opaque, joined
 from ..nets.segmentation import Segmenter
 from ..options import ClipOptions, FinishOptions, SampleOptions
 from ..pipeline import enhance, wanted_exposure
@@ -74,7 +74,7 @@ class Enhancer:
         """(3 or 4, H, W) in [0, 1] on the processor -> the same, and the exposure it was made for."""
         images = pixels[None]  # stays on the processor: the pipeline takes what it works on to the nets
         mask = self.mask((pixels.shape[1], pixels.shape[2]))
-        exposure = wanted_exposure(self.nets, images, self.options.exposure)
+        exposure = wanted_exposure(self.nets, joined(*filled(images)), self.options.exposure)
         options = replace(self.options, exposure=exposure)
         made = enhance(images, self.nets, self.segmenter, options, self.finishing, mask=mask)
         return made[0].cpu(), exposure.item()

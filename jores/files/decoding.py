@@ -41,20 +41,8 @@ _OPENERS = {
 }  # fmt: skip
 _STARTS = {"PNG": (png.SIGNATURE,), "JPEG": (b"\xff\xd8\xff",), "TIFF": tiff.MAGIC, "BMP": (b"BM",)}
 _ALWAYS_TRIED, _PIXELS_PER_BYTE = 1 << 24, 20_000  # no photograph is packed as tightly as that
-_BROKEN_EXIF = (ValueError, TypeError, KeyError, OverflowError, SyntaxError, struct.error)
-BROKEN_FILE = (*_BROKEN_EXIF, OSError, EOFError, IndexError)
+BROKEN_FILE = (*exif_blocks.BROKEN, OSError, EOFError, IndexError)
 _LIMIT = threading.Lock()
-
-# The tags of a TIFF that speak of the photograph; the others describe how that one file stores its pixels.
-_DESCRIPTIVE_TAGS = {
-    ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model, ExifTags.Base.Software,
-    ExifTags.Base.DateTime, ExifTags.Base.Artist, ExifTags.Base.Copyright, ExifTags.Base.XResolution,
-    ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit, ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo,
-    ExifTags.Base.DocumentName, ExifTags.Base.PageName, ExifTags.Base.HostComputer, ExifTags.Base.Rating,
-    ExifTags.Base.RatingPercent, ExifTags.Base.XPTitle, ExifTags.Base.XPComment, ExifTags.Base.XPAuthor,
-    ExifTags.Base.XPKeywords, ExifTags.Base.XPSubject, 33723,  # the last one: captions (IPTC)
-}  # fmt: skip
-
 
 class NotAPictureError(Exception):
     """No format that is read begins like this."""
@@ -149,7 +137,7 @@ def _decode(image: Image.Image, data: bytes, shown: bytes) -> Picture:
         raise ValueError(f"it holds {frames} frames or pages; save them as single pictures")
     _check_size(image.width * image.height, f"{image.width}x{image.height}", data)
     notes, profile = metadata.of_file(image, data)
-    exif = _read_exif(image)
+    exif = exif_blocks.read(image)
     stored = exif.get(ExifTags.Base.Orientation, 1)
     with _any_size():
         image.load()  # also before PyAV, which forgives truncated files
@@ -194,7 +182,7 @@ def _made(
         pixels = to_srgb(pixels, notes.power)
     size, turned = (pixels.shape[2], pixels.shape[1]), stored in (5, 6, 7, 8)
     kept = profile if profile and profile[16:20] == (b"GRAY" if grey else b"RGB ") else None
-    upright = _upright_exif(exif, notes.kind, size, turned, block)
+    upright = exif_blocks.rewritten(exif, notes.kind, size, turned, block)
     return Picture(pixels, bit_depth, grey, kept, upright, notes.upright(size, turned))
 
 
@@ -271,43 +259,3 @@ def _upright(x: Tensor, orientation: int) -> Tensor:
         x = x.mT
     flips = [axis for axis, codes in ((1, (3, 4, 7, 8)), (2, (2, 3, 6, 7))) if orientation in codes]
     return x.flip(flips)
-
-
-def _read_exif(image: Image.Image) -> Image.Exif:
-    try:
-        return image.getexif()
-    except _BROKEN_EXIF as error:
-        logger.warning("EXIF block dropped, it cannot be read: %s", error)
-        return Image.Exif()
-
-
-def _upright_exif(
-    exif: Image.Exif | None, kind: str, size: tuple[int, int], turned: bool, block: bytes | None
-) -> bytes | None:
-    """The block to write back. One that cannot be written again is no reason to lose the picture."""
-    if exif is None or not len(exif):
-        return None
-    if block:
-        try:
-            return exif_blocks.upright(block, size, turned)
-        except ValueError as error:
-            logger.info("EXIF is written anew: %s", error)
-    if kind == "TIFF":
-        for tag in set(exif) - _DESCRIPTIVE_TAGS:
-            del exif[tag]
-    elif ExifTags.Base.Orientation in exif:
-        exif[ExifTags.Base.Orientation] = 1
-    try:
-        inner = exif.get_ifd(ExifTags.IFD.Exif)
-        for tag, length in ((ExifTags.Base.ExifImageWidth, size[0]), (ExifTags.Base.ExifImageHeight, size[1])):
-            if tag in inner:
-                inner[tag] = length
-        across, down = ExifTags.Base.XResolution, ExifTags.Base.YResolution
-        if turned and across in exif and down in exif:
-            exif[across], exif[down] = exif[down], exif[across]
-        return exif.tobytes() if len(exif) else None
-    except _BROKEN_EXIF as error:
-        logger.warning("EXIF block dropped, it is damaged: %s", error)
-        return None
-
-

@@ -241,8 +241,7 @@ def _settle(
     """
     for later in reversed(shot[1:]):  # backwards, so that the first frame does not set the level by itself
         light(_rgb(later, place))
-    total = sum(wanted(_rgb(frame, place)).log() for frame in shot)
-    return (total / len(shot)).exp()
+    return torch.stack([wanted(_rgb(frame, place)).log() for frame in shot]).mean(0).exp()
 
 
 def _judged(frame: Frame, following: list[Frame], past: deque[float], after: list[Glance]) -> list[Frame]:

@@ -15,6 +15,7 @@ import av
 import numpy as np
 import torch
 from av.sidedata.sidedata import Type as SideData
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import supported_np_pix_fmts
 from av.video.stream import VideoStream
 from torch import Tensor
@@ -175,7 +176,9 @@ def _decoder(stream: VideoStream) -> Callable[[Any], list[Any]]:
     """Packets to frames. FFmpeg's own decoders for VP8 and VP9 pass over the alpha, which libvpx knows."""
     name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.codec.canonical_name)
     if name and _claims_alpha(stream) and name in av.codecs_available:
-        return av.CodecContext.create(name, "r").decode
+        decoder = av.CodecContext.create(name, "r")
+        if isinstance(decoder, VideoCodecContext):
+            return decoder.decode
     stream.thread_type = "AUTO"
     return lambda packet: packet.decode()
 
@@ -218,8 +221,8 @@ class _Rewriter:
         tags = source.color_primaries, source.color_trc, source.colorspace, self.range if full else source.color_range
         rate, steady = self.video.average_rate or self.video.guessed_rate, self.video.guessed_rate
         return Film(
-            source.codec.canonical_name, pix_fmt, width, height, rate, steady, self.video.time_base, self.first.rows,
-            self.first.by_container, source.profile, source.codec_tag, source.bit_rate or 0,
+            source.codec.canonical_name, pix_fmt, width, height, rate, steady, self.video.time_base or Fraction(1),
+            self.first.rows, self.first.by_container, source.profile, source.codec_tag, source.bit_rate or 0,
             self.video.sample_aspect_ratio or None, tags,
         )  # fmt: skip
 
@@ -270,13 +273,14 @@ class _Rewriter:
         entries = getattr(self.video, "index_entries", None)  # newer releases of PyAV
         if entries:
             return min(self.video.frames, sum(not entry.is_discard for entry in entries))
-        shown = float((self.video.duration or 0) * self.video.time_base * (self.video.average_rate or 0))
+        shown = float((self.video.duration or 0) * (self.video.time_base or 1) * (self.video.average_rate or 0))
         return min(self.video.frames, round(shown) or self.video.frames)
 
     def _pictures(self) -> Iterator[Tensor]:
         """Decoded pictures; what is not video goes straight to the target."""
         timeline, rising = Timeline(self.reader.format.name), Rising()
-        step = max(1, round(1 / Fraction(self.film.rate or 25) / self.video.time_base))
+        tick = self.video.time_base or Fraction(1)
+        step = max(1, round(1 / Fraction(self.film.rate or 25) / tick))
         times = FrameTimes(step, stamped=self.reader.format.name != "avi")
         copies = self.tracks.copies
         for packet in packets_of(self.reader, self.video, (self.reader.streams[i] for i in copies)):
@@ -285,7 +289,7 @@ class _Rewriter:
                 times.packet(packet)
                 for frame in self.decode(packet):
                     duration = getattr(frame, "duration", None) or 0
-                    self.times.append((times.frame(frame.pts), self.video.time_base, duration))
+                    self.times.append((times.frame(frame.pts), tick, duration))
                     yield from self._read(frame)
             else:
                 packet.stream = copies[packet.stream.index]
@@ -305,7 +309,7 @@ class _Rewriter:
                     for _ in self.film.rows:
                         yield torch.from_numpy(levels).permute(2, 0, 1)[None] / 65535
 
-    def _read(self, frame: av.VideoFrame) -> Iterator[Tensor]:
+    def _read(self, frame: Any) -> Iterator[Tensor]:
         """The picture in a frame, or both of them."""
         sizes = self.first.size, (frame.width, frame.height)
         if sizes[0] != sizes[1]:

@@ -147,13 +147,14 @@ def _decode(image: Image.Image, data: bytes, shown: bytes) -> Picture:
         levels, orientation = _colour_16(image, shown), stored
     elif bit_depth == 16:
         levels, orientation = np.asarray(image).astype(np.uint16), remaining
-        if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # WhiteIsZero, which Pillow turns for 8 bits only
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(262) == 0:
+            # WhiteIsZero, which Pillow turns for 8 bits only
             levels = 65535 - levels
         if isinstance(key := image.info.get("transparency"), int):
             levels = np.dstack([levels] * 3 + [np.where(levels == key, 0, 65535).astype(np.uint16)])
     else:
         levels, orientation = np.asarray(_convert_to_8(image, profile)), remaining
-    if image.format == "TIFF" and (depth := tiff.depth_of(image.tag_v2)) < bit_depth:
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and (depth := tiff.depth_of(image.tag_v2)) < bit_depth:
         levels = np.minimum(np.rint(levels * (65535 / (2**depth - 1))), 65535).astype(np.uint16)
     block = image.info.get("exif") if image.format in ("JPEG", "MPO", "WEBP", "PNG") else None
     return _made(levels, notes, stored, orientation, profile, exif, block)
@@ -220,14 +221,14 @@ def _converted(data: bytes) -> Picture:
 def _bits(image: Image.Image, data: bytes) -> int:
     if image.format == "PNG":
         return data[24]  # IHDR is always the first chunk
-    if image.format == "TIFF":
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         return max(image.tag_v2.get(258, (1,)))  # BitsPerSample
     return 8
 
 
 def _colour_16(image: Image.Image, data: bytes) -> np.ndarray:
     """uint16 (H, W, 3), or (H, W, 4) with straight alpha, as stored (not upright)."""
-    tags = image.tag_v2 if image.format == "TIFF" else {}
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     if 322 in tags:  # TileWidth; FFmpeg mixes the tiles up without a word
         raise ValueError("a tiled TIFF with 16 bits per channel is not supported; save it in strips or as PNG")
     levels = decode_16(data, "png" if image.format == "PNG" else "tiff", image.has_transparency_data)
@@ -247,7 +248,8 @@ def _convert_to_8(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode == "CMYK" and profile:
         try:
             srgb = ImageCms.createProfile("sRGB")
-            return ImageCms.profileToProfile(image, io.BytesIO(profile), srgb, outputMode="RGB")
+            converted = ImageCms.profileToProfile(image, io.BytesIO(profile), srgb, outputMode="RGB")
+            return converted or image.convert("RGB")
         except ImageCms.PyCMSError as error:
             logger.warning("CMYK converted without its colour profile, which cannot be used: %s", error)
     return image.convert("RGB")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import av
+import av.filter
 import numpy as np
 
 Rows = tuple[slice, ...]

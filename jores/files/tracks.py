@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import av
+import av.container
 
 logger = logging.getLogger(__name__)
 

@@ -52,7 +52,7 @@ def finish(
     if bool(x0.amax().isnan()):
         raise ValueError("x0 holds NaN: the nets' weights are damaged, or need a wider dtype than theirs")
     mask = None if mask is None else feather_mask(mask.float(), finishing.feather)
-    shown = opaque(original) if finishing.shadows or finishing.colour_fidelity else original
+    shown = opaque(original) if finishing.shadows or finishing.colour_fidelity else original[:, :3]
     dark = shadow_weight(shown, finishing.shadows) if finishing.shadows else None
     cast, size = None, tuple(original.shape[-2:])
     if finishing.colour_fidelity:

@@ -52,7 +52,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.model, self.resolution = model, resolution
         self.mean, self.std = tuple(mean), tuple(std)
-        self.labels, self.first = ade20k_labels(model.config.id2label)
+        self.labels, self.first = ade20k_labels({int(i): name for i, name in (model.config.id2label or {}).items()})
 
     def forward(self, images: Tensor) -> SemanticPrior:
         """images (B, 3, H, W) in [0, 1], any size and brightness -> float32 map, a quarter of the working size."""

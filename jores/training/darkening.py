@@ -90,9 +90,12 @@ class Darkening:
     def _draw_shade(cls, rng: np.random.Generator) -> Darkening:
         depth, cast = float(rng.uniform(0.4, 1.6)), rng.uniform(0.95, 1.05, 3)
         jpeg = int(rng.integers(60, 98)) if rng.random() < 0.5 else 0
-        noise = {"read_noise": 0.002 * float(rng.random()) ** 2, "shot_noise": 0.006 * float(rng.random()) ** 2}
+        read_noise, shot_noise = 0.002 * float(rng.random()) ** 2, 0.006 * float(rng.random()) ** 2
         chroma = float(rng.uniform(0, 0.6)) if rng.random() < 0.5 else 1.0
-        return cls(0.5, cast=tuple(float(v) for v in cast), jpeg=jpeg, depth=depth, shade=True, chroma=chroma, **noise)
+        red, green, blue = (float(v) for v in cast)
+        return cls(
+            0.5, read_noise, shot_noise, (red, green, blue), jpeg=jpeg, depth=depth, shade=True, chroma=chroma
+        )  # fmt: skip
 
     def fitted(self, light: Tensor) -> Darkening:
         """This darkening for one picture, seen whole as (3, h, w): with `shade`, the gain that leaves all of the light

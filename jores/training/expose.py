@@ -72,6 +72,8 @@ class Expose:
             self.pools.append(_Pool(data["photos"], [_of_photo(p, rng, j > 0) for p in photos for j in views]))
             self.pools.append(_Pool(own, [_as_it_is(p, rng) for p in photos]))
         head = nets.anet.exposure_head.requires_grad_(True)
+        if not isinstance(head, LightHead):
+            raise ValueError("stage expose trains a light head: the recipe's config gives these nets none")
         statistics = torch.cat([pool.samples["statistics"] for pool in self.pools])
         head.centre.copy_(statistics.mean(0))
         head.spread.copy_(statistics.std(0).clamp_min(1e-4))

@@ -57,7 +57,7 @@ class Muon(torch.optim.AdamW):
         gradients = [p.grad for p in parameters if p.grad is not None]
         means = [self.state[p]["momentum"] for p in parameters]
         torch._foreach_lerp_(means, gradients, 1 - MOMENTUM)
-        return torch._foreach_lerp(gradients, means, MOMENTUM)
+        return list(torch._foreach_lerp(gradients, means, MOMENTUM))
 
 
 def is_hidden(p: nn.Parameter) -> bool:

@@ -145,7 +145,7 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
         index = timestep.round().long().clamp(0, len(self.noise_levels) - 1)
         return self.noise_levels.to(timestep.device)[index]
 
-    def noise_level(self, sigma: Tensor, sampling: torch.nn.Module | None = None) -> Tensor:
+    def noise_level(self, sigma: Tensor, sampling: Any = None) -> Tensor:
         """While nothing is sampled, give the MODEL's own `sampling`: the one in here may be another MODEL's patch."""
         return self.process_timestep((sampling or self.model_sampling).timestep(sigma).float())
 

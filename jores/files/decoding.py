@@ -44,6 +44,7 @@ _ALWAYS_TRIED, _PIXELS_PER_BYTE = 1 << 24, 20_000  # no photograph is packed as 
 BROKEN_FILE = (*exif_blocks.BROKEN, OSError, EOFError, IndexError)
 _LIMIT = threading.Lock()
 
+
 class NotAPictureError(Exception):
     """No format that is read begins like this."""
 

@@ -146,7 +146,7 @@ def _colour_cells(images: Tensor, original: Tensor, amount: float, decode: Calla
     # Offsets in proportion to the brightness: black has no colour, and a plain gain between the two changes none.
     offset = 0.01 * luma(cells).mean((2, 3), keepdim=True) + 1e-4
     offset_before = 0.01 * luma(cells_before).mean((2, 3), keepdim=True) + 1e-4
-    ratio = _chroma(cells_before, offset_before) / _chroma(cells, offset)                # (B, 3, h, w)
+    ratio = _chroma(cells_before, offset_before) / _chroma(cells, offset)  # (B, 3, h, w)
     return ratio.clamp(1 / _LARGEST_SHIFT, _LARGEST_SHIFT).pow(amount)
 
 

@@ -97,9 +97,7 @@ def enhance_frames(
         yield finish(picture * 2 - 1, frame.original.to(device), finishing, mask=frame.mask)
 
 
-def _with_masks(
-    frames: Iterable[Tensor], masks: Iterable[Tensor] | None
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _with_masks(frames: Iterable[Tensor], masks: Iterable[Tensor] | None) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Each frame with its mask; a single mask serves all."""
     if masks is None:
         yield from ((frame, None) for frame in frames)

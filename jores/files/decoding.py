@@ -311,5 +311,3 @@ def _upright_exif(
     except _BROKEN_EXIF as error:
         logger.warning("EXIF block dropped, it is damaged: %s", error)
         return None
-
-

@@ -137,7 +137,7 @@ def colour_scale(images: Tensor, original: Tensor, amount: float) -> Tensor:
     # Offsets in proportion to the brightness: black has no colour, and a plain gain between the two changes none.
     offset = 0.01 * luma(cells).mean((2, 3), keepdim=True) + 1e-4
     offset_before = 0.01 * luma(cells_before).mean((2, 3), keepdim=True) + 1e-4
-    ratio = _chroma(cells_before, offset_before) / _chroma(cells, offset)                # (B, 3, h, w)
+    ratio = _chroma(cells_before, offset_before) / _chroma(cells, offset)  # (B, 3, h, w)
     scale = ratio.clamp(1 / _LARGEST_SHIFT, _LARGEST_SHIFT).pow(amount)
     return resize_map(scale, tuple(images.shape[-2:]))
 

@@ -77,7 +77,7 @@ def shadow_share(dark: Tensor, picture: Tensor) -> Tensor:
 
     Mean luma of `picture` over the half of it that is darkest in `dark`, divided by its mean luma. With the dark
     picture for both this tells how deep the shadows are; with the light one of the same scene, how far they are to be
-    lifted. """
+    lifted."""
     order = luma(dark.float()).flatten(1).argsort(1)
     half = order[:, : order.shape[1] // 2]
     y = luma(picture.float()).flatten(1)
@@ -102,15 +102,15 @@ def brightness_statistics(thumbnails: Tensor) -> Tensor:
     spread over that grid; horizontal and vertical contrast; contrast; and two absolute ones, the 99 % and 90 % luma.
     """
     pictures = thumbnails.float()
-    y, mean = luma(pictures), mean_luma(pictures).clamp_min(1e-3)[:, None]           # (B, 1, H, W), (B, 1)
+    y, mean = luma(pictures), mean_luma(pictures).clamp_min(1e-3)[:, None]  # (B, 1, H, W), (B, 1)
     relative = 1 / (mean + _LEVEL)
     ordered = y.flatten(1).sort(1).values
     quantiles = torch.stack([ordered[:, int(ordered.shape[1] * q)] for q in _QUANTILES], 1)
     channels = pictures.mean((2, 3))
     grid = F.adaptive_avg_pool2d(pictures, (8, 16))
     grid_luma = luma(grid)
-    colour = ((grid + _LEVEL) / (grid_luma + _LEVEL)).log()[:, [0, 2]].flatten(2)    # (B, 2, 128)
-    light = ((grid_luma + _LEVEL) * relative[:, :, None, None]).log().flatten(1)     # (B, 128)
+    colour = ((grid + _LEVEL) / (grid_luma + _LEVEL)).log()[:, [0, 2]].flatten(2)  # (B, 2, 128)
+    light = ((grid_luma + _LEVEL) * relative[:, :, None, None]).log().flatten(1)  # (B, 128)
     across = (y[..., 1:] - y[..., :-1]).abs().mean((1, 2, 3))[:, None]
     down = (y[:, :, 1:] - y[:, :, :-1]).abs().mean((1, 2, 3))[:, None]
     return torch.cat([

@@ -40,7 +40,7 @@ class ResBlock(nn.Module):
             zero_(self.conv2)
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        h = self.conv1(self.norm(x))                                                  # (B, C, h, w)
+        h = self.conv1(self.norm(x))  # (B, C, h, w)
         if self.film is not None and embedding is not None:
             scale, shift = self.film(F.silu(embedding))[..., None, None].chunk(2, 1)  # (B, C, 1, 1) each
             h = h * (1 + scale) + shift
@@ -108,8 +108,8 @@ class ScalarEmbedding(nn.Module):
 
     def forward(self, scalars: Tensor, dtype: torch.dtype) -> Tensor:
         octaves = torch.arange(self.FREQUENCIES, device=scalars.device, dtype=torch.float32)
-        angles = scalars.float()[..., None] * (0.25 * 1.6**octaves)                  # (B, K, 16)
-        waves = torch.cat([angles.sin(), angles.cos()], -1).flatten(1)               # (B, 32 K)
+        angles = scalars.float()[..., None] * (0.25 * 1.6**octaves)  # (B, K, 16)
+        waves = torch.cat([angles.sin(), angles.cos()], -1).flatten(1)  # (B, 32 K)
         return self.linear2(F.silu(self.linear1(waves.to(dtype))))
 
 

@@ -76,7 +76,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
         return orthogonalised(matrices.mT).mT
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-12)
     a, b, c = COEFFICIENTS
-    gram, product = x @ x.mT, None                                    # (N, rows, rows)
+    gram, product = x @ x.mT, None  # (N, rows, rows)
     for _ in range(ITERATIONS):
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal(dim1=1, dim2=2).add_(a)

@@ -151,7 +151,8 @@ def load_bundle(
     for name in parts:
         part = build_part(config, name, operations=operations, device=device, dtype=dtype)
         # Converted here, because some hosts' layers take a tensor of a file as it is instead of copying its values.
-        part.load_state_dict({k: v.to(device=device, dtype=dtype) for k, v in weights[name].items()})
+        # Copied, so that nothing lies in the mapped file, which could not be replaced then.
+        part.load_state_dict({k: v.to(device=device, dtype=dtype, copy=True) for k, v in weights[name].items()})
         setattr(nets, name, part.requires_grad_(False))
     return nets
 

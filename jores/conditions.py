@@ -143,17 +143,27 @@ def cut_features(features: Sequence[Tensor], window: Window) -> tuple[Tensor, ..
     return tuple(window.cut(f, side) for f, side in zip(features, FEATURE_SIDES, strict=True))
 
 
+@dataclass(frozen=True)
+class Sampled(_Wire):
+    """What the diffusion made: x0 (B, 3, H, W) in [-1, 1], and the mean luma (B,) that it was asked for, 0..1."""
+
+    x0: Tensor
+    exposure: Tensor
+
+
 @dataclass
 class ConditionOnDemand:
     """A condition too big to keep: made window by window when it is asked for.
 
-    What fits into `cache` bytes is remembered, in half precision, where the picture lies.
+    What fits into `cache` bytes is remembered, in half precision, where the picture lies. `exposure`: as in
+    `RetinexCondition`.
     """
 
     make: Callable[[Window], RetinexCondition]
     store: torch.device
     cache: int = 0
     kept: dict[Window, RetinexCondition] = field(default_factory=dict)
+    exposure: Tensor | None = None
 
     def at(self, window: Window) -> RetinexCondition:
         """The condition of the window, as `RetinexCondition.at` has it."""

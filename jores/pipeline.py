@@ -5,7 +5,9 @@ All pictures are (B, 3, H, W) floats in [0, 1]; every stage runs where the nets 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,12 +20,13 @@ from .conditions import (
     GlobalStatistics,
     RetinexCondition,
     RetinexMaps,
+    Sampled,
     SemanticPrior,
 )
 from .diffusion.sampling import Callback, Denoise, Refine, ddim_in_tiles, start_noise
 from .diffusion.schedule import NoiseSchedule
 from .imaging.compositing import check_mask, finish
-from .imaging.exposure import mean_colour
+from .imaging.exposure import brightened, mean_colour
 from .imaging.guided_filter import enlarged, reduced
 from .imaging.resize import area_average
 from .nets.adjustment import THUMBNAIL
@@ -34,7 +37,16 @@ from .tiling.tiler import Tiler
 from .tiling.windows import Window
 
 DEFAULT_STEPS = SampleOptions().steps
+Wire = TypeVar("Wire", RetinexMaps, SemanticPrior, Sampled)
+Kept = Callable[[tuple, Callable[[], Wire]], Wire]
+"""(what, make) -> what was made before for this `what`, with the same pictures and nets, or else what `make` returns.
+`what` starts with the stage's name and tells everything else that the result depends on."""
 __all__ = ["adjust", "checked", "decompose", "enhance", "finish", "sample", "segment", "wanted_exposure"]
+
+
+def anew(_what: tuple, make: Callable[[], Wire]) -> Wire:
+    """Keeps nothing."""
+    return make()
 
 
 @torch.inference_mode()
@@ -47,6 +59,8 @@ def enhance(
     *,
     mask: Tensor | None = None,
     callback: Callback | None = None,
+    kept: Kept = anew,
+    told: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Dark pictures (B, 3 or 4, H, W) in, enhanced ones of the same shape out, float32 in [0, 1].
 
@@ -58,6 +72,8 @@ def enhance(
         mask: (B or 1, 1, H, W) in [0, 1]: where to apply the enhancement.
         callback: (steps done, steps, x0) after every step; may raise to cancel. In tiles also after every tile, with a
             fraction of steps done and None, and x0 comes reduced.
+        kept: remembers results of the stages from one call for these pictures to the next.
+        told: is given the exposures (B,) that the result was made for.
 
     Raises:
         ValueError: names the argument that cannot be used, before any work is done.
@@ -66,14 +82,50 @@ def enhance(
     check_mask(mask, images)
     low = reduced(full, options.working_size)
     options = replace(options, tile=Tiler.choose(options.tile, nets.config, low, _weight(nets.denoiser).device))
+    made = kept(
+        ("x0", segmenter is None, *_asked(options, low)),
+        lambda: _sampled(low, full, nets, segmenter, options, callback, kept),
+    )
+    if told is not None:
+        told(made.exposure)
+    return finish(made.x0, images, finishing, mask=mask, reuse=kept is anew)
+
+
+def _sampled(
+    low: Tensor,
+    full: Tensor,
+    nets: JoReSNets,
+    segmenter: Segmenter | None,
+    options: SampleOptions,
+    callback: Callback | None,
+    kept: Kept,
+) -> Sampled:
+    """The stages up to x0, which has the size of `full`."""
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
-    condition = retinex_condition(nets, low, options)
+    condition = retinex_condition(nets, low, options, kept)
     # Semantic prior: an off-the-shelf network segments the input picture (Fig. 3b)
-    prior = segment(segmenter, low) if segmenter is not None else None
+    prior = None
+    if segmenter is not None and options.steps:
+        prior = kept(("prior", options.working_size), lambda: segment(segmenter, low))
     # Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)
-    x0 = sample(nets, condition, prior, options, low=low, callback=callback)
+    if options.steps:
+        x0 = sample(nets, condition, prior, options, low=low, callback=callback)
+    else:
+        x0 = undiffused(condition, options.tile, low)
+    exposure = condition.exposure
     del condition
-    return finish(enlarged(x0, low, full), images, finishing, mask=mask, reuse=True)
+    return Sampled(enlarged(x0, low, full), exposure)
+
+
+def _asked(options: SampleOptions, low: Tensor) -> tuple:
+    """Everything that x0 of a picture depends on."""
+    exposure = options.exposure
+    exposure = tuple(exposure.flatten().tolist()) if isinstance(exposure, Tensor) else exposure
+    whole = options.tile.covers((low.shape[-2], low.shape[-1]))
+    return (
+        options.steps, options.seed, exposure, options.brightness, options.eta, options.working_size,
+        0 if whole else options.tile.tile,
+    )  # fmt: skip
 
 
 def checked(images: Tensor) -> Tensor:
@@ -89,13 +141,24 @@ def checked(images: Tensor) -> Tensor:
     return images
 
 
-def retinex_condition(nets: JoReSNets, low: Tensor, options: SampleOptions) -> RetinexCondition | ConditionOnDemand:
+def retinex_condition(
+    nets: JoReSNets, low: Tensor, options: SampleOptions, kept: Kept = anew
+) -> RetinexCondition | ConditionOnDemand:
     """DNet, then ANet: of the whole picture, or where that does not fit, window by window as they are asked for."""
     tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.denoiser).device)
     if tiles.covers((low.shape[-2], low.shape[-1])):
-        return adjust(nets, decompose(nets, low, tile=tiles), exposure=options.exposure, tile=tiles)
+        maps = kept(("maps", options.working_size), lambda: decompose(nets, low, tile=tiles))
+        return adjust(nets, maps, exposure=options.exposure, brightness=options.brightness, tile=tiles)
     room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
-    return condition_on_demand(nets, low, options.exposure, cache=room if options.steps > 1 else 0)
+    return condition_on_demand(nets, low, options, cache=room if options.steps > 1 else 0)
+
+
+def undiffused(condition: RetinexCondition | ConditionOnDemand, tiles: Tiler, low: Tensor) -> Tensor:
+    """R' x L' as x0 (B, 3, H, W) in [-1, 1], where `low` lies: what the diffusion starts from, as the result."""
+    (picture,) = tiles.run(
+        (low.shape[-2], low.shape[-1]), lambda window: (condition.at(window).picture.to(low.device),), (1,)
+    )
+    return picture.float() * 2 - 1
 
 
 @torch.inference_mode()
@@ -120,6 +183,7 @@ def adjust(
     exposure: float | Tensor | None = None,
     denoise: float = 1.0,
     illumination: Tensor | None = None,
+    brightness: float = 0.0,
     tile: int | Tiler | None = None,
 ) -> RetinexCondition:
     """ANet (Eq. 6).
@@ -128,11 +192,12 @@ def adjust(
         exposure: mean luma (0..1) to aim at, one for all or (B,); None: ANet's own proposal.
         denoise: how much of ANet's cleaning of R is used, 0..1.
         illumination: (B, 1, H, W) in [0, 1] that replaces L', for light painted by hand.
+        brightness: EV by which the aim is brighter than that.
         tile: as in `enhance`.
     """
     weight, picture = _weight(nets.adjustment), maps.picture
     tiles = Tiler.choose(tile, nets.config, picture, weight.device)
-    whole = global_statistics(nets, picture, exposure)
+    whole = global_statistics(nets, picture, exposure, brightness)
 
     def work(window: Window) -> tuple[Tensor, ...]:
         part = maps.at(window).to(weight.device)
@@ -148,24 +213,24 @@ def adjust(
     return RetinexCondition(reflectance, light.expand_as(maps.illumination), tuple(features), whole.exposure)
 
 
-def condition_on_demand(
-    nets: JoReSNets, low: Tensor, exposure: float | Tensor | None, *, cache: int
-) -> ConditionOnDemand:
+def condition_on_demand(nets: JoReSNets, low: Tensor, options: SampleOptions, *, cache: int) -> ConditionOnDemand:
     """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes."""
     weight = _weight(nets.adjustment)
-    whole = global_statistics(nets, low.clamp(0, 1), exposure)
+    whole = global_statistics(nets, low.clamp(0, 1), options.exposure, options.brightness)
 
     def make(window: Window) -> RetinexCondition:
         maps = nets.decomposition(window.cut(low).clamp(0, 1).to(weight))
         return nets.adjustment(maps, _under(whole, window, tuple(low.shape[-2:])))
 
-    return ConditionOnDemand(make, low.device, cache)
+    return ConditionOnDemand(make, low.device, cache, exposure=whole.exposure)
 
 
 @torch.inference_mode()
-def global_statistics(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> GlobalStatistics:
-    """What no window of these whole pictures (B, 3, H, W) can tell, on ANet's device; `exposure` as in `adjust`."""
-    exposure = wanted_exposure(nets, images, exposure)
+def global_statistics(
+    nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
+) -> GlobalStatistics:
+    """What no window of these whole pictures (B, 3, H, W) can tell, on ANet's device; the rest as in `adjust`."""
+    exposure = wanted_exposure(nets, images, exposure, brightness)
     return nets.adjustment.statistics(_thumbnail(nets, images), exposure, mean_colour(images))
 
 
@@ -174,19 +239,21 @@ def _under(whole: GlobalStatistics, window: Window, size: tuple[int, int]) -> Gl
 
 
 @torch.inference_mode()
-def wanted_exposure(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> Tensor:
+def wanted_exposure(
+    nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
+) -> Tensor:
     """(B,) on ANet's device: `exposure`, one for all or (B,), or for None what ANet proposes for these whole
-    pictures."""
+    pictures; `brightness` EV brighter."""
     weight = _weight(nets.adjustment)
     if exposure is None:
-        return nets.adjustment.propose_exposure(_thumbnail(nets, images))
+        return brightened(nets.adjustment.propose_exposure(_thumbnail(nets, images)), brightness)
     if not isinstance(exposure, Tensor):
         if not 0 < exposure <= 1:
             raise ValueError(f"exposure must be above 0 and at most 1, not {exposure}")
         exposure = torch.full((len(images),), float(exposure))
     if exposure.shape != (len(images),) or not bool(((exposure >= 0) & (exposure <= 1)).all()):
         raise ValueError(f"exposure must be one number for each of {len(images)} pictures, 0 to 1, not {exposure}")
-    return exposure.to(weight.device, torch.float32)
+    return brightened(exposure.to(weight.device, torch.float32), brightness)
 
 
 @torch.inference_mode()

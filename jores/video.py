@@ -21,7 +21,7 @@ from .imaging.exposure import DARKEST, exposure_gain, mean_luma
 from .imaging.temporal import SteadyLight, TemporalFilter, follow, is_cut
 from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions
-from .pipeline import checked, enhance, finish, wanted_exposure
+from .pipeline import Kept, anew, checked, enhance, finish, wanted_exposure
 
 LOOKAHEAD = 6
 """Frames read ahead of the one that is worked on: they tell the first frames of a shot what to settle on."""
@@ -38,6 +38,7 @@ class Frame:
 
     original: Tensor
     mask: Tensor | None
+    kept: Kept
     cut: bool  # a shot begins here
     alone: bool = False  # and ends here
     low: Tensor | None = None
@@ -54,7 +55,9 @@ def enhance_frames(
     clip: ClipOptions = ClipOptions(),
     *,
     masks: Iterable[Tensor] | None = None,
+    keeps: Iterable[Kept] | None = None,
     callback: Callback | None = None,
+    told: Callable[[Tensor], None] | None = None,
 ) -> Iterator[Tensor]:
     """Dark frames (1, 3 or 4, H, W) in, enhanced ones of the same shape out, one for one, float32 in [0, 1].
 
@@ -63,25 +66,33 @@ def enhance_frames(
     Args:
         options: the exposure is what the frames of a shot get in the mean.
         masks: one (1, 1, H, W) for each frame.
-        callback: as in `pipeline.enhance`, frame after frame.
+        keeps: one `Kept` for each frame. It serves frames that are worked on by themselves.
+        callback, told: as in `pipeline.enhance`, frame after frame.
     """
-    incoming = zip(frames, repeat(None) if masks is None else masks, strict=False)
+    incoming = zip(
+        frames, repeat(None) if masks is None else masks, repeat(anew) if keeps is None else keeps, strict=False
+    )
     device = clip.device
+
+    def alone(image: Tensor, mask: Tensor | None, kept: Kept) -> Tensor:
+        return enhance(
+            image.to(device), nets, segmenter, options, finishing, mask=mask, callback=callback, kept=kept, told=told
+        )
+
     if not clip.smooth:
-        for frame, mask in incoming:
-            yield enhance(frame.to(device), nets, segmenter, options, finishing, mask=mask, callback=callback)
+        for frame, mask, kept in incoming:
+            yield alone(frame, mask, kept)
         return
 
-    def work(frame: Frame, aim: float | Tensor | None) -> Tensor:
+    def work(frame: Frame, aim: Tensor | None) -> Tensor:
         """A frame by itself is finished here; the others are mixed with their originals once they are steady."""
-        aimed = replace(options, exposure=aim)
         if frame.alone:
-            images = frame.original.to(device)
-            return enhance(images, nets, segmenter, aimed, finishing, mask=frame.mask, callback=callback)
-        return enhance(frame.low.to(device), nets, segmenter, aimed, callback=callback)
+            return alone(frame.original, frame.mask, frame.kept)
+        aimed = replace(options, exposure=aim, brightness=0.0)
+        return enhance(frame.low.to(device), nets, segmenter, aimed, callback=callback, told=told)
 
     steady = None
-    for frame, following in _with_following(_lit(_tagged(incoming), nets, options.exposure, device, work)):
+    for frame, following in _with_following(_lit(_tagged(incoming), nets, options, device, work)):
         if frame.alone:
             yield frame.picture
             continue
@@ -93,31 +104,32 @@ def enhance_frames(
         yield finish(picture * 2 - 1, frame.original.to(device), finishing, mask=frame.mask)
 
 
-def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None]]) -> Iterator[Frame]:
+def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None, Kept]]) -> Iterator[Frame]:
     before = None
-    for frame, mask in incoming:
+    for frame, mask, kept in incoming:
         rgb = checked(frame)[:, :3]
-        yield Frame(frame, mask, before is None or is_cut(before, rgb))
+        yield Frame(frame, mask, kept, before is None or is_cut(before, rgb))
         before = rgb
 
 
 def _lit(
     frames: Iterator[Frame],
     nets: JoReSNets,
-    exposure: float | Tensor | None,
+    options: SampleOptions,
     device: torch.device | str | None,
-    work: Callable[[Frame, float | Tensor | None], Tensor],
+    work: Callable[[Frame, Tensor | None], Tensor],
 ) -> Iterator[Frame]:
     """Steadies the light and the gain of each shot, and has the frames worked on."""
     light = gain = None
 
     def wanted(low: Tensor) -> Tensor:
-        return exposure_gain(mean_luma(low), wanted_exposure(nets, low, exposure).to(low.device))
+        aim = wanted_exposure(nets, low, options.exposure, options.brightness)
+        return exposure_gain(mean_luma(low), aim.to(low.device))
 
     for frame, following in _with_following(frames):
         frame.alone = frame.cut and not following
         if frame.alone:
-            frame.picture = work(frame, exposure)
+            frame.picture = work(frame, None)
             yield frame
             continue
         if frame.cut:

@@ -1,0 +1,68 @@
+"""What a node made of its last pictures, kept stage by stage, so that a turned dial costs only what depends on it.
+
+The store belongs to the nets that made the results (see `NetPatchers.results`): when the host drops these, it is gone,
+too. It lies in main memory, within LIMIT, and gives way when little of that is free.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_management as mm
+import torch
+from torch import Tensor
+
+from ...jores.pipeline import Kept, Wire
+from .fingerprints import fingerprints
+
+LIMIT = 512 * 2**20
+SPARE = 2**30
+"""Bytes of free main memory below which nothing is kept."""
+
+_MAIN = torch.device("cpu")
+
+
+class Results:
+    """The results of the last pictures; what was asked for longest ago goes first."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self.limit, self.size = limit, 0
+        self._entries: OrderedDict[tuple, tuple[Any, torch.device, int]] = OrderedDict()
+
+    def of(self, image: Tensor, *more: str) -> Kept:
+        """What `pipeline.enhance` keeps for one picture, an IMAGE (1, H, W, C). `more`: what else its results come
+        from, such as the stamp of a segmenter's file."""
+        picture: list[tuple] = []
+
+        def kept(what: tuple, make: Callable[[], Wire]) -> Wire:
+            if not picture:  # not before it is asked for: most frames of a clip never are
+                picture.append((*fingerprints(image)[0].tolist(), *more))
+            key = (*picture[0], *what)
+            found = self._entries.get(key)
+            if found is not None:
+                self._entries.move_to_end(key)
+                return found[0].to(found[1])
+            made = make()
+            self._add(key, made)
+            return made
+
+        return kept
+
+    def make_room(self, needed: int) -> None:
+        """Forgets everything if `needed` bytes of work would leave too little main memory."""
+        if mm.get_free_memory(_MAIN) < needed + SPARE:
+            self._entries.clear()
+            self.size = 0
+
+    def _add(self, key: tuple, made: Any) -> None:
+        tensors = [value for value in vars(made).values() if isinstance(value, Tensor)]
+        need = sum(t.numel() * t.element_size() for t in tensors)
+        if need > self.limit or mm.get_free_memory(_MAIN) < need + SPARE:
+            return
+        while self.size + need > self.limit:
+            _key, (_value, _device, size) = self._entries.popitem(last=False)
+            self.size -= size
+        self._entries[key] = (made.to(_MAIN), tensors[0].device, need)
+        self.size += need

@@ -24,14 +24,11 @@ from PIL import Image
 from jores.metrics import gt_mean
 from jores.training.convert import to_pixels, to_tensor
 
-from .client import Client, Prompt
+from .client import EXAMPLE, EXAMPLES, Client, Prompt, with_own
 from .server import PACK, start_server
 
 WORKFLOWS = PACK / "workflows"
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-LOADERS = {"LoadImage": "image", "LoadVideo": "file"}
-"""Which input of the host's loaders names a file of its input folder."""
-
 THUMBNAIL_WIDTH = 640
 BEFORE_AFTER, COLUMN = ("enhance_low_light", "jores_five_stages"), 400
 
@@ -72,16 +69,13 @@ def widget_values(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
 
 def source_of(prompt: Prompt) -> Path:
     """The picture or clip in workflows/ that a graph starts from."""
-    names = [node["inputs"][LOADERS[node["class_type"]]] for node in prompt.values() if node["class_type"] in LOADERS]
-    return WORKFLOWS / names[0]
+    (name,) = [node["inputs"]["picture"] for node in prompt.values() if node["class_type"] == EXAMPLE]
+    return WORKFLOWS / EXAMPLES[name]
 
 
 def run_on(client: Client, prompt: Prompt, source: Path, timeout: float = 600.0) -> dict[str, Any]:
-    """Run a workflow with `source` in its Load Image or Load Video; return the history entry."""
-    name = client.upload(source)
-    for node in prompt.values():
-        if node["class_type"] in LOADERS:
-            node["inputs"][LOADERS[node["class_type"]]] = name
+    """Run a workflow on `source` in place of its example; return the history entry."""
+    with_own(prompt, client.upload(source))
     return client.run(prompt, timeout)
 
 

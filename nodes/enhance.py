@@ -247,7 +247,7 @@ def _keeps(nets: NetPatchers, image: Tensor, semantic: bool) -> Iterator[Kept]:
 
 def exposure_text(chosen: float, told: float, brightness: float, frames: int) -> str:
     """What is shown under the node: the exposure, where it comes from, and that a batch was taken for a film."""
-    source = f"{told:.2f} told" if told else "proposed"
+    source = "as told" if told else "proposed"
     stops = f", {brightness:+.1f} EV" if brightness else ""
     film = f"; {frames} frames as one film" if frames > 1 else ""
     return f"exposure {chosen:.2f} ({source}{stops}){film}"

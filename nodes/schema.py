@@ -89,14 +89,14 @@ def tile_input() -> io.Int.Input:
 def strength_input() -> io.Float.Input:
     return io.Float.Input(
         "strength", default=1.0, min=0.0, max=1.0, step=0.01,
-        tooltip="Mixes the result with the original: 1 = the enhancement, 0 = the original, bit by bit.",
+        tooltip="Mixes the result with the original: 1 = the enhancement, 0 = the original, unchanged.",
     )  # fmt: skip
 
 
 def mask_input() -> io.Mask.Input:
     return io.Mask.Input(
         "mask", optional=True,
-        tooltip="Where to enhance (white). Where it is black the original's pixels stay as they are, bit by bit.",
+        tooltip="Where to enhance (white). Where it is black the original's pixels stay exactly as they are.",
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ BEFORE, AFTER = (86, 180, 233), (230, 159, 0)
 
 def exposure_card(before: Tensor, after: Tensor, text: str) -> dict[str, tuple]:
     """What the front end shows under the node: `text`, and histograms of the luma of two IMAGEs (B, H, W, C)."""
-    picture = torch.from_numpy(np.asarray(drawn(tones(before), tones(after), text))).float() / 255
+    picture = torch.from_numpy(np.array(drawn(tones(before), tones(after), text))).float() / 255
     return {**ui.PreviewImage(picture[None]).as_dict(), "text": (text,)}
 
 

@@ -23,8 +23,8 @@ import torch
 from host.server import PACK
 
 SNAPSHOT = Path(__file__).with_name("schema.json")
-VERBS = {"Adjust", "Apply", "Compare", "Condition", "Decompose", "Enhance", "Finish", "Load", "Sample", "Schedule", "Segment",
-         "Select"}  # fmt: skip
+VERBS = {"Adjust", "Apply", "Compare", "Condition", "Decompose", "Enhance", "Finish", "Load", "Sample", "Schedule",
+         "Segment", "Select"}  # fmt: skip
 EVERYDAY = ("night", "dark", "underexposed", "backlit", "shadows", "relight", "denoise", "brighten", "noise",
             "low light photo")  # fmt: skip
 STAGES = {"DNet": "Decompose Retinex", "ANet": "Adjust Retinex Condition", "before after": "Compare Before and After",

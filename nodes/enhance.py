@@ -207,7 +207,6 @@ class JoReSEnhance(io.ComfyNode):
         with memory_advice(node, shown_size(pixels)):
             held = HELD_BYTES * pixels[0, 0].numel() if smooth_frames and len(pixels) > 1 else 0
             needed = enhance_bytes(nets.config, window_pixels(tiler, size)) + held
-            nets.results.make_room(needed if mm.is_device_cpu(mm.get_torch_device()) else 0)
             loaded = nets.load(
                 needed,
                 *PARTS,
@@ -224,7 +223,7 @@ class JoReSEnhance(io.ComfyNode):
                 FinishOptions(strength, feather, shadows, colour_fidelity),
                 ClipOptions(smooth_frames, mm.get_torch_device() if tiler.covers(size) else None),
                 masks=None if weight is None else weight.split(1),
-                keeps=_keeps(nets, image, semantic),
+                keeps=_keeps(nets, image, semantic, needed),
                 callback=progress,
                 told=exposures.append,
             )
@@ -239,10 +238,11 @@ class JoReSEnhance(io.ComfyNode):
         return file_stamp(model_name and bundle_path(model_name))
 
 
-def _keeps(nets: NetPatchers, image: Tensor, semantic: bool) -> Iterator[Kept]:
-    """What is kept for each picture of the batch."""
+def _keeps(nets: NetPatchers, image: Tensor, semantic: bool, needed: int) -> Iterator[Kept]:
+    """What is kept for each picture of the batch; `needed`: bytes that working on one takes on the device."""
     stamp = file_stamp(segmenter_path(SHIPPED_SEGMENTER_NAME)) if semantic else ""
-    return (nets.results.of(image[i : i + 1], stamp) for i in range(len(image)))
+    room = needed if mm.is_device_cpu(mm.get_torch_device()) else 0
+    return (nets.results.of(image[i : i + 1], stamp, needed=room) for i in range(len(image)))
 
 
 def exposure_text(chosen: float, told: float, brightness: float, frames: int) -> str:

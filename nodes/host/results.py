@@ -14,10 +14,11 @@ import comfy.model_management as mm
 import torch
 from torch import Tensor
 
-from ...jores.pipeline import Kept, Wire
+from ...jores.pipeline import Kept, Wire, anew
 from .fingerprints import fingerprints
 
 LIMIT = 512 * 2**20
+X0_BYTES = 12  # per pixel
 SPARE = 2**30
 """Bytes of free main memory below which nothing is kept."""
 
@@ -31,10 +32,16 @@ class Results:
         self.limit, self.size = limit, 0
         self._entries: OrderedDict[tuple, tuple[Any, torch.device, int]] = OrderedDict()
 
-    def of(self, image: Tensor, *more: str) -> Kept:
-        """What `pipeline.enhance` keeps for one picture, an IMAGE (1, H, W, C). `more`: what else its results come
-        from, such as the stamp of a segmenter's file."""
+    def of(self, image: Tensor, *more: str, needed: int = 0) -> Kept:
+        """What `pipeline.enhance` keeps for one picture, an IMAGE (1, H, W, C); nothing for one that is too big.
+
+        Args:
+            more: what else its results come from, such as the stamp of a segmenter's file.
+            needed: bytes of main memory that making them takes.
+        """
         picture: list[tuple] = []
+        if image.shape[1] * image.shape[2] * X0_BYTES > self.limit:
+            return anew
 
         def kept(what: tuple, make: Callable[[], Wire]) -> Wire:
             if not picture:  # not before it is asked for: most frames of a clip never are
@@ -44,6 +51,7 @@ class Results:
             if found is not None:
                 self._entries.move_to_end(key)
                 return found[0].to(found[1])
+            self.make_room(needed)
             made = make()
             self._add(key, made)
             return made

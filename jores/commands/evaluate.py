@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.write(format_row(mean_of(rows)))
     if args.output:
         settings = {"steps": args.steps, "seed": args.seed, "exposure": args.exposure or "auto"}
+        settings |= {"brightness": args.brightness, "quality": args.quality}
         report = {"settings": settings, "mean": _without_nan(mean_of(rows)), "pictures": [*map(_without_nan, rows)]}
         write_whole(args.output, json.dumps(report, indent=1).encode())
     return 0

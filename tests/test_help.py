@@ -112,7 +112,7 @@ def test_pages_explain_every_input_and_output(schemas):
 
 def test_pages_speak_of_nodes_and_messages_that_exist(schemas):
     names = {schema.display_name for schema in schemas.values()}
-    sources = [*(PACK / "nodes").glob("*.py"), *(PACK / "jores").rglob("*.py")]
+    sources = [*(PACK / "nodes").rglob("*.py"), *(PACK / "jores").rglob("*.py")]
     trees = [ast.parse(path.read_text("utf-8")) for path in sources]
     texts = [n.value for t in trees for n in ast.walk(t) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     for node_id in schemas:

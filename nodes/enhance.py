@@ -157,8 +157,9 @@ class JoReSEnhance(io.ComfyNode):
                 brightness_input(),
                 io.Combo.Input(
                     "quality", options=list(QUALITIES), default="standard", optional=True,
-                    tooltip=f"Time against quality. draft: no diffusion, at most {DRAFT_SIZE} pixels inside, for a quick look. "
-                    f"standard: as many 'steps' as you say. fine: {FINE_STEPS} steps at least, twice the time of 4.",
+                    tooltip=f"Time against quality. draft: no diffusion, at most {DRAFT_SIZE} pixels inside, for a "
+                    f"quick look. standard: as many 'steps' as you say. fine: {FINE_STEPS} steps at least, twice the "
+                    "time of 4.",
                 ),
             ],
             outputs=[

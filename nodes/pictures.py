@@ -76,7 +76,8 @@ class JoReSCompare(io.ComfyNode):
                 io.Image.Input("after", tooltip="The picture as it is now."),
                 io.Combo.Input(
                     "mode", options=["side by side", "split"], default="side by side",
-                    tooltip="How they are put together. side by side: both as a whole. split: one picture, the left part as it was.",
+                    tooltip="How they are put together. side by side: both as a whole. split: one "
+                    "picture, the left part as it was.",
                 ),
                 io.Float.Input(
                     "position", default=0.5, min=0.0, max=1.0, step=0.01, display_mode=io.NumberDisplay.slider,

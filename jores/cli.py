@@ -59,6 +59,8 @@ def _add_enhance(commands: Any) -> None:
     parser.add_argument("--feather", type=int, default=0, metavar="PIXELS", help="soft edge inside the mask")
     independent_help = "work on every frame of a video by itself; by default they are smoothed over time"
     parser.add_argument("--independent-frames", action="store_true", help=independent_help)
+    strip_help = "write pictures without EXIF, XMP, texts, comments and resolution; their colours stay right"
+    parser.add_argument("--strip-metadata", action="store_true", help=strip_help)
     _add_model_options(parser)
     parser.set_defaults(run=run_enhance)
 
@@ -90,7 +92,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     quality_help = "draft: no diffusion, at most 1024 pixels inside; fine: 8 steps or more (default: standard)"
     parser.add_argument("--quality", choices=("draft", "standard", "fine"), default="standard", help=quality_help)
     parser.add_argument("--steps", type=int, default=4, help="diffusion steps (default: 4)")
-    parser.add_argument("--seed", type=int, default=0, help="of the start noise (default: 0)")
+    parser.add_argument("--seed", type=_seed, default=0, help="of the start noise (default: 0)")
     tile_help = "side of the tiles that big pictures are done in, 64 or more; 0: never (default: auto, what fits)"
     parser.add_argument("--tile", type=_tile, metavar="auto|0|N", help=tile_help)
     working_help = "do the work at this longer side, then enlarge along the picture's detail (default: 0, full size)"
@@ -108,6 +110,13 @@ def _between(low: float, high: float) -> Callable[[str], float]:
         return value
 
     return number
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**64:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and {2**64 - 1}")
+    return value
 
 
 def _exposure(text: str) -> float | None:

@@ -40,11 +40,13 @@ class _Wire:
 class RetinexMaps(_Wire):
     """DNet's output (Eq. 4): R (B, 3, H, W) and L (B, 1, H, W), both in [0, 1], with R * L equal to the picture.
 
+    `alpha` (B, 1, H, W): of a picture that is transparent in places, which count that much less in its brightness.
     `source` (B, ...) is for a host's use: which pictures these are.
     """
 
     reflectance: Tensor
     illumination: Tensor
+    alpha: Tensor | None = None
     source: Tensor | None = None
 
     @property
@@ -56,7 +58,7 @@ class RetinexMaps(_Wire):
         return self.reflectance * self.illumination
 
     def at(self, window: Window) -> RetinexMaps:
-        """The part under the window."""
+        """R and L under the window."""
         return RetinexMaps(window.cut(self.reflectance), window.cut(self.illumination))
 
 

@@ -25,10 +25,10 @@ from .conditions import (
 )
 from .diffusion.sampling import Callback, Denoise, Refine, ddim_in_tiles, start_noise
 from .diffusion.schedule import NoiseSchedule
+from .imaging.alpha import filled, joined, opaque, seen_average
 from .imaging.compositing import check_mask, finish
 from .imaging.exposure import brightened, mean_colour
 from .imaging.guided_filter import enlarged, reduced
-from .imaging.resize import area_average
 from .nets.adjustment import THUMBNAIL
 from .nets.segmentation import Segmenter
 from .options import FinishOptions, SampleOptions
@@ -78,13 +78,13 @@ def enhance(
     Raises:
         ValueError: names the argument that cannot be used, before any work is done.
     """
-    full = checked(images)[:, :3]
+    full, alpha = filled(checked(images))
     check_mask(mask, images)
-    low = reduced(full, options.working_size)
+    low, alpha = reduced(full, options.working_size), reduced(alpha, options.working_size)
     options = replace(options, tile=Tiler.choose(options.tile, nets.config, low, _weight(nets.denoiser).device))
     made = kept(
         ("x0", segmenter is None, *_asked(options, low)),
-        lambda: _sampled(low, full, nets, segmenter, options, callback, kept),
+        lambda: _sampled(low, alpha, full, nets, segmenter, options, callback, kept),
     )
     if told is not None:
         told(made.exposure)
@@ -93,6 +93,7 @@ def enhance(
 
 def _sampled(
     low: Tensor,
+    alpha: Tensor | None,
     full: Tensor,
     nets: JoReSNets,
     segmenter: Segmenter | None,
@@ -102,7 +103,7 @@ def _sampled(
 ) -> Sampled:
     """The stages up to x0, which has the size of `full`."""
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
-    condition = retinex_condition(nets, low, options, kept)
+    condition = retinex_condition(nets, low, alpha, options, kept)
     # Semantic prior: an off-the-shelf network segments the input picture (Fig. 3b)
     prior = None
     if segmenter is not None and options.steps:
@@ -142,15 +143,17 @@ def checked(images: Tensor) -> Tensor:
 
 
 def retinex_condition(
-    nets: JoReSNets, low: Tensor, options: SampleOptions, kept: Kept = anew
+    nets: JoReSNets, low: Tensor, alpha: Tensor | None, options: SampleOptions, kept: Kept = anew
 ) -> RetinexCondition | ConditionOnDemand:
-    """DNet, then ANet: of the whole picture, or where that does not fit, window by window as they are asked for."""
+    """DNet, then ANet: of the whole picture, or where that does not fit, window by window as they are asked for.
+    `alpha` (B, 1, H, W) of pictures that are transparent in places, as `filled` gives it."""
     tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.denoiser).device)
     if tiles.covers((low.shape[-2], low.shape[-1])):
         maps = kept(("maps", options.working_size), lambda: decompose(nets, low, tile=tiles))
+        maps = replace(maps, alpha=alpha)
         return adjust(nets, maps, exposure=options.exposure, brightness=options.brightness, tile=tiles)
     room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
-    return condition_on_demand(nets, low, options, cache=room if options.steps > 1 else 0)
+    return condition_on_demand(nets, low, options, cache=room if options.steps > 1 else 0, alpha=alpha)
 
 
 def undiffused(condition: RetinexCondition | ConditionOnDemand, tiles: Tiler, low: Tensor) -> Tensor:
@@ -163,7 +166,9 @@ def undiffused(condition: RetinexCondition | ConditionOnDemand, tiles: Tiler, lo
 
 @torch.inference_mode()
 def decompose(nets: JoReSNets, images: Tensor, *, tile: int | Tiler | None = None) -> RetinexMaps:
-    """DNet (Eq. 4). `tile` as in `enhance`."""
+    """DNet (Eq. 4) of (B, 3 or 4, H, W) pictures. `tile` as in `enhance`."""
+    alpha = images[:, 3:] if images.shape[1] == 4 else None
+    images = opaque(images)
     weight, size = _weight(nets.decomposition), tuple(images.shape[-2:])
     tiles = Tiler.choose(tile, nets.config, images, weight.device)
     home = weight if tiles.covers(size) else images
@@ -172,7 +177,7 @@ def decompose(nets: JoReSNets, images: Tensor, *, tile: int | Tiler | None = Non
         maps = nets.decomposition(window.cut(images).clamp(0, 1).to(weight)).to(home.device)
         return maps.reflectance, maps.illumination
 
-    return RetinexMaps(*tiles.run(size, work, (1, 1)))
+    return RetinexMaps(*tiles.run(size, work, (1, 1)), alpha=None if alpha is None else alpha.to(home.device))
 
 
 @torch.inference_mode()
@@ -197,7 +202,7 @@ def adjust(
     """
     weight, picture = _weight(nets.adjustment), maps.picture
     tiles = Tiler.choose(tile, nets.config, picture, weight.device)
-    whole = global_statistics(nets, picture, exposure, brightness)
+    whole = global_statistics(nets, joined(picture, maps.alpha), exposure, brightness)
 
     def work(window: Window) -> tuple[Tensor, ...]:
         part = maps.at(window).to(weight.device)
@@ -213,10 +218,12 @@ def adjust(
     return RetinexCondition(reflectance, light.expand_as(maps.illumination), tuple(features), whole.exposure)
 
 
-def condition_on_demand(nets: JoReSNets, low: Tensor, options: SampleOptions, *, cache: int) -> ConditionOnDemand:
+def condition_on_demand(
+    nets: JoReSNets, low: Tensor, options: SampleOptions, *, cache: int, alpha: Tensor | None = None
+) -> ConditionOnDemand:
     """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes."""
     weight = _weight(nets.adjustment)
-    whole = global_statistics(nets, low.clamp(0, 1), options.exposure, options.brightness)
+    whole = global_statistics(nets, joined(low.clamp(0, 1), alpha), options.exposure, options.brightness)
 
     def make(window: Window) -> RetinexCondition:
         maps = nets.decomposition(window.cut(low).clamp(0, 1).to(weight))
@@ -229,7 +236,7 @@ def condition_on_demand(nets: JoReSNets, low: Tensor, options: SampleOptions, *,
 def global_statistics(
     nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
 ) -> GlobalStatistics:
-    """What no window of these whole pictures (B, 3, H, W) can tell, on ANet's device; the rest as in `adjust`."""
+    """What no window of whole pictures (B, 3 or 4, H, W) can tell, on ANet's device; the rest as in `adjust`."""
     exposure = wanted_exposure(nets, images, exposure, brightness)
     return nets.adjustment.statistics(_thumbnail(nets, images), exposure, mean_colour(images))
 
@@ -243,7 +250,7 @@ def wanted_exposure(
     nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
 ) -> Tensor:
     """(B,) on ANet's device: `exposure`, one for all or (B,), or for None what ANet proposes for these whole
-    pictures; `brightness` EV brighter."""
+    pictures (B, 3 or 4, H, W); `brightness` EV brighter."""
     weight = _weight(nets.adjustment)
     if exposure is None:
         return brightened(nets.adjustment.propose_exposure(_thumbnail(nets, images)), brightness)
@@ -306,7 +313,7 @@ def sample(
 
 def _thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
     """What ANet sees of whole pictures: reduced where they lie, so that no big one has to go to its device."""
-    return area_average(images, THUMBNAIL).to(_weight(nets.adjustment))
+    return seen_average(images, THUMBNAIL).to(_weight(nets.adjustment))
 
 
 def _weight(net: torch.nn.Module) -> Tensor:

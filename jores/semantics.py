@@ -56,6 +56,24 @@ def _check_sizes(path: Path) -> None:
         raise SegmenterError(f"{path}: cannot be loaded, not valid JSON ({error})") from error
     if not isinstance(config, dict) or largest > LARGEST_SIZE:
         raise SegmenterError(f"{path}: no segmentation model's config (a size of {largest:g}?). Get it again")
+    if key := _foreign_code(config):
+        raise SegmenterError(f"{path}: {key} asks for code that does not ship with transformers; it is never run")
+
+
+def _foreign_code(value: Any) -> str:
+    """The key of a config, at any depth, that has transformers fetch or run code from elsewhere; "" for none."""
+    if isinstance(value, list):
+        return next(filter(None, map(_foreign_code, value)), "")
+    if not isinstance(value, dict):
+        return ""
+    for key, item in value.items():
+        if str(key).endswith("attn_implementation"):  # "owner/name" is a kernel of a model hub
+            items = item.values() if isinstance(item, dict) else (item,)
+            if any("/" in str(name) for name in items):
+                return str(key)
+        if found := _foreign_code(item):
+            return found
+    return ""
 
 
 def _numbers(value: Any) -> Iterator[int | float]:
@@ -71,8 +89,9 @@ def _load_model(folder: Path, dtype: torch.dtype) -> nn.Module:
 
     try:
         model, report = AutoModelForSemanticSegmentation.from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
+            str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True,
+            trust_remote_code=False,  # unset, it asks at a terminal, and runs the folder's own code on a "y"
+        )  # fmt: skip
     except Exception as error:  # whatever transformers and a model's own code make of a damaged config
         raise SegmenterError(
             f"{folder}: cannot be loaded as a segmentation model ({error}). It needs config.json and model.safetensors "

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .checkpoint import JoReSNets
 from .diffusion.sampling import Callback
+from .imaging.alpha import opaque
 from .imaging.exposure import DARKEST, exposure_gain, mean_luma
 from .imaging.temporal import SteadyLight, TemporalFilter, follow, is_cut
 from .nets.segmentation import Segmenter
@@ -65,13 +66,14 @@ def enhance_frames(
 
     Args:
         options: the exposure is what the frames of a shot get in the mean.
-        masks: one (1, 1, H, W) for each frame.
+        masks: one (1, 1, H, W) for each frame, or a single one for all.
         keeps: one `Kept` for each frame. It serves frames that are worked on by themselves.
         callback, told: as in `pipeline.enhance`, frame after frame.
+
+    Raises:
+        ValueError: fewer masks than frames, and more than one.
     """
-    incoming = zip(
-        frames, repeat(None) if masks is None else masks, repeat(anew) if keeps is None else keeps, strict=False
-    )
+    incoming = _with_masks(frames, masks, repeat(anew) if keeps is None else keeps)
     device = clip.device
 
     def alone(image: Tensor, mask: Tensor | None, kept: Kept) -> Tensor:
@@ -104,10 +106,28 @@ def enhance_frames(
         yield finish(picture * 2 - 1, frame.original.to(device), finishing, mask=frame.mask)
 
 
+def _with_masks(
+    frames: Iterable[Tensor], masks: Iterable[Tensor] | None, keeps: Iterable[Kept]
+) -> Iterator[tuple[Tensor, Tensor | None, Kept]]:
+    """Each frame with its mask, of which a single one serves all, and with what keeps its results."""
+    if masks is None:
+        yield from ((frame, None, kept) for frame, kept in zip(frames, keeps, strict=False))
+        return
+    given, mask, single = iter(masks), None, False
+    for count, (frame, kept) in enumerate(zip(frames, keeps, strict=False)):
+        following = None if single else next(given, None)
+        if following is None:
+            if count != 1 and not single:
+                raise ValueError(f"masks: {count} for more frames than that: give one for each, or a single one")
+            following, single = mask, True
+        mask = following
+        yield frame, mask, kept
+
+
 def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None, Kept]]) -> Iterator[Frame]:
     before = None
     for frame, mask, kept in incoming:
-        rgb = checked(frame)[:, :3]
+        rgb = opaque(checked(frame))
         yield Frame(frame, mask, kept, before is None or is_cut(before, rgb))
         before = rgb
 
@@ -146,7 +166,7 @@ def _lit(
 
 
 def _rgb(frame: Frame, device: torch.device | str | None) -> Tensor:
-    return frame.original[:, :3].to(device, torch.float32).clamp(0, 1)
+    return opaque(frame.original.to(device, torch.float32)).clamp(0, 1)
 
 
 def _with_following(frames: Iterator[Frame]) -> Iterator[tuple[Frame, list[Frame]]]:

@@ -55,7 +55,7 @@ class JoReSDecompose(io.ComfyNode):
     def execute(cls, nets: NetPatchers, image: Tensor) -> io.NodeOutput:
         node = "Decompose Retinex"
         expect(nets, NetPatchers, node, "nets", "connect the nets of 'Load JoReS Model'")
-        pixels = from_image(image, node)[:, :3]
+        pixels = from_image(image, node)
         tiler = tiler_of(0, nets.config, size := tuple(pixels.shape[-2:]))
         with memory_advice("Decompose Retinex", shown_size(pixels)):
             dnet = nets.load(

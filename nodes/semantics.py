@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..jores import pipeline
 from ..jores.conditions import SemanticPrior, join_frames
+from ..jores.imaging.alpha import opaque
 from ..jores.nets.segmentation import Segmenter as SegmenterNet
 from ..jores.semantics import class_mask, find_classes
 from .host.budget import segmenter_bytes
@@ -88,7 +89,7 @@ class JoReSSegment(io.ComfyNode):
         expect(segmenter, ModelPatcher, node, "segmenter", "connect 'Load Semantic Segmenter'")
         if not isinstance(segmenter.model, SegmenterNet):
             raise ValueError(f"{node}: segmenter is some other model: connect 'Load Semantic Segmenter'")
-        pixels = from_image(image, node)[:, :3]
+        pixels = from_image(image, node)
         if class_name not in names:  # ComfyUI 0.3 does not check the menus of V3 nodes
             raise ValueError(f"Segment Semantic Prior: class_name '{class_name}' is none of {', '.join(names)}")
         try:  # before the work; every segmenter has ADE20K's order, whatever its spelling
@@ -97,11 +98,12 @@ class JoReSSegment(io.ComfyNode):
             raise ValueError(f"Segment Semantic Prior: more_classes: {error}") from error
         needed = segmenter_bytes(segmenter.model, tuple(pixels.shape[-2:]))
         mm.load_models_gpu([segmenter], memory_required=needed, force_full_load=True)
-        frames = each_frame(
-            len(pixels),
-            lambda i: pipeline.segment(segmenter.model, pixels[i : i + 1]).to(mm.intermediate_device()),
-        )
-        prior: SemanticPrior = replace(join_frames(frames), source=fingerprints(image))
+
+        def segment(i: int) -> SemanticPrior:
+            seen = opaque(pixels[i : i + 1])  # what is transparent does not show
+            return pipeline.segment(segmenter.model, seen).to(mm.intermediate_device())
+
+        prior: SemanticPrior = replace(join_frames(each_frame(len(pixels), segment)), source=fingerprints(image))
         chosen = class_mask(prior, list(classes), threshold=threshold, inverted=invert)
         return io.NodeOutput(prior, to_image(coloured(prior)), to_mask(chosen))
 

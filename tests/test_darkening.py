@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from jores.nets.adjustment import THUMBNAIL
 from jores.training.convert import to_pixels, to_tensor
 from jores.training.darkening import Darkening, Lamp, linear
-from jores.training.data import Crop, Sampler, darkened_thumbnail, thumbnail
+from jores.training.data import Crop, Sampler, darkened_thumbnail, light_thumbnail, thumbnail
 from jores.training.pairs import Pair
 
 GREY = (1.0, 1.0, 1.0)
@@ -22,14 +22,14 @@ def test_darkening_is_dark_noisy_and_leaves_some_pictures_alone():
     drawn = [Darkening.draw(np.random.default_rng(i)) for i in range(200)]
     alone = [d for d in drawn if d.gain == 1.0]
     assert 20 <= len(alone) <= 60 and torch.equal(alone[0](picture, torch.Generator().manual_seed(0)), picture)
-    for d in (d for d in drawn if d.gain < 1):
+    for d in (d for d in drawn if d.gain < 1 and not d.shade):
         dark = d(picture, torch.Generator().manual_seed(0))
         assert dark.mean() < (0.75 if d.depth else 0.6) and abs(float(dark.mean() - d(picture).mean())) < 0.02
         assert not torch.equal(dark, d(picture))
         assert dark.min() >= 0 and dark.max() <= 1 and not dark.isnan().any()
         assert d.lamp is None or d.lamp.lift * d.gain <= 1 + 1e-6  # a lamp lights no more than the day did
     assert 40 <= sum(d.jpeg > 0 for d in drawn) <= 120 and not any(d.jpeg for d in alone)
-    for kind, least, most in (("lamp", 10, 50), ("toe", 110, 160), ("depth", 15, 55)):
+    for kind, least, most in (("lamp", 8, 50), ("toe", 100, 160), ("depth", 40, 100), ("shade", 12, 40)):
         assert least <= sum(bool(getattr(d, kind)) for d in drawn if d.gain < 1) <= most, kind
     assert {d.patch for d in drawn} == {1, 3, 5} and 20 <= sum(d.patch > 1 for d in drawn if d.gain < 1) <= 80
     assert 40 <= sum(d.chroma < 1 for d in drawn) <= 110
@@ -101,7 +101,7 @@ def test_the_thumbnail_of_a_darkened_photograph_is_that_of_the_dark_picture():
         Darkening(1 / 2, 0.001, 0.002, GREY, depth=1.0),
     ):
         true = thumbnail(to_pixels(darken(to_tensor(high), torch.Generator().manual_seed(1))))
-        shown = darkened_thumbnail(high, darken, np.random.default_rng(2))
+        shown = darkened_thumbnail(light_thumbnail(high), darken, np.random.default_rng(2))
         assert (shown - true).mean().abs() < 0.03 * true.mean()
         assert (shown - true).abs().mean() < 0.25 * true.mean()  # fewer pixels to a cell, hence more grain
         noiseless = F.adaptive_avg_pool2d(darken(to_tensor(high))[None], THUMBNAIL)[0]
@@ -128,3 +128,16 @@ def test_a_darkened_photograph_may_come_from_a_jpeg():
     exact = kept(picture, torch.Generator())
     assert 0.01 < (compressed - exact).abs().mean() < 0.2 and torch.equal(kept(picture, torch.Generator()), exact)
     assert torch.equal(compressed * 255, (compressed * 255).round())
+
+
+def test_a_picture_in_shade_keeps_its_bright_parts_and_nearly_its_mean():
+    shaded = [Darkening.draw(np.random.default_rng(i)) for i in range(200)]
+    shaded = [d for d in shaded if d.shade]
+    picture = torch.rand(3, 96, 128, generator=torch.Generator().manual_seed(0)) * 0.1
+    picture = picture + torch.where(torch.arange(128) < 48, 0.3, 0.7)  # a face, and more than half of sky
+    for d in shaded:
+        fitted = d.fitted(picture)
+        dark = fitted(picture)
+        lost = linear(dark) / linear(picture)
+        assert lost[..., 56:].median() > 0.8 and lost[..., :40].median() < 0.75 * lost[..., 56:].median(), d
+        assert dark.mean() > 0.7 * picture.mean()

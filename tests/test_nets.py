@@ -9,22 +9,31 @@ import torch
 
 from jores import pipeline
 from jores.checkpoint import build
+from jores.conditions import GlobalStatistics
 from jores.config import PRESETS, AdjustmentConfig, DecompositionConfig, DenoiserConfig, JoReSConfig, RefinementConfig
 from jores.diffusion.sampling import start_noise
-from jores.imaging.exposure import DIM
-from jores.nets.adjustment import ExposureHead, colour_cast
+from jores.imaging.exposure import DIM, mean_colour, mean_luma, shadow_share
+from jores.nets.adjustment import colour_cast
 from jores.nets.decomposition import FLOOR, neighbourhood_max
+from jores.nets.exposure_head import ExposureHead, LightHead
 from tests.flat import flat
 
-OPTIONS = {"refine": 1, "structure": 0, "unet_structure": 0, "prior_dropout": 0, "start_share": 0.2, "retouch": 0.2}
+OPTIONS = {"refine": 1, "structure": 0, "unet_structure": 0, "prior_dropout": 0, "start_share": 0.2}
 F_WIDTHS = (16, 16, 24)
 TINY = JoReSConfig(
     "tiny",
     DecompositionConfig(8, 1),
-    AdjustmentConfig((8, *F_WIDTHS), (1, 1, 1, 1), (1, 1, 1), 4, 8),
+    AdjustmentConfig((8, *F_WIDTHS), (1, 1, 1, 1), (1, 1, 1), 4, 8, light_bins=4),
     DenoiserConfig(4, (16, 16, 16), (1, 1, 1), 2, 32, 8, feature_widths=F_WIDTHS),
     RefinementConfig(4, (16, 16), 1, 16, feature_widths=F_WIDTHS),
 )
+TINY_0_1 = dataclasses.replace(TINY, adjustment=dataclasses.replace(TINY.adjustment, light_bins=0))
+
+
+def whole_of(mean, gains=None, exposure=0.4, bins=4):
+    """What is told of a whole picture whose shadows are as they should be."""
+    gains = torch.zeros(1, 3 * bins, 4, 6) if gains is None else gains
+    return GlobalStatistics(torch.tensor([exposure]), mean, torch.ones(1, 2), gains)
 
 
 def shaken(config, dtype=torch.float32):
@@ -74,8 +83,8 @@ def test_the_colour_cast_of_the_whole_picture_reaches_every_window():
     nets, images = build(TINY), torch.rand(1, 3, 32, 32) * 0.2
     net, maps = nets.adjustment, nets.decomposition(images)
     torch.nn.init.normal_(net.tint.weight, std=0.2, generator=torch.Generator().manual_seed(0))
-    exposure, grey, reddish = torch.tensor([0.4]), torch.full((1, 3), 0.1), torch.tensor([[0.2, 0.1, 0.05]])
-    plain, tinted = (net(maps, exposure, mean, clamp=False).reflectance for mean in (grey, reddish))
+    grey, reddish = torch.full((1, 3), 0.1), torch.tensor([[0.2, 0.1, 0.05]])
+    plain, tinted = (net(maps, whole_of(mean), clamp=False).reflectance for mean in (grey, reddish))
     ratios = (tinted / plain)[0].flatten(1)
     expected = net.tint(colour_cast(reddish)).exp()[0]
     torch.testing.assert_close(ratios, expected[:, None].expand_as(ratios), rtol=1e-4, atol=1e-4)
@@ -132,15 +141,13 @@ def test_the_paper_preset_builds_samples_and_takes_a_training_step_at_a_tiny_siz
 
 
 def test_gains_change_colour_in_the_reflectance_and_light_in_the_illumination():
-    net, maps = shaken(TINY).adjustment, shaken(TINY).decomposition(torch.rand(1, 3, 24, 40) * 0.1)
-    exposure, mean = torch.tensor([0.4]), torch.full((1, 3), 0.05)
+    net, maps = shaken(TINY_0_1).adjustment, shaken(TINY_0_1).decomposition(torch.rand(1, 3, 24, 40) * 0.1)
 
     def adjusted(*factors):
-        gains = None if not factors else torch.tensor(factors).log().view(1, 3, 1, 1).expand(1, 3, 4, 6)
-        return net(maps, exposure, mean, gains, clamp=False)
+        gains = torch.tensor(factors).log().view(1, 3, 1, 1).expand(1, 3, 4, 6)
+        return net(maps, whole_of(torch.full((1, 3), 0.05), gains), clamp=False)
 
-    without, same, brighter, warmer = adjusted(), adjusted(1.0, 1, 1), adjusted(2.0, 2, 2), adjusted(2.0, 1, 0.5)
-    assert torch.equal(without.picture, same.picture)
+    without, brighter, warmer = adjusted(1.0, 1, 1), adjusted(2.0, 2, 2), adjusted(2.0, 1, 0.5)
     assert torch.allclose(brighter.illumination, 2 * without.illumination, atol=1e-6)
     assert torch.allclose(brighter.reflectance, without.reflectance, atol=1e-6)
     assert torch.allclose(warmer.illumination, without.illumination, atol=1e-6)
@@ -148,12 +155,24 @@ def test_gains_change_colour_in_the_reflectance_and_light_in_the_illumination():
     assert torch.allclose(warmer.reflectance, without.reflectance * ratio, atol=1e-5)
 
 
-def test_the_gains_look_at_the_whole_picture_and_at_the_exposure():
-    net, images = shaken(TINY).adjustment, torch.rand(2, 3, 60, 90) * 0.1
-    gains = net.propose_gains(images, torch.tensor([0.4, 0.4]))
-    assert gains.shape == (2, 3, 24, 32) and gains.dtype == torch.float32
-    half_as_bright = net.propose_gains(images, torch.tensor([0.2, 0.4]))
+@pytest.mark.parametrize(("config", "channels"), [(TINY, 12), (TINY_0_1, 3)])
+def test_the_gains_look_at_the_whole_picture_and_at_the_exposure(config, channels):
+    net, images = shaken(config).adjustment, torch.rand(2, 3, 60, 90) * 0.1
+    mean = mean_colour(images)
+    gains = net.statistics(images, torch.tensor([0.4, 0.4]), mean).gains
+    assert gains.shape == (2, channels, 24, 32) and gains.dtype == torch.float32
+    half_as_bright = net.statistics(images, torch.tensor([0.2, 0.4]), mean).gains
     assert not torch.equal(gains[0], half_as_bright[0]) and torch.allclose(gains[1], half_as_bright[1], atol=1e-6)
+
+
+def test_the_nets_are_told_how_far_the_shadows_are_to_be_lifted():
+    nets, images = shaken(TINY), torch.rand(1, 3, 32, 48) * 0.3
+    maps, mean, exposure = nets.decomposition(images), mean_colour(images), torch.tensor([0.4])
+    deep, flat_light = (
+        nets.adjustment(maps, nets.adjustment.statistics(images, exposure, mean, torch.tensor([[share, 0.5]])))
+        for share in (0.3, 0.9)
+    )
+    assert (deep.illumination - flat_light.illumination).abs().max() > 1e-3
 
 
 def test_rnet_gets_no_gradient_into_the_unet():
@@ -186,15 +205,35 @@ def batch():
     low = torch.rand(2, 3, 32, 32) * 0.1
     return {
         "low": low, "high": torch.rand(2, 3, 32, 32), "exposure": torch.tensor([0.4, 0.5]),
-        "input_mean": torch.full((2, 3), 0.05), "semantics": torch.rand(2, 150, 4, 4) / 150,
+        "input_mean": torch.full((2, 3), 0.05), "shadows": torch.full((2, 2), 0.6),
+        "semantics": torch.rand(2, 150, 4, 4) / 150,
         "thumbnail": torch.rand(2, 3, 48, 64) * 0.1, "place": torch.eye(2, 3).expand(2, 2, 3) / 2,
     }  # fmt: skip
 
 
-def test_an_open_gate_hands_back_the_own_brightness_but_in_use_no_less_than_dim():
+def test_an_open_gate_of_release_0_1_hands_back_the_own_brightness_but_in_use_no_less_than_dim():
     head, picture = ExposureHead(4), torch.full((2, 3, 48, 64), 0.2)
     picture[1] = 0.6
     with torch.no_grad():
         head.out.bias[1] = 10  # the gate; the weights are zero
     assert head.train()(picture).tolist() == pytest.approx([0.2, 0.6], rel=1e-3)
     assert head.eval()(picture).tolist() == pytest.approx([DIM, 0.6], rel=1e-3)
+
+
+def test_pictures_that_release_0_1_took_for_well_lit_keep_their_exposure():
+    head = shaken(TINY_0_1).adjustment.exposure_head
+    bright, dark = torch.rand(1, 3, 48, 64) * 0.5 + 0.3, torch.rand(1, 3, 48, 64) * 0.3
+    proposed = head(torch.cat([bright, dark]))
+    torch.testing.assert_close(proposed[0], mean_luma(bright)[0])
+    assert not torch.isclose(proposed[1], mean_luma(dark)[0])
+
+
+def test_an_open_gate_hands_back_brightness_and_shadows_whatever_they_are():
+    head, picture = LightHead(4).eval(), torch.rand(2, 3, 48, 64) ** 2
+    picture[1] *= 0.1
+    own = shadow_share(picture, picture)
+    with torch.no_grad():
+        head.out.bias[1], head.out_shadows.bias[1] = 10, 10
+    torch.testing.assert_close(head(picture), mean_luma(picture), rtol=1e-3, atol=1e-4)
+    told = head.shadows(picture, torch.tensor([0.4, 0.5]))
+    torch.testing.assert_close(told, torch.stack([own, own], 1), rtol=1e-3, atol=1e-4)

@@ -7,10 +7,11 @@ n-th file. They meet only once, at the end, to count what failed.
 from __future__ import annotations
 
 import argparse
-import json
+import logging
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
@@ -22,8 +23,20 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
-from ..files.pictures import FORMATS, VIDEO_FORMATS, find_images, read_image, write_image
+from ..files.pictures import (
+    DEVELOPED,
+    FORMATS,
+    VIDEO_FORMATS,
+    check_fits,
+    find_images,
+    missing,
+    read_image,
+    write_image,
+)
+from ..files.records import json_line
 from ..files.saving import tidy_ending
+from ..files.targets import Job, plan
+from ..imaging.alpha import is_opaque
 from ..nets.segmentation import Segmenter
 from ..options import ClipOptions, FinishOptions, SampleOptions, at_quality
 from ..pipeline import enhance, wanted_exposure
@@ -32,6 +45,8 @@ from ..tiling.memory import is_out_of_memory
 from ..video import enhance_frames
 
 Options = TypeVar("Options", SampleOptions, FinishOptions)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,7 @@ class Enhancer:
         """(3 or 4, H, W) in [0, 1] on the processor -> the same, and the exposure it was made for."""
         images = pixels[None]  # stays on the processor: the pipeline takes what it works on to the nets
         mask = self.mask((pixels.shape[1], pixels.shape[2]))
-        exposure = wanted_exposure(self.nets, images[:, :3], self.options.exposure, self.options.brightness)
+        exposure = wanted_exposure(self.nets, images, self.options.exposure, self.options.brightness)
         options = replace(self.options, exposure=exposure, brightness=0.0)
         made = enhance(images, self.nets, self.segmenter, options, self.finishing, mask=mask)
         return made[0].cpu(), exposure.item()
@@ -78,7 +93,12 @@ class Enhancer:
         """(1, 1, H, W), for a picture of (H, W)."""
         if self.mask_file is None:
             return None
-        mask = read_image(self.mask_file).pixels[None, :3].amax(1, keepdim=True)
+        pixels = read_image(self.mask_file).pixels[None]
+        mask = pixels[:, :3].amax(1, keepdim=True)
+        if not is_opaque(pixels):  # white that nobody sees is not painted
+            mask = mask * pixels[:, 3:]
+            if not mask.any():
+                raise ValueError(f"{self.mask_file}: nowhere white where it is not transparent: nothing to enhance")
         if mask.shape[2:] != size:
             shown = "the mask is {1}x{0} (width x height), the picture {3}x{2}".format(*mask.shape[2:], *size)
             raise ValueError(f"{self.mask_file}: {shown}: they must be of one size")
@@ -151,77 +171,89 @@ class Share:
             PartialState().destroy_process_group()
 
 
-@dataclass(frozen=True)
-class Job:
-    path: Path
-    target: Path
-    clash: Path | None = None  # an earlier input whose result has the same name
-
-
-def jobs(inputs: list[Path], output: Path) -> Iterator[Job]:
-    taken: dict[str, Path] = {}
-    for path in inputs:
-        target = output / path.name
-        first = taken.setdefault(os.path.normcase(target), path)
-        yield Job(path, target, None if first is path else first)
+def result_name(path: Path) -> str:
+    """What the result of an input is called."""
+    return f"{path.name}.tif" if path.suffix.lower() in DEVELOPED else path.name
 
 
 def run(args: argparse.Namespace) -> int:
     """`jores enhance`: one line of JSON for each file as it is done, the failures once more at the end."""
     share = Share.from_environment(args)
-    todo = list(jobs(find_images(args.inputs, (*FORMATS, *VIDEO_FORMATS)), args.output))
-    enhancer = Enhancer.from_args(args, share.device)
+    skipped: list[Path] = []
+    files = find_images(args.inputs, (*FORMATS, *VIDEO_FORMATS), skipped=skipped)
     args.output.mkdir(parents=True, exist_ok=True)
+    todo = plan(files, args.output, result_name, also=[p for p in (args.mask, args.weights) if p])
+    enhancer = Enhancer.from_args(args, share.device)
     failures = []
-    for job in todo[share.index :: share.count]:
-        record: dict[str, Any] = {"input": str(job.path)}
-        if share.count > 1:
-            record["process"] = share.index
-        try:
-            record |= _work(job, enhancer, args)
-        except (ValueError, OSError, MemoryError, RuntimeError) as error:
-            record["error"] = _complaint(job, error)
-            failures.append(record["error"])
-        sys.stdout.write(json.dumps(record) + "\n")  # in ASCII: a redirected output may know no other letters
-        sys.stdout.flush()
+    with tidy_ending():
+        for job in todo[share.index :: share.count]:
+            record: dict[str, Any] = {"input": str(job.path)}
+            if share.count > 1:
+                record["process"] = share.index
+            try:
+                record |= _work(job, enhancer, args)
+            except Exception as error:  # whatever it is, it is this file's: the others are done, and the summary comes
+                record["error"] = _complaint(job, error)
+                failures.append(record["error"])
+            sys.stdout.write(json_line(record))
+            sys.stdout.flush()
     failures = share.gathered(failures)
-    if failures and share.index == 0:
-        sys.stderr.write("".join(f"jores: {failure}\n" for failure in failures))
-        sys.stderr.write(f"jores: {len(failures)} of {len(todo)} files failed\n")
+    if share.index == 0:
+        sys.stderr.write(_summary(failures, len(todo), skipped))
         sys.stderr.flush()
     share.leave()
     return 1 if failures else 0
 
 
+def _summary(failures: list[str], count: int, skipped: list[Path]) -> str:
+    """What failed, line by line, and what of the folders was passed over, by its kind."""
+    lines = [f"jores: {failure}\n" for failure in failures]
+    if failures:
+        lines.append(f"jores: {len(failures)} of {count} files failed\n")
+    kinds = Counter(path.suffix.lower() or path.name for path in skipped)
+    if kinds:
+        named = ", ".join(f"{number} {kind}{_wanted(kind)}" for kind, number in sorted(kinds.items()))
+        lines.append(f"jores: skipped in the folders, not of a kind that is read: {named}\n")
+    return "".join(lines)
+
+
+def _wanted(kind: str) -> str:
+    told = missing(kind)
+    return f" ({told})" if told else ""
+
+
 def _complaint(job: Job, error: Exception) -> str:
-    """What to tell of a file that could not be done. Raises the error again where the file cannot be what is wrong."""
+    """What to tell of a file that could not be done; it names the file whatever the error says."""
     if is_out_of_memory(error):
         return f"{job.path}: out of memory ({error})"
-    if isinstance(error, RuntimeError):
-        raise error
-    return str(error)
+    if not isinstance(error, ValueError | OSError):
+        logger.debug("%s", job.path, exc_info=error)
+        return f"{job.path}: {type(error).__name__}: {error}"
+    told = str(error)
+    return told if str(job.path) in told else f"{job.path}: {told}"
 
 
 def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, Any]:
-    """Nothing of the user's is lost by accident: not the input, not an older result, not one of this very run."""
+    """An older result is replaced only where that was asked for; `plan` has looked after the files that are read."""
     path, target = job.path, job.target
-    if path.exists() and target.exists() and target.samefile(path):
-        raise ValueError(f"{path}: the result would replace its own input; choose another --output")
-    if job.clash is not None:
-        told = f"{target} is the result of another input of this name, {job.clash}"
-        raise ValueError(f"{path}: {told}; choose another --output")
     if target.exists() and args.resume:
         return {"output": str(target), "skipped": True}
     if target.exists() and not args.overwrite:
         raise ValueError(f"{path}: {target} exists already; add --overwrite, or --resume to keep it")
-    if path.suffix.lower() in VIDEO_FORMATS:
+    suffix = path.suffix.lower()
+    if suffix in VIDEO_FORMATS:
+        if args.strip_metadata:
+            raise ValueError(f"{path}: --strip-metadata is for pictures; a video keeps what its file says")
         return _enhance_video(path, target, enhancer)
-    return _enhance_picture(path, target, enhancer)
+    if target.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path}: not a kind of file that is read ({', '.join((*FORMATS, *VIDEO_FORMATS))})")
+    return _enhance_picture(path, target, enhancer, args.strip_metadata)
 
 
-def _enhance_picture(path: Path, target: Path, enhancer: Enhancer) -> dict[str, Any]:
+def _enhance_picture(path: Path, target: Path, enhancer: Enhancer, strip: bool) -> dict[str, Any]:
     start = time.perf_counter()
-    picture = read_image(path)
+    picture = read_image(path).stripped() if strip else read_image(path)
+    check_fits(target, picture)
     loaded = time.perf_counter()
     pixels, exposure = enhancer(picture.pixels)
     enhanced = time.perf_counter()
@@ -243,7 +275,6 @@ def _enhance_video(path: Path, target: Path, enhancer: Enhancer) -> dict[str, An
     except ImportError as error:
         raise ValueError(f"{path}: videos need PyAV: pip install av") from error
     start = time.perf_counter()
-    with tidy_ending():
-        report = rewrite_video(path, target, enhancer.frames)
+    report = rewrite_video(path, target, enhancer.frames)
     told = {"brightness": enhancer.options.brightness}
     return {"output": str(target), **asdict(report), **told, "seconds": round(time.perf_counter() - start, 3)}

@@ -7,12 +7,16 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from pathlib import Path
 
 from torch import Tensor
 
-from ..files.pictures import read_image, write_whole
+from ..files.pictures import read_image
+from ..files.records import without_nan
+from ..files.saving import write_whole
 from ..files.tables import Pair, pairs_of_folders, pairs_of_table
+from ..files.targets import refuse_inputs
+from ..imaging.alpha import is_opaque
 from ..metrics import niqe
 from ..metrics.scores import assess
 from .enhance import Enhancer
@@ -35,15 +39,23 @@ def evaluate(pairs: Iterable[Pair], enhance: Callable[[Tensor], Tensor]) -> Iter
         enhance: (3, H, W) in [0, 1] to the same shape and range. It never sees the ground truth.
 
     Raises:
-        ValueError: a file cannot be read, or the two pictures of a pair differ in size.
+        ValueError: a file cannot be read or is transparent in places, or the two pictures of a pair differ in size.
     """
     for name, low, high in pairs:
-        dark = read_image(low).pixels[:3]
-        reference = read_image(high).pixels[None, :3] if high else None
+        dark = _whole(low)
+        reference = _whole(high)[None] if high else None
         if high and dark.shape != reference.shape[1:]:
             sizes = " and ".join(f"{x.shape[-1]}x{x.shape[-2]}" for x in (dark, reference))
             raise ValueError(f"{low} and {high} differ in size: {sizes}")
         yield {"picture": name, **assess(enhance(dark)[None], reference), "niqe_input": niqe(dark[None]).item()}
+
+
+def _whole(path: Path) -> Tensor:
+    """(3, H, W): a picture all of which is seen."""
+    pixels = read_image(path).pixels
+    if not is_opaque(pixels[None]):
+        raise ValueError(f"{path}: transparent in places, which cannot be scored; give it a background")
+    return pixels[:3]
 
 
 def mean_of(rows: list[dict[str, float | str]]) -> dict[str, float | str]:
@@ -87,6 +99,9 @@ def run(args: argparse.Namespace) -> int:
         pairs = pairs_of_folders(args.low, args.high)
     else:
         raise ValueError("evaluate needs --low, with --high for all but NIQE, or --pairs-tsv")
+    if args.output:
+        read = [path for pair in pairs for path in (pair.low, pair.high) if path]
+        refuse_inputs(args.output, [*read, *filter(None, (args.pairs_tsv, args.weights))], "--output")
     enhancer = Enhancer.from_args(args)
     rows = []
     for row in evaluate(pairs, lambda pixels: enhancer(pixels)[0]):
@@ -97,11 +112,6 @@ def run(args: argparse.Namespace) -> int:
     if args.output:
         settings = {"steps": args.steps, "seed": args.seed, "exposure": args.exposure or "auto"}
         settings |= {"brightness": args.brightness, "quality": args.quality}
-        report = {"settings": settings, "mean": _without_nan(mean_of(rows)), "pictures": [*map(_without_nan, rows)]}
-        write_whole(args.output, json.dumps(report, indent=1).encode())
+        report = without_nan({"settings": settings, "mean": mean_of(rows), "pictures": rows})
+        write_whole(args.output, json.dumps(report, indent=1, allow_nan=False).encode())
     return 0
-
-
-def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: null stands for a figure that the picture does not have."""
-    return {key: None if value != value else value for key, value in row.items()}

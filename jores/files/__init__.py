@@ -1,1 +1,1 @@
-"""Files: pictures, clips, and tables of pairs."""
+"""Files: pictures and what they carry besides their pixels, clips, tables of pairs, and where results go."""

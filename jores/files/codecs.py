@@ -56,7 +56,24 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def encode_tiff(levels: np.ndarray, exif: bytes = b"", profile: bytes = b"") -> bytes:
+def encode_bmp_alpha(levels: np.ndarray, resolution: tuple[float, float] | None = None) -> bytes:
+    """BMP file of uint8 levels (H, W, 4) with straight alpha, whose place the header's masks name; Pillow's says
+    nothing of it. `resolution` in dots per inch, across and down."""
+    height, width, _ = levels.shape
+    pixels = levels[::-1, :, [2, 1, 0, 3]].tobytes()
+    across, down = (round(dpi / 0.0254) for dpi in resolution or (0, 0))
+    masks = struct.pack("<4I4s", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, b"BGRs") + bytes(48)
+    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(pixels), across, down, 0, 0) + masks
+    return struct.pack("<2sIHHI", b"BM", 14 + len(header) + len(pixels), 0, 0, 14 + len(header)) + header + pixels
+
+
+def encode_tiff(
+    levels: np.ndarray,
+    exif: bytes = b"",
+    profile: bytes = b"",
+    xmp: bytes = b"",
+    resolution: tuple[float, float] | None = None,
+) -> bytes:
     """TIFF file of uint8 or uint16 levels: one deflated strip behind the tags.
 
     An EXIF block is a TIFF without a picture, so the pixels are simply added to it. (Pillow writes no compressed TIFF
@@ -80,4 +97,9 @@ def encode_tiff(levels: np.ndarray, exif: bytes = b"", profile: bytes = b"") -> 
         tags[ExifTags.Base.ExtraSamples] = 2  # straight alpha
     if profile:
         tags[ExifTags.Base.InterColorProfile] = profile
+    if xmp:
+        tags[700] = xmp
+    if resolution and ExifTags.Base.XResolution not in tags:
+        tags[ExifTags.Base.XResolution], tags[ExifTags.Base.YResolution] = resolution
+        tags[ExifTags.Base.ResolutionUnit] = 2
     return tags.tobytes().removeprefix(b"Exif\0\0") + strip

@@ -11,6 +11,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from ..options import FinishOptions
+from .alpha import opaque
 from .exposure import luma, smoothstep
 from .guided_filter import self_guided
 from .resize import area_average, resize_map
@@ -34,7 +35,8 @@ def finish(
     reuse: bool = False,
 ) -> Tensor:
     """x0 in [-1, 1] -> picture in [0, 1], in float32, with the original's alpha; where mask or strength is 0 the
-    original's pixels come back bit by bit (even those that are not in [0, 1]).
+    original's pixels come back bit by bit (even those that are not in [0, 1]), and so do the hidden colours of pixels
+    that are transparent.
 
     Args:
         mask: (B or 1, 1, H, W) in [0, 1]: where the result shows.
@@ -47,11 +49,12 @@ def finish(
     if bool(x0.amax().isnan()):
         raise ValueError("x0 holds NaN: the nets' weights are damaged, or need a wider dtype than theirs")
     mask = None if mask is None else feather_mask(mask.float(), finishing.feather)
-    dark = shadow_weight(original[:, :3], finishing.shadows) if finishing.shadows else None
+    shown = opaque(original) if finishing.shadows or finishing.colour_fidelity else None
+    dark = shadow_weight(shown, finishing.shadows) if finishing.shadows else None
     scale = None
     if finishing.colour_fidelity:
         made = x0.to(original.device, torch.float32) / 2 + 0.5
-        scale = colour_scale(made, original[:, :3], finishing.colour_fidelity)
+        scale = colour_scale(made, shown, finishing.colour_fidelity)
     reuse = reuse and x0.shape == original.shape and x0.dtype == torch.float32 and x0.device == original.device
     result = x0 if reuse else torch.empty(original.shape, device=original.device)
     for top in range(0, original.shape[-2], BAND):  # a big picture's intermediate results would fill the memory
@@ -65,6 +68,8 @@ def finish(
             weight = mask[..., rows, :].to(before) * finishing.strength
         if dark is not None:
             weight = weight * dark[..., rows, :]
+        if before.shape[1] == 4:
+            weight = torch.where(before[:, 3:] > 0, weight, 0)
         mixed = torch.where(weight > 0, torch.lerp(colours, picture, weight).clamp(0, 1), colours)
         result[..., rows, :] = torch.cat([mixed, before[:, 3:]], 1)
     return result

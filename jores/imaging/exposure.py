@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .alpha import is_opaque, seen_average
+
 MAX_GAIN = 60.0
 """Beyond this an 8-bit picture holds nothing but quantisation steps: one level becomes a quarter of the range."""
 
@@ -27,13 +29,17 @@ def luma(images: Tensor) -> Tensor:
 
 
 def mean_colour(images: Tensor) -> Tensor:
-    """Mean of each channel of (B, 3, H, W) pictures, as (B, 3) in float32 or wider."""
+    """Mean of each colour channel of (B, 3, H, W) pictures, as (B, 3) in float32 or wider. Of (B, 4, H, W) ones every
+    pixel counts by its alpha."""
+    if not is_opaque(images):
+        return seen_average(images, (1, 1)).flatten(1)
+    images = images[:, :3]
     wide = torch.promote_types(images.dtype, torch.float32)
     return images.mean((2, 3), dtype=wide)  # half precision cannot add up a million pixels
 
 
 def mean_luma(images: Tensor) -> Tensor:
-    """Mean Rec. 601 luma of each of (B, 3, H, W) pictures, as (B,) in float32 or wider."""
+    """Mean Rec. 601 luma of each of (B, 3 or 4, H, W) pictures, as (B,) in float32 or wider."""
     return luma_of(mean_colour(images))
 
 

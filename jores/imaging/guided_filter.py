@@ -50,8 +50,10 @@ def worked_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
     return tuple(max(1, round(side * longest / max(size))) for side in size)
 
 
-def reduced(images: Tensor, longest: int) -> Tensor:
-    """(B, 3, H, W) with a longer side of `longest` pixels; the same where that is 0 or no reduction."""
+def reduced(images: Tensor | None, longest: int) -> Tensor | None:
+    """(B, C, H, W) with a longer side of `longest` pixels; as it is where that is 0 or no reduction, or None."""
+    if images is None:
+        return None
     size = worked_size((images.shape[-2], images.shape[-1]), longest)
     return images if size == tuple(images.shape[-2:]) else area_average(images, size)
 

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ..files.pictures import find_images, read_image, write_whole
+from ..files.pictures import find_images, read_image
+from ..files.saving import write_whole
 from ..files.tables import rows_of_table
 from .no_reference import PARAMETERS, patch_statistics
 

@@ -42,11 +42,9 @@ class _Head(nn.Module):
         self.dropout = nn.Dropout(0.5)
         self.out = zero_(operations.Linear(width, outputs, **factory))
 
-    def normalised(self, thumbnail: Tensor) -> tuple[Tensor, Tensor]:
-        """The log of the mean luma (B,) float32, and all statistics (B, 23) in the dtype of the picture."""
-        statistics = brightness_statistics(thumbnail)
-        x = ((statistics - self.centre.to(statistics)) / self.spread.to(statistics)).clamp(-4, 4)
-        return statistics[:, 0], x.to(thumbnail.dtype)
+    def normalised(self, statistics: Tensor) -> Tensor:
+        """`brightness_statistics` (B, 23) as the perceptron takes them, float32."""
+        return ((statistics - self.centre.to(statistics)) / self.spread.to(statistics)).clamp(-4, 4)
 
 
 class ExposureHead(_Head):
@@ -61,7 +59,8 @@ class ExposureHead(_Head):
         super().__init__(width, 2, **kw)
 
     def forward(self, thumbnail: Tensor) -> Tensor:
-        own, x = self.normalised(thumbnail)
+        statistics = brightness_statistics(thumbnail)
+        own, x = statistics[:, 0], self.normalised(statistics).to(thumbnail.dtype)
         offset, gate = self.out(self.dropout(F.silu(self.hidden(x)))).float().unbind(1)
         wanted, kept = offset + math.log(USUAL_EXPOSURE), own
         if not self.training:  # a gate that led to DIM while it learns would open for every picture lit in part
@@ -92,19 +91,30 @@ class LightHead(_Head):
         self.out_shadows = zero_(operations.Linear(width, 2, **factory))
 
     def forward(self, thumbnail: Tensor) -> Tensor:
-        own, x = self.normalised(thumbnail)
-        offset, gate = self.out(self.dropout(F.silu(self.hidden(x)))).float().unbind(1)
-        return _between(offset + math.log(USUAL_EXPOSURE), own, gate)
+        """Mean luma (B,) that the result should have, of thumbnails (B, 3, 48, 64)."""
+        return self.exposure(brightness_statistics(thumbnail), thumbnail.dtype)
 
     def shadows(self, thumbnail: Tensor, exposure: Tensor) -> Tensor:
         """`shadow_share` (B, 2) that a result of mean luma `exposure` (B,) should have, and the picture's own."""
-        mean, x = self.normalised(thumbnail)
         own = shadow_share(thumbnail, thumbnail).clamp_min(1e-3)
+        wanted = self.share(brightness_statistics(thumbnail), own, exposure, thumbnail.dtype)
+        return torch.stack([wanted, own], 1)
+
+    def exposure(self, statistics: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """`forward` of pictures with these `brightness_statistics` (B, 23); `dtype` is the perceptron's."""
+        hidden = self.dropout(F.silu(self.hidden(self.normalised(statistics).to(dtype))))
+        offset, gate = self.out(hidden).float().unbind(1)
+        return _between(offset + math.log(USUAL_EXPOSURE), statistics[:, 0], gate)
+
+    def share(
+        self, statistics: Tensor, own: Tensor, exposure: Tensor, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """The wanted `shadow_share` (B,) of pictures with these statistics and a share of their `own` (B,)."""
         aim = exposure.float().clamp_min(1e-3).log()
-        extra = torch.stack([own.log(), aim - math.log(USUAL_EXPOSURE), (aim - mean).clamp(-4, 4)], 1)
-        h = self.dropout(F.silu(self.hidden_shadows(torch.cat([x, extra.to(x)], 1))))
-        offset, gate = self.out_shadows(h).float().unbind(1)
-        return torch.stack([_between(offset + math.log(USUAL_SHADOWS), own.log(), gate), own], 1)
+        told = torch.stack([own.log(), aim - math.log(USUAL_EXPOSURE), (aim - statistics[:, 0]).clamp(-4, 4)], 1)
+        x = torch.cat([self.normalised(statistics), told], 1).to(dtype)
+        offset, gate = self.out_shadows(self.dropout(F.silu(self.hidden_shadows(x)))).float().unbind(1)
+        return _between(offset + math.log(USUAL_SHADOWS), own.log(), gate)
 
 
 def _between(wanted: Tensor, own: Tensor, gate: Tensor) -> Tensor:

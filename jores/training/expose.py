@@ -43,7 +43,8 @@ class ExposureObjective(nn.Module):
         self.net = head
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        proposed, wanted = self.net(batch["thumbnail"]), self.net.shadows(batch["thumbnail"], batch["told"])[:, 0]
+        proposed = self.net.exposure(batch["statistics"])
+        wanted = self.net.share(batch["statistics"], batch["own"], batch["told"])
         exposure = (proposed.log() - batch["exposure"].log()).abs().mean()
         shadows = (wanted.log() - batch["shadows"].log()).abs().mean()
         return {"loss": exposure + shadows, "exposure": exposure, "shadows": shadows}
@@ -71,14 +72,14 @@ class Expose:
             self.pools.append(_Pool(data["photos"], [_of_photo(p, rng, j > 0) for p in photos for j in views]))
             self.pools.append(_Pool(own, [_as_it_is(p, rng) for p in photos]))
         head = nets.adjustment.exposure_head.requires_grad_(True)
-        statistics = brightness_statistics(torch.cat([pool.samples["thumbnail"] for pool in self.pools]))
+        statistics = torch.cat([pool.samples["statistics"] for pool in self.pools])
         head.centre.copy_(statistics.mean(0))
         head.spread.copy_(statistics.std(0).clamp_min(1e-4))
         self.objective = ExposureObjective(head)
 
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """thumbnail (B, 3, 48, 64); exposure (B,) of the light picture; told (B,) and shadows (B,): a brightness that
-        is asked for, and the shadows' share at it."""
+        """Of the dark pictures statistics (B, 23) and own (B,), their `shadow_share`; exposure (B,) of the light ones;
+        told (B,) and shadows (B,): a brightness that is asked for, and the shadows' share at it."""
         shares = np.array([pool.share for pool in self.pools])
         counts = rng.multinomial(self.size, shares / shares.sum())
         drawn = [pool.draw(count, rng) for count, pool in zip(counts, self.pools, strict=True)]
@@ -143,5 +144,7 @@ def _as_it_is(pair: Pair, rng: np.random.Generator) -> dict[str, Tensor]:
 
 def _sample(dark: Tensor, light: Tensor, rng: np.random.Generator, retouch: bool) -> dict[str, Tensor]:
     asked = light.pow(brightness_power(rng)) if retouch and rng.random() < RETOUCHED else light
-    told, true = mean_luma(torch.stack([asked, light])).clamp_min(1e-3)
-    return {"thumbnail": dark, "exposure": true, "told": told, "shadows": shadows_of(dark, asked)[0].clamp_min(1e-3)}
+    told, exposure = mean_luma(torch.stack([asked, light])).clamp_min(1e-3)
+    wanted, own = shadows_of(dark, asked).clamp_min(1e-3)
+    statistics = brightness_statistics(dark[None])[0]
+    return {"statistics": statistics, "own": own, "exposure": exposure, "told": told, "shadows": wanted}

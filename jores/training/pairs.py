@@ -112,7 +112,10 @@ def _shift(row: dict[str, str]) -> float:
 
 
 def load_photos(folder: Path) -> list[Pair]:
+    """Every photograph right inside a folder. Raises ValueError where there is none: training would go on without."""
     paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
+    if not paths:
+        raise ValueError(f"--photos {folder}: no photograph right inside this folder (JPEG, PNG or WebP)")
     return [Pair(path.stem, pixels) for path, pixels in zip(paths, in_threads(read_rgb, paths), strict=True)]
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from ..files.saving import write_whole
 from ..imaging.resize import resize_map
 from .convert import to_tensor
 
@@ -58,9 +58,7 @@ class Teacher:
         todo = tqdm(pictures.items(), f"teacher: {key}", mininterval=10)
         maps = {name: self(to_tensor(pixels)) for name, pixels in todo}
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        save_file(maps, temporary)
-        os.replace(temporary, path)
+        write_whole(path, save(maps))  # every process may come here at once, and all write the same
         return maps
 
 

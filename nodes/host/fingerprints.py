@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...jores.imaging.alpha import opaque
 from ...jores.imaging.exposure import luma
 from ...jores.imaging.resize import area_average
 
@@ -105,7 +106,7 @@ def other_original(latent: dict[str, Any], original: Tensor) -> str | None:
         return None
     known = latent_pictures(latent)
     wanted = (known or latent[LATENT_KEY])["thumbnails"]
-    given = thumbnails(original[:, :3])
+    given = thumbnails(opaque(original))
     if known is not None and len(given) in (1, len(wanted)):
         fits = [alike(given[i % len(given)], one) for i, one in enumerate(wanted)]
     else:  # which of the pictures are left is not known

@@ -45,7 +45,8 @@ class Results:
 
         def kept(what: tuple, make: Callable[[], Wire]) -> Wire:
             if not picture:  # not before it is asked for: most frames of a clip never are
-                picture.append((*fingerprints(image)[0].tolist(), *more))
+                alpha = fingerprints(image[..., 3:])[0].tolist() if image.shape[-1] == 4 else ()
+                picture.append((*fingerprints(image)[0].tolist(), *alpha, *more))
             key = (*picture[0], *what)
             found = self._entries.get(key)
             if found is not None:

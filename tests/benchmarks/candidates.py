@@ -29,7 +29,7 @@ import yaml
 
 from jores.checkpoint import PARTS, JoReSNets, held_parts, load_bundle, read_header, save_bundle
 from jores.config import PRESETS, JoReSConfig
-from jores.files.pictures import write_whole
+from jores.files.saving import write_whole
 from jores.training import RECIPES
 from jores.training.recipe import merged, read_recipe
 

@@ -35,11 +35,12 @@ from jores.training.convert import to_tensor
 from jores.training.pairs import Pair, half_by_scene, load_sets
 from jores.training.records import contact_sheet
 
-MEANS = ("psnr_raw", "psnr_gt_mean", "ssim_raw", "lpips", "niqe", "clipped")
+MEANS = ("psnr_raw", "psnr_gt_mean", "ssim_raw", "lpips", "niqe", "exposure_error", "clipped")
 MEDIANS = ("brightness", "shadows", "colour")
 TITLES = {
     "psnr_raw": "PSNR raw", "psnr_gt_mean": "PSNR GT-mean", "ssim_raw": "SSIM raw", "lpips": "LPIPS", "niqe": "NIQE",
-    "clipped": "clipped, points", "brightness": "brightness", "shadows": "shadows", "colour": "colourfulness",
+    "exposure_error": "exposure error", "clipped": "clipped, points", "brightness": "brightness", "shadows": "shadows",
+    "colour": "colourfulness",
 }  # fmt: skip
 RESAMPLED = 2000
 Row = dict[str, float]
@@ -93,7 +94,7 @@ def line(kind: str, records: list[Row], scenes: list[str]) -> str:
             cells.append("-")
             continue
         values, of = [v for v, _ in known], [s for _, s in known]
-        digits = 3 if key in ("ssim_raw", "lpips") else 2
+        digits = 3 if key in ("ssim_raw", "lpips", "exposure_error") else 2
         low, high = interval(values, of)
         cells.append(f"{statistics.fmean(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
     for key in MEDIANS:

@@ -67,11 +67,12 @@ def _forwards(nets: JoReSNets, crop: int) -> dict[str, Callable[[], object]]:
     semantics = torch.empty(1, SEMANTIC_CLASSES, crop // 8, crop // 8, device="meta")
     with torch.no_grad():
         maps = nets.decomposition(images)
-        condition = nets.adjustment(maps, level, colour)
+        whole = nets.adjustment.statistics(images, level, colour)
+        condition = nets.adjustment(maps, whole)
     light = condition.reflectance, condition.illumination, condition.features
     return {
         "decomposition": lambda: nets.decomposition(images),
-        "adjustment": lambda: nets.adjustment(maps, level, colour),
+        "adjustment": lambda: nets.adjustment(maps, nets.adjustment.statistics(images, level, colour)),
         "denoiser": lambda: nets.denoiser(images, level, images, *light, semantics),
         "refinement": lambda: nets.refinement(images, level, *light),
     }

@@ -1,0 +1,313 @@
+"""From the bytes of a picture file to pixels that are upright, with everything else that the file says.
+
+Pillow reads everything with 8 bits per channel; `codecs` and `tiff` do what Pillow cannot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    Image,
+    ImageCms,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+from torch import Tensor
+
+from . import exif as exif_blocks
+from . import heif, metadata, png, raw, tiff
+from .codecs import decode_16
+from .light import to_srgb
+from .metadata import Metadata
+
+logger = logging.getLogger(__name__)
+
+_OPENERS = {
+    "PNG": PngImagePlugin.PngImageFile, "JPEG": JpegImagePlugin.jpeg_factory, "WEBP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile, "BMP": BmpImagePlugin.BmpImageFile,
+}  # fmt: skip
+_STARTS = {"PNG": (png.SIGNATURE,), "JPEG": (b"\xff\xd8\xff",), "TIFF": tiff.MAGIC, "BMP": (b"BM",)}
+_ALWAYS_TRIED, _PIXELS_PER_BYTE = 1 << 24, 20_000  # no photograph is packed as tightly as that
+_BROKEN_EXIF = (ValueError, TypeError, KeyError, OverflowError, SyntaxError, struct.error)
+BROKEN_FILE = (*_BROKEN_EXIF, OSError, EOFError, IndexError)
+_LIMIT = threading.Lock()
+
+# The tags of a TIFF that speak of the photograph; the others describe how that one file stores its pixels.
+_DESCRIPTIVE_TAGS = {
+    ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model, ExifTags.Base.Software,
+    ExifTags.Base.DateTime, ExifTags.Base.Artist, ExifTags.Base.Copyright, ExifTags.Base.XResolution,
+    ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit, ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo,
+    ExifTags.Base.DocumentName, ExifTags.Base.PageName, ExifTags.Base.HostComputer, ExifTags.Base.Rating,
+    ExifTags.Base.RatingPercent, ExifTags.Base.XPTitle, ExifTags.Base.XPComment, ExifTags.Base.XPAuthor,
+    ExifTags.Base.XPKeywords, ExifTags.Base.XPSubject, 33723,  # the last one: captions (IPTC)
+}  # fmt: skip
+
+
+class NotAPictureError(Exception):
+    """No format that is read begins like this."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and what its file says about it; `dataclasses.replace(picture, pixels=...)` keeps the rest.
+
+    Attributes:
+        pixels: float32 (C, H, W) in [0, 1], upright. C is 3 (RGB), or 4 with straight (not premultiplied) alpha.
+        bit_depth: bits per channel of the file, 8 or 16.
+        grey: the file has one channel (repeated in `pixels`), and is written with one again.
+        icc_profile: the colour profile that `pixels` are in; None means sRGB.
+        exif: EXIF block whose orientation is "upright", without its thumbnail.
+        metadata: what else the file says.
+    """
+
+    pixels: Tensor
+    bit_depth: int = 8
+    grey: bool = False
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+    metadata: Metadata = field(default=Metadata())
+
+    def stripped(self) -> Picture:
+        """Without what tells of the photographer, the camera, the place or the making: only the pixels' own stays."""
+        return replace(self, exif=None, metadata=self.metadata.stripped())
+
+
+def decode(data: bytes, suffix: str) -> Picture:
+    """The picture in a file's bytes. What a file is they say themselves; camera raw goes by its suffix.
+
+    Raises:
+        NotAPictureError: no format that is read begins like this. BROKEN_FILE: damaged, or of a form not understood.
+    """
+    if suffix in raw.SUFFIXES:
+        return _developed(data)
+    if heif.is_heif(data):
+        return _converted(data)
+    return _read_plain(data)
+
+
+def _read_plain(data: bytes) -> Picture:
+    """PNG, JPEG, WebP, TIFF or BMP."""
+    tags = tiff.tags_of(data)
+    tiff.refuse_signed(tags)
+    if tiff.is_odd(tags):
+        return _decode_odd(data, tags)
+    shown = png.lean(data) if data.startswith(png.SIGNATURE) else data
+    with _opened(shown) as image:
+        return _decode(image, data, shown)
+
+
+def _opened(data: bytes) -> Image.Image:
+    """By the plugin itself: `Image.open` refuses what is larger than 178 megapixels, whoever asks for it."""
+    kind = next((kind for kind, starts in _STARTS.items() if data.startswith(starts)), None)
+    if kind is None and data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        kind = "WEBP"
+    if kind is None:
+        raise NotAPictureError
+    try:
+        return _OPENERS[kind](io.BytesIO(data), "")
+    except SyntaxError as error:
+        if kind == "TIFF":
+            raise ValueError("a TIFF in a form that is not understood; save it as RGB with 8 or 16 bits") from error
+        raise NotAPictureError from error
+    except (IndexError, TypeError, KeyError, EOFError, struct.error) as error:
+        raise NotAPictureError from error
+
+
+@contextlib.contextmanager
+def _any_size() -> Iterator[None]:
+    """Within, Pillow's TIFF decoder takes more than 178 megapixels; the limit is a variable of its module."""
+    with _LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check_size(count: int, shown: str, data: bytes) -> None:
+    if count > _ALWAYS_TRIED and count > len(data) * _PIXELS_PER_BYTE:  # or a few wrong bytes would take a gigabyte
+        raise ValueError(f"it claims {shown} pixels in {len(data)} bytes, so it is damaged")
+
+
+def _decode(image: Image.Image, data: bytes, shown: bytes) -> Picture:
+    """`data`: the whole file. `shown`: what of it `image` was opened from."""
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # an MPO is a phone's JPEG with a preview behind it
+        raise ValueError(f"it holds {frames} frames or pages; save them as single pictures")
+    _check_size(image.width * image.height, f"{image.width}x{image.height}", data)
+    notes, profile = metadata.of_file(image, data)
+    exif = _read_exif(image)
+    stored = exif.get(ExifTags.Base.Orientation, 1)
+    with _any_size():
+        image.load()  # also before PyAV, which forgives truncated files
+    remaining = exif.get(ExifTags.Base.Orientation, 1)  # Pillow turns a TIFF while it loads it, and clears the tag
+    bit_depth = 16 if _bits(image, data) == 16 and image.mode != "CMYK" else 8
+    if bit_depth == 16 and not image.mode.startswith("I"):
+        levels, orientation = _colour_16(image, shown), stored
+    elif bit_depth == 16:
+        levels, orientation = np.asarray(image).astype(np.uint16), remaining
+        if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # WhiteIsZero, which Pillow turns for 8 bits only
+            levels = 65535 - levels
+        if isinstance(key := image.info.get("transparency"), int):
+            levels = np.dstack([levels] * 3 + [np.where(levels == key, 0, 65535).astype(np.uint16)])
+    else:
+        levels, orientation = np.asarray(_convert_to_8(image, profile)), remaining
+    if image.format == "TIFF" and (depth := tiff.depth_of(image.tag_v2)) < bit_depth:
+        levels = np.minimum(np.rint(levels * (65535 / (2**depth - 1))), 65535).astype(np.uint16)
+    block = image.info.get("exif") if image.format in ("JPEG", "MPO", "WEBP", "PNG") else None
+    return _made(levels, notes, stored, orientation, profile, exif, block)
+
+
+def _made(
+    levels: np.ndarray,
+    notes: Metadata,
+    stored: int,
+    orientation: int,
+    profile: bytes | None = None,
+    exif: Image.Exif | None = None,
+    block: bytes | None = None,
+) -> Picture:
+    """The picture of uint8 or uint16 levels (H, W) or (H, W, C) that are still to be turned by `orientation`.
+
+    Args:
+        stored: the orientation by which they, and their metadata, lay in the file.
+        exif, block: EXIF as Pillow understands it, and as the file has it, if that can be changed in place.
+    """
+    bit_depth, grey = levels.itemsize * 8, levels.ndim == 2
+    pixels = torch.from_numpy(levels.astype(np.float32)).div_(2**bit_depth - 1)
+    pixels = pixels.expand(3, -1, -1) if grey else pixels.permute(2, 0, 1)
+    pixels = _upright(pixels, orientation).contiguous()
+    if notes.power is not None:
+        pixels = to_srgb(pixels, notes.power)
+    size, turned = (pixels.shape[2], pixels.shape[1]), stored in (5, 6, 7, 8)
+    kept = profile if profile and profile[16:20] == (b"GRAY" if grey else b"RGB ") else None
+    upright = _upright_exif(exif, notes.kind, size, turned, block)
+    return Picture(pixels, bit_depth, grey, kept, upright, notes.upright(size, turned))
+
+
+def _decode_odd(data: bytes, tags: tiff.Tags) -> Picture:
+    """A TIFF that Pillow does not read right."""
+    if tiff.pages(tags) > 1:
+        raise ValueError("it holds several frames or pages; save them as single pictures")
+    width, height = int(tags[256]), int(tags[257])
+    _check_size(width * height, f"{width}x{height}", data)
+    levels, orientation = tiff.levels_16(data, tags), int(tags.get(274, 1))
+    packet = tags.get(700)
+    notes = Metadata("TIFF", packet if isinstance(packet, bytes) else None)
+    return _made(levels, notes, orientation, orientation, tags.get(34675), raw.notes(data))
+
+
+def _developed(data: bytes) -> Picture:
+    """Camera raw."""
+    levels, exif = raw.develop(data), raw.notes(data)
+    stored = exif.get(ExifTags.Base.Orientation, 1)
+    for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit):
+        exif.pop(tag, None)  # of the preview
+    return _made(levels, Metadata("TIFF"), stored, 1, exif=exif)
+
+
+def _converted(data: bytes) -> Picture:
+    """HEIC or AVIF."""
+    found = heif.decode(data)
+    exif = Image.Exif()
+    if found.exif:
+        exif.load(found.exif)
+    notes, turn = Metadata("HEIF", found.xmp), found.orientation
+    return _made(found.levels, notes, turn, turn, found.icc_profile, exif, found.exif)
+
+
+def _bits(image: Image.Image, data: bytes) -> int:
+    if image.format == "PNG":
+        return data[24]  # IHDR is always the first chunk
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(258, (1,)))  # BitsPerSample
+    return 8
+
+
+def _colour_16(image: Image.Image, data: bytes) -> np.ndarray:
+    """uint16 (H, W, 3), or (H, W, 4) with straight alpha, as stored (not upright)."""
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    if 322 in tags:  # TileWidth; FFmpeg mixes the tiles up without a word
+        raise ValueError("a tiled TIFF with 16 bits per channel is not supported; save it in strips or as PNG")
+    levels = decode_16(data, "png" if image.format == "PNG" else "tiff", image.has_transparency_data)
+    if tags.get(338) == (1,):  # ExtraSamples: premultiplied alpha
+        alpha = np.maximum(levels[..., 3:], 1) / 65535
+        levels[..., :3] = np.rint(np.minimum(levels[..., :3] / alpha, 65535))
+    return levels
+
+
+def _convert_to_8(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if image.mode in ("I", "F"):
+        raise ValueError("32 bits per channel are not supported; save it with 8 or 16")
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    if image.mode == "CMYK" and profile:
+        try:
+            srgb = ImageCms.createProfile("sRGB")
+            return ImageCms.profileToProfile(image, io.BytesIO(profile), srgb, outputMode="RGB")
+        except ImageCms.PyCMSError as error:
+            logger.warning("CMYK converted without its colour profile, which cannot be used: %s", error)
+    return image.convert("RGB")
+
+
+def _upright(x: Tensor, orientation: int) -> Tensor:
+    """Apply an EXIF orientation (1..8) to (C, H, W)."""
+    if orientation in (5, 6, 7, 8):
+        x = x.mT
+    flips = [axis for axis, codes in ((1, (3, 4, 7, 8)), (2, (2, 3, 6, 7))) if orientation in codes]
+    return x.flip(flips)
+
+
+def _read_exif(image: Image.Image) -> Image.Exif:
+    try:
+        return image.getexif()
+    except _BROKEN_EXIF as error:
+        logger.warning("EXIF block dropped, it cannot be read: %s", error)
+        return Image.Exif()
+
+
+def _upright_exif(
+    exif: Image.Exif | None, kind: str, size: tuple[int, int], turned: bool, block: bytes | None
+) -> bytes | None:
+    """The block to write back. One that cannot be written again is no reason to lose the picture."""
+    if exif is None or not len(exif):
+        return None
+    if block:
+        try:
+            return exif_blocks.upright(block, size, turned)
+        except ValueError as error:
+            logger.info("EXIF is written anew: %s", error)
+    if kind == "TIFF":
+        for tag in set(exif) - _DESCRIPTIVE_TAGS:
+            del exif[tag]
+    elif ExifTags.Base.Orientation in exif:
+        exif[ExifTags.Base.Orientation] = 1
+    try:
+        inner = exif.get_ifd(ExifTags.IFD.Exif)
+        for tag, length in ((ExifTags.Base.ExifImageWidth, size[0]), (ExifTags.Base.ExifImageHeight, size[1])):
+            if tag in inner:
+                inner[tag] = length
+        across, down = ExifTags.Base.XResolution, ExifTags.Base.YResolution
+        if turned and across in exif and down in exif:
+            exif[across], exif[down] = exif[down], exif[across]
+        return exif.tobytes() if len(exif) else None
+    except _BROKEN_EXIF as error:
+        logger.warning("EXIF block dropped, it is damaged: %s", error)
+        return None
+
+

@@ -1,0 +1,100 @@
+"""EXIF after a picture was turned upright, changed in place: maker notes point into the block, and stay right.
+
+A block is bytes that begin with "Exif" and two zeros, as Pillow hands it out; a TIFF without a picture follows.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+PREFIX = b"Exif\0\0"
+_ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
+_SIZES = {0x0100: 0, 0x0101: 1, 0xA002: 0, 0xA003: 1}  # ImageWidth, ImageLength, PixelXDimension, PixelYDimension
+_ACROSS_AND_DOWN = ((0x011A, 0x011B), (0xA20E, 0xA20F))  # resolutions of the picture and of the focal plane
+_THUMBNAIL_AT, _THUMBNAIL_LENGTH = 0x0201, 0x0202
+_SHORT, _LONG = 3, 4
+
+
+@dataclass(frozen=True)
+class _Entry:
+    tag: int
+    kind: int
+    at: int  # of the entry in the block
+
+
+def upright(block: bytes, size: tuple[int, int], turned: bool) -> bytes:
+    """The block of a picture that is upright now, of `size` (width, height) pixels, without its thumbnail.
+
+    Only what is there is changed: nothing is added, so that a block that fills its segment still fits.
+
+    Args:
+        turned: whether width and height have changed places.
+
+    Raises:
+        ValueError: the block is damaged.
+    """
+    try:
+        return PREFIX + _Block(block.removeprefix(PREFIX)).upright(size, turned)
+    except (struct.error, IndexError, OverflowError) as error:
+        raise ValueError(f"EXIF block damaged: {error}") from error
+
+
+class _Block:
+    def __init__(self, tiff: bytes) -> None:
+        if tiff[:4] not in (b"II*\0", b"MM\0*"):
+            raise ValueError("EXIF block damaged: it does not begin as one")
+        self.data, self.order = bytearray(tiff), "<" if tiff[:2] == b"II" else ">"
+
+    def upright(self, size: tuple[int, int], turned: bool) -> bytes:
+        first = self._number("I", 4)
+        tables = [list(self._entries(first))]
+        for entry in tables[0]:
+            if entry.tag == _EXIF_IFD:
+                tables.append(list(self._entries(self._number("I", entry.at + 8))))
+        for entries in tables:
+            for entry in entries:
+                if entry.tag == _ORIENTATION:
+                    self._set(entry, 1)
+                elif entry.tag in _SIZES:
+                    self._set(entry, size[_SIZES[entry.tag]])
+            if turned:
+                self._swap(entries)
+        self._drop_thumbnail(first)
+        return bytes(self.data)
+
+    def _drop_thumbnail(self, first: int) -> None:
+        """It shows the picture as it was: its bytes become zeros, or go where they are the block's last."""
+        link = first + 2 + 12 * self._number("H", first)
+        second = self._number("I", link)
+        struct.pack_into(self.order + "I", self.data, link, 0)
+        if not second:
+            return
+        found = {e.tag: self._number("I", e.at + 8) for e in self._entries(second) if e.kind == _LONG}
+        at, length = found.get(_THUMBNAIL_AT, 0), found.get(_THUMBNAIL_LENGTH, 0)
+        if second < at and length and at + length <= len(self.data):
+            if at + length == len(self.data):
+                del self.data[at:]
+            else:
+                self.data[at : at + length] = bytes(length)
+
+    def _entries(self, table: int) -> Iterator[_Entry]:
+        for index in range(self._number("H", table)):
+            at = table + 2 + 12 * index
+            yield _Entry(self._number("H", at), self._number("H", at + 2), at)
+
+    def _number(self, code: str, at: int) -> int:
+        return struct.unpack_from(self.order + code, self.data, at)[0]
+
+    def _set(self, entry: _Entry, value: int) -> None:
+        if entry.kind in (_SHORT, _LONG):
+            value = min(value, 0xFFFF) if entry.kind == _SHORT else value
+            struct.pack_into(self.order + ("H" if entry.kind == _SHORT else "I"), self.data, entry.at + 8, value)
+
+    def _swap(self, entries: list[_Entry]) -> None:
+        places = {entry.tag: slice(entry.at + 8, entry.at + 12) for entry in entries}
+        for pair in _ACROSS_AND_DOWN:
+            if all(tag in places for tag in pair):
+                across, down = (places[tag] for tag in pair)
+                self.data[across], self.data[down] = self.data[down], self.data[across]

@@ -1,0 +1,408 @@
+"""What a picture's file says besides its pixels comes back, and what a format cannot hold is said before the work."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import ExifTags, Image, PngImagePlugin
+
+from jores.checkpoint import save_bundle
+from jores.cli import main
+from jores.files import exif, jpeg, png
+from jores.files.light import decode_srgb, encode_srgb
+from jores.files.pictures import ImageFileError, Picture, check_fits, read_image, write_image
+from tests.test_nets import TINY, shaken
+
+SIZE = (12, 20)  # height, width
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" exif:PixelXDimension="20">'
+    b"<tiff:ImageLength>12</tiff:ImageLength><dc:title>night</dc:title></rdf:Description></x:xmpmeta>"
+)
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_bundle(path, shaken(TINY))
+    return ["--weights", str(path), "--segmenter", "none", "--device", "cpu", "--steps", "1"]
+
+
+def levels(channels: int = 3, bits: int = 8) -> np.ndarray:
+    found = np.random.default_rng(bits).integers(0, 2**bits // 4, (*SIZE, channels))
+    return found.astype(np.uint8 if bits == 8 else np.uint16)
+
+
+def image(channels: int = 3) -> Image.Image:
+    return Image.fromarray(levels(channels).squeeze())
+
+
+def written_again(path: Path) -> Path:
+    target = path.with_name(f"again {path.name}")
+    write_image(target, read_image(path))
+    return target
+
+
+def camera(orientation: int = 1, note: bytes = b"") -> Image.Exif:
+    block = Image.Exif()
+    block[ExifTags.Base.Make], block[ExifTags.Base.Orientation] = "Camera", orientation
+    block[ExifTags.Base.ImageWidth], block[ExifTags.Base.ImageLength] = SIZE[1], SIZE[0]
+    inner = block.get_ifd(ExifTags.IFD.Exif)
+    inner[ExifTags.Base.ExifImageWidth], inner[ExifTags.Base.ExifImageHeight] = SIZE[1], SIZE[0]
+    if note:
+        inner[ExifTags.Base.MakerNote] = note
+    return block
+
+
+def with_png_chunks(data: bytes, *extra: tuple[bytes, bytes]) -> bytes:
+    made = b"".join(
+        struct.pack(">I", len(b)) + n + b + struct.pack(">I", zlib.crc32(n + b)) for n, b in extra
+    )  # fmt: skip
+    return data[:33] + made + data[33:]
+
+
+def png_of(array: np.ndarray, *extra: tuple[bytes, bytes], kind: int | None = None) -> bytes:
+    """A PNG by hand, of uint8 or uint16 levels (H, W, C)."""
+    height, width, channels = array.shape
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels] if kind is None else kind
+    rows = b"".join(b"\0" + row.astype(array.dtype.newbyteorder(">")).tobytes() for row in array)
+    header = struct.pack(">IIBBBBB", width, height, array.itemsize * 8, kind, 0, 0, 0)
+    return with_png_chunks(
+        png.SIGNATURE + struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)),
+        *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b""),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".png", ".tif"])
+def test_sizes_follow_the_turn_everywhere(tmp_path, orientation, suffix):
+    path = tmp_path / f"a{suffix}"
+    options = {"exif": camera(orientation)}
+    if suffix == ".tif":
+        options = {"tiffinfo": TIFF_TAGS | {274: orientation}}
+    elif suffix == ".png":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", XMP.decode())
+    else:
+        options["xmp"] = XMP
+    image().save(path, **options)
+    with Image.open(written_again(path)) as again:
+        width, height = again.size
+        assert (width, height) == (SIZE if orientation > 4 else SIZE[::-1])
+        packet = again.info.get("xmp") or again.info.get("XML:com.adobe.xmp", "").encode() or again.tag_v2[700]
+        block = again.getexif()
+        assert block.get(ExifTags.Base.Orientation, 1) == 1
+        if suffix != ".tif":
+            inner = block.get_ifd(ExifTags.IFD.Exif)
+            assert (inner[ExifTags.Base.ExifImageWidth], inner[ExifTags.Base.ExifImageHeight]) == (width, height)
+            assert (block[ExifTags.Base.ImageWidth], block[ExifTags.Base.ImageLength]) == (width, height)
+    told = (f'tiff:Orientation="1" exif:PixelXDimension="{width}"', f"<tiff:ImageLength>{height}<", "night")
+    assert all(text.encode() in packet for text in told)
+
+
+TIFF_TAGS = {700: XMP, 271: "Camera", 282: 300.0, 283: 150.0, 296: 2, 269: "document"}
+
+
+@pytest.mark.parametrize("room", [65470, 65533 - 6, 90_000, 200_000])
+def test_exif_of_any_size_comes_back(tmp_path, room):
+    note = np.random.default_rng(0).integers(0, 256, room - 120, dtype=np.uint8).tobytes()
+    buffer = io.BytesIO()
+    image().save(buffer, "JPEG", quality=95)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg.with_segments(buffer.getvalue(), camera(6, note).tobytes(), b"", []))
+    with Image.open(written_again(path)) as again:
+        assert again.size == SIZE
+        inner = again.getexif().get_ifd(ExifTags.IFD.Exif)
+        assert inner[ExifTags.Base.MakerNote] == note and inner[ExifTags.Base.ExifImageWidth] == SIZE[0]
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_exif_changes_in_place_and_loses_only_its_thumbnail(order):
+    """Everything else stays at its offset: maker notes point into the block."""
+    entries = [(0x010F, 2, 4, b"Cam\0"), (0x0112, 3, 1, struct.pack(order + "HH", 6, 0))]
+    start = b"II*\0" if order == "<" else b"MM\0*"
+    first = struct.pack(order + "H", 2) + b"".join(struct.pack(order + "HHI", *e[:3]) + e[3] for e in entries)
+    behind = 8 + len(first) + 4
+    second = struct.pack(order + "H", 2) + struct.pack(order + "HHII", 0x0201, 4, 1, behind + 30)
+    second += struct.pack(order + "HHII", 0x0202, 4, 1, 9) + bytes(4)
+    whole = start + struct.pack(order + "I", 8) + first + struct.pack(order + "I", behind) + second
+    whole += b"THUMBNAIL"
+    found = exif.upright(exif.PREFIX + whole, (5, 7), True)[6:]
+    assert b"THUMBNAIL" not in found and len(found) == len(whole) - 9
+    assert found[:8] == whole[:8] and found[22:30] == whole[22:30]
+    assert struct.unpack_from(order + "H", found, 8 + 2 + 12 + 8) == (1,)
+    for cut in range(8, len(whole) - 9, 3):
+        with pytest.raises(ValueError, match="damaged"):
+            exif.upright(exif.PREFIX + whole[: min(cut, 30)], (5, 7), True)
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])
+@pytest.mark.parametrize("size", [10, 3 << 20])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_texts_of_a_png_come_back_whatever_their_size(tmp_path, kind, size, bits):
+    text = (b'{"nodes": [1, 2, 3]}' * (size // 20 + 1))[:size]
+    packed = zlib.compress(text)
+    body = {b"tEXt": b"workflow\0" + text, b"zTXt": b"workflow\0\0" + packed,
+            b"iTXt": b"workflow\0\1\0\0\0" + packed}[kind]  # fmt: skip
+    path = tmp_path / "a.png"
+    path.write_bytes(png_of(levels(3, bits), (kind, body)))
+    again = written_again(path).read_bytes()
+    assert (kind, body) in list(png.chunks(again))
+    assert read_image(path).pixels.equal(read_image(written_again(path)).pixels)
+
+
+def test_a_colour_profile_of_over_a_megabyte(tmp_path):
+    profile = bytearray(np.random.default_rng(0).integers(0, 256, 3 << 20, dtype=np.uint8).tobytes())
+    profile[16:20] = b"RGB "
+    path = tmp_path / "a.png"
+    path.write_bytes(png_of(levels(), (b"iCCP", b"big\0\0" + zlib.compress(bytes(profile)))))
+    assert read_image(path).icc_profile == bytes(profile)
+    assert png.profile_of(list(png.chunks(written_again(path).read_bytes()))) == bytes(profile)
+
+
+@pytest.mark.parametrize("dpi", [(300, 300), (72, 144), (240, 96)])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp", ".jfif"])
+def test_the_resolution_comes_back(tmp_path, dpi, suffix):
+    path = tmp_path / f"a{suffix}"
+    image().save(path, {".jfif": "JPEG"}.get(suffix), dpi=dpi)
+    with Image.open(written_again(path)) as again:
+        assert tuple(map(round, map(float, again.info["dpi"]))) == dpi
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_one_resolution_in_a_png(tmp_path, bits):
+    path = tmp_path / "a.png"
+    turned = (b"eXIf", camera(6).tobytes()[6:])
+    path.write_bytes(png_of(levels(3, bits), (b"pHYs", struct.pack(">IIB", 100, 300, 1)), turned))
+    found = [body for name, body in png.chunks(written_again(path).read_bytes()) if name == b"pHYs"]
+    assert found == [struct.pack(">IIB", 300, 100, 1)]  # the picture was turned
+
+
+def test_comments_and_captions_of_a_jpeg(tmp_path):
+    path = tmp_path / "a.jpg"
+    image().save(path, comment=b"hello", quality=90)
+    data = path.read_bytes()
+    iptc = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\x04city"
+    long_xmp = jpeg.LONG_XMP + b"x" * 300
+    path.write_bytes(jpeg.with_segments(data, b"", XMP, [(0xED, iptc), (0xE1, long_xmp)]))
+    found = list(jpeg.segments(written_again(path).read_bytes()))
+    assert {(0xED, iptc), (0xE1, long_xmp), (0xFE, b"hello")} <= set(found)
+    assert sum(body.startswith(jpeg.XMP) for _, body in found) == 1
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("exif_too", [False, True])
+def test_a_lossless_webp_stays_lossless(tmp_path, alpha, exif_too):
+    path = tmp_path / "a.webp"
+    extra = {"exif": camera().tobytes(), "xmp": XMP} if exif_too else {}
+    image(4 if alpha else 3).save(path, lossless=True, exact=True, **extra)
+    assert read_image(written_again(path)).pixels.equal(read_image(path).pixels)
+    image().save(path, quality=60)
+    write_image(tmp_path / "b.webp", read_image(path))
+    assert not read_image(tmp_path / "b.webp").metadata.lossless
+
+
+def test_transparency_of_a_bmp(tmp_path):
+    path = tmp_path / "a.bmp"
+    write_image(path, Picture(torch.from_numpy(levels(4).astype(np.float32) / 255).permute(2, 0, 1)))
+    with Image.open(path) as found:
+        assert found.mode == "RGBA" and np.array_equal(np.asarray(found), levels(4))
+    assert read_image(written_again(path)).pixels.equal(read_image(path).pixels)
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "b.JPE", "c.dib"])
+def test_other_names_of_the_same_formats(tmp_path, name, options):
+    image().save(tmp_path / name, "BMP" if name == "c.dib" else "JPEG")
+    assert main(["enhance", str(tmp_path), "--output", str(tmp_path / "out"), *options]) == 0
+    assert (tmp_path / "out" / name).is_file()
+
+
+@pytest.mark.parametrize("case", ["alpha", "deep", "workflow", "exif"])
+def test_what_a_format_cannot_hold_is_said_before_the_work(tmp_path, options, capsys, monkeypatch, case):
+    name, data, word = {
+        "alpha": ("a.jpg", png_of(levels(4)), "transparency"),
+        "deep": ("a.webp", png_of(levels(3, 16)), "16 bits"),
+        "workflow": ("a.jpg", png_of(levels(), (b"tEXt", b"workflow\0{}")), "workflow"),
+        "exif": ("a.bmp", png_of(levels(), (b"eXIf", camera().tobytes()[6:])), "EXIF"),
+    }[case]
+    (tmp_path / name).write_bytes(data)
+    monkeypatch.setattr("jores.commands.enhance.Enhancer.__call__", lambda *_: pytest.fail("the work was begun"))
+    assert main(["enhance", str(tmp_path / name), "--output", str(tmp_path / "out"), *options]) == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert name in error and word in error and "PNG by its content" in error
+
+
+def test_a_wrong_suffix_that_loses_nothing_is_no_fault(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(png_of(levels()))
+    check_fits(tmp_path / "a.jpg", read_image(tmp_path / "a.jpg"))
+    image().save(tmp_path / "b.png", "JPEG", dpi=(300, 300), exif=camera(), xmp=XMP)
+    with Image.open(written_again(tmp_path / "b.png")) as again:
+        assert again.format == "PNG" and round(again.info["dpi"][0]) == 300 and again.getexif()[271] == "Camera"
+        assert b"night" in again.info["xmp"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_strip_metadata_leaves_only_the_colours(tmp_path, options, suffix):
+    path = tmp_path / f"a{suffix}"
+    icc = bytes(16) + b"RGB " + bytes(108)
+    block = camera()
+    block.get_ifd(ExifTags.IFD.GPSInfo)[1] = "N"
+    if suffix == ".png":
+        secret = (b"tEXt", b"workflow\0secret"), (b"gAMA", struct.pack(">I", 100_000)), (b"eXIf", block.tobytes()[6:])
+        path.write_bytes(png_of(levels(), *secret, png.xmp_chunk(XMP)))
+    elif suffix == ".tif":
+        image().save(path, tiffinfo=TIFF_TAGS, icc_profile=icc)
+    else:
+        image().save(path, exif=block, xmp=XMP, icc_profile=icc, dpi=(300, 300), comment=b"secret")
+    command = ["enhance", str(path), "--output", str(tmp_path / "out"), *options]
+    assert main(command) == 0
+    kept = (tmp_path / "out" / path.name).read_bytes()
+    assert b"Camera" in kept and b"night" in kept
+    assert main([*command, "--strip-metadata", "--overwrite"]) == 0
+    data = (tmp_path / "out" / path.name).read_bytes()
+    assert not any(word in data for word in (b"Camera", b"night", b"secret", b"xmpmeta", b"Exif\0\0", b"eXIf"))
+    found = read_image(tmp_path / "out" / path.name)
+    assert found.metadata.power == 1.0 if suffix == ".png" else found.icc_profile == icc
+
+
+@pytest.mark.parametrize("gamma", [100_000, 55_556, 200_000, 38_000])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_gama_is_heeded_and_kept(tmp_path, gamma, bits):
+    stored = levels(3, bits)
+    chroma = (b"cHRM", struct.pack(">8I", *range(8)))
+    (tmp_path / "a.png").write_bytes(png_of(stored, (b"gAMA", struct.pack(">I", gamma)), chroma))
+    found = read_image(tmp_path / "a.png")
+    light = (stored / (2**bits - 1)) ** (100_000 / gamma)
+    assert np.abs(found.pixels.permute(1, 2, 0).numpy() - encode_srgb(light)).max() < 1e-4
+    again = written_again(tmp_path / "a.png")
+    assert {(b"gAMA", struct.pack(">I", gamma)), chroma} <= set(png.chunks(again.read_bytes()))
+    assert read_image(again).pixels.equal(found.pixels)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "power"),
+    [
+        (((b"gAMA", struct.pack(">I", 45_455)),), None),
+        (((b"sRGB", b"\0"), (b"gAMA", struct.pack(">I", 100_000))), None),
+        (((b"iCCP", b"p\0\0" + zlib.compress(bytes(132))), (b"gAMA", struct.pack(">I", 100_000))), None),
+        (((b"gAMA", bytes(4)),), None),
+        (((b"cICP", bytes((1, 13, 0, 1))), (b"gAMA", struct.pack(">I", 100_000))), None),
+        (((b"cICP", bytes((12, 13, 0, 1))),), None),
+        (((b"cICP", bytes((9, 8, 0, 1))),), 1.0),
+    ],
+)
+def test_which_chunk_speaks_for_the_colours(tmp_path, chunks, power):
+    (tmp_path / "a.png").write_bytes(png_of(levels(), *chunks))
+    assert read_image(tmp_path / "a.png").metadata.power == power
+    kept = set(png.chunks(written_again(tmp_path / "a.png").read_bytes()))
+    assert {chunk for chunk in chunks if chunk[0] != b"iCCP"} <= kept
+
+
+@pytest.mark.parametrize(
+    ("code", "word"), [((9, 16, 0, 1), "PQ"), ((9, 18, 0, 1), "HLG"), ((12, 16, 0, 1), "PQ"), ((1, 1, 0, 0), "range 0")]
+)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_hdr_pngs_are_refused(tmp_path, code, word, bits):
+    (tmp_path / "a.png").write_bytes(png_of(levels(3, bits), (b"cICP", bytes(code))))
+    with pytest.raises(ImageFileError, match=f"a.png.*{word}"):
+        read_image(tmp_path / "a.png")
+
+
+def test_the_srgb_curve_and_back():
+    values = torch.linspace(0, 1, 65536)
+    assert (encode_srgb(decode_srgb(values)) - values).abs().max() < 1e-6
+    assert np.allclose(encode_srgb(np.array([0.0, 0.2140, 1.0])), [0, 0.5, 1], atol=1e-3)
+
+
+@pytest.mark.parametrize("key", [0, 7196, 65535])
+def test_a_transparent_level_of_grey_in_16_bits(tmp_path, key):
+    stored = levels(1, 16)
+    stored[3:6, 4:9] = key
+    (tmp_path / "a.png").write_bytes(png_of(stored, (b"tRNS", struct.pack(">H", key))))
+    found = read_image(tmp_path / "a.png")
+    assert found.bit_depth == 16 and found.pixels.shape == (4, *SIZE)
+    assert np.array_equal(found.pixels[3].numpy() == 0, stored[..., 0] == key)
+    assert np.array_equal((found.pixels[0] * 65535).round().numpy(), stored[..., 0])
+
+
+def packed(values: np.ndarray, bits: int) -> bytes:
+    """Rows of numbers, the highest bit first."""
+    rows = values.reshape(len(values), -1)
+    spread = (rows[..., None] >> np.arange(bits - 1, -1, -1)) & 1
+    return np.packbits(spread.reshape(len(rows), -1).astype(np.uint8), axis=1).tobytes()
+
+
+def tiff_of(pixels: bytes, bits: int, channels: int, *extra: tuple[int, int, int], order: str = "<") -> bytes:
+    """A TIFF by hand, of one strip."""
+    tags = {256: SIZE[1], 257: SIZE[0], 259: 1, 262: 2 if channels > 2 else 1, 273: 8, 277: channels, 278: SIZE[0],
+            279: len(pixels)} | {tag: value for tag, _, value in extra}  # fmt: skip
+    entries = [(tag, 4, 1, value) for tag, value in tags.items()]
+    behind = 8 + len(pixels)
+    where = behind + 2 + 12 * (len(entries) + 1) + 4
+    entries.append((258, 3, channels, where if channels > 2 else bits if order == "<" else bits << 16))
+    if channels == 2:
+        entries[-1] = (258, 3, 2, bits | bits << 16)
+    table = b"".join(struct.pack(order + "HHII", *entry) for entry in sorted(entries))
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", behind)
+    depths = struct.pack(order + f"{channels}H", *[bits] * channels)
+    return start + pixels + struct.pack(order + "H", len(entries)) + table + bytes(4) + depths
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 14])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("deflated", [False, True])
+def test_tiffs_of_9_to_15_bits(tmp_path, bits, channels, order, deflated):
+    values = np.random.default_rng(bits).integers(0, 2**bits, (*SIZE, channels))
+    data = packed(values, bits)
+    extra = ((259, 4, 8),) if deflated else ()
+    data = zlib.compress(data) if deflated else data
+    (tmp_path / "a.tif").write_bytes(tiff_of(data, bits, channels, *extra, order=order))
+    found = read_image(tmp_path / "a.tif")
+    assert (found.bit_depth, found.grey) == (16, channels == 1)
+    assert np.array_equal((found.pixels[:channels] * (2**bits - 1)).round().permute(1, 2, 0).numpy(), values)
+    again = tifffile.imread(written_again(tmp_path / "a.tif")).reshape(*SIZE, channels)
+    assert np.array_equal(np.rint(again / 65535 * (2**bits - 1)), values)
+
+
+@pytest.mark.parametrize("largest", [1023, 4095, 16383])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fewer_bits_in_a_tiff_of_16(tmp_path, largest, channels):
+    values = np.random.default_rng(1).integers(0, largest + 1, (*SIZE, channels)).astype(np.uint16)
+    photometric = "rgb" if channels == 3 else "minisblack"
+    tag = [(281, "H", channels, (largest,) * channels if channels > 1 else largest, True)]
+    tifffile.imwrite(tmp_path / "a.tif", values.squeeze(), photometric=photometric, extratags=tag)
+    found = read_image(tmp_path / "a.tif")
+    assert np.array_equal((found.pixels[:channels] * largest).round().permute(1, 2, 0).numpy(), values)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_signed_tiffs_are_refused(tmp_path, kind, channels):
+    photometric = "rgb" if channels == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((*SIZE, channels), kind).squeeze(), photometric=photometric)
+    with pytest.raises(ImageFileError, match="a.tif.*signed"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_grey_with_alpha_in_a_tiff_of_16_bits(tmp_path):
+    values = levels(2, 16)
+    options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(tmp_path / "a.tif", values, **options)
+    found = (read_image(tmp_path / "a.tif").pixels * 65535).round().permute(1, 2, 0).numpy()
+    assert np.array_equal(found, values[..., [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
+def test_no_limit_of_pillows_stands_in_the_way(tmp_path, monkeypatch, suffix):
+    """Pillow refuses 179 megapixels; here, 21 pixels."""
+    image().save(tmp_path / f"a{suffix}")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert read_image(tmp_path / f"a{suffix}").pixels.shape == (3, *SIZE)

@@ -41,7 +41,7 @@ if sys.version_info < (3, 10):  # noqa: UP036  (ruff cannot know who starts this
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from host.client import HostError, ProgressCallback, PromptError  # noqa: E402  (found through the line above)
+from host.client import EXAMPLE, EXAMPLES, HostError, ProgressCallback, PromptError, with_own  # noqa: E402  (found through the line above)
 from host.server import host_tree, prepare_base, start_server  # noqa: E402
 
 HELPERS = ROOT / "tests" / "host"
@@ -235,8 +235,8 @@ def step(title: str) -> Iterator[None]:
 def demo(image: Path | None) -> Path:
     """Run the five-stage workflow in the real host and return the before/after picture."""
     prompt = json.loads((WORKFLOWS / "api" / f"{DEMO}.json").read_text("utf-8"))
-    loaders = [node for node in prompt.values() if node["class_type"] == "LoadImage"]
-    before = image or WORKFLOWS / loaders[0]["inputs"]["image"]
+    (example,) = [node["inputs"]["picture"] for node in prompt.values() if node["class_type"] == EXAMPLE]
+    before = image or WORKFLOWS / EXAMPLES[example]
     if not before.is_file():
         raise SetupError(f"there is no picture {before}")
     tree = setup()
@@ -245,9 +245,8 @@ def demo(image: Path | None) -> Path:
         with step(f"starting ComfyUI on the {'CPU' if cpu else 'GPU'}"):
             server = stack.enter_context(start_server(BASE, tree=tree, python=PYTHON, cpu=cpu))
         client = stack.enter_context(server.connect())
-        name = client.upload(before)
-        for node in loaders:
-            node["inputs"]["image"] = name
+        if image is not None:
+            with_own(prompt, client.upload(before))
         after = BASE / "temp" / "after.png"
         start = time.monotonic()
         try:

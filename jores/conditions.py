@@ -149,13 +149,36 @@ def cut_features(features: Sequence[Tensor], window: Window) -> tuple[Tensor, ..
     return tuple(window.cut(f, side) for f, side in zip(features, FEATURE_SIDES, strict=True))
 
 
+@dataclass(frozen=True)
+class Sampled(_Wire):
+    """What the diffusion made: x0 (B, 3, H, W) in [-1, 1], and the mean luma (B,) that it was asked for, 0..1."""
+
+    x0: Tensor
+    exposure: Tensor
+
+
+class Keeper:
+    """What a caller keeps of the stages of a picture from one run to the next, and is told of it. This one keeps
+    nothing."""
+
+    keeps = False
+
+    def __call__(self, what: tuple, make: Callable[[], Wire]) -> Wire:
+        """What was made before for this `what`, with the same pictures and nets, or else what `make` returns. `what`
+        starts with the stage's name and names everything else that the result depends on."""
+        return make()
+
+    def told(self, exposure: Tensor) -> None:
+        """Is given the exposures (B,) that the result was made for."""
+
+
 @dataclass
 class ConditionOnDemand:
     """The condition of a picture that is too big to keep: computed for a window when it is needed.
 
     Conditions that fit into `cache` bytes are kept in half precision on the device `store`. `layout` returns the
     windows that the picture is divided into at present: the next step asks for no others, and when memory runs out
-    they change.
+    they change. `exposure`: as in `RetinexCondition`.
     """
 
     make: Callable[[Window], RetinexCondition]
@@ -163,6 +186,7 @@ class ConditionOnDemand:
     cache: int = 0
     kept: dict[Window, RetinexCondition] = field(default_factory=dict)
     layout: Callable[[], Collection[Window]] | None = None
+    exposure: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def at(self, window: Window) -> RetinexCondition:
         """The condition of the window, as `RetinexCondition.at` has it."""

@@ -16,15 +16,17 @@ from .conditions import (
     GAIN_SIDE,
     ConditionOnDemand,
     GlobalStatistics,
+    Keeper,
     RetinexCondition,
     RetinexMaps,
+    Sampled,
     SemanticPrior,
 )
 from .diffusion.sampling import Callback, Denoise, Refine, ddim_in_tiles, start_noise
 from .diffusion.schedule import NoiseSchedule
 from .imaging.alpha import filled, joined, opaque, seen_average
 from .imaging.compositing import check_mask, finish
-from .imaging.exposure import mean_colour
+from .imaging.exposure import brightened, mean_colour
 from .imaging.guided_filter import enlarged, reduced
 from .nets.adjustment import THUMBNAIL
 from .nets.segmentation import Segmenter
@@ -47,6 +49,7 @@ def enhance(
     *,
     mask: Tensor | None = None,
     callback: Callback | None = None,
+    keeper: Keeper = Keeper(),
 ) -> Tensor:
     """Dark pictures (B, 3 or 4, H, W) in, enhanced ones of the same shape out, float32 in [0, 1].
 
@@ -58,6 +61,7 @@ def enhance(
         mask: (B or 1, 1, H, W) in [0, 1]: where to apply the enhancement.
         callback: called after every step with (steps done, steps, x0). In tiles it is also called after every tile,
             with a fraction of a step and None, and x0 is reduced. It may raise an exception to cancel.
+        keeper: keeps results of the stages from one call for these pictures to the next, and is told the exposures.
 
     Raises:
         ValueError: names the argument that cannot be used, before any work is done.
@@ -65,15 +69,48 @@ def enhance(
     full, alpha = filled(checked(images))
     check_mask(mask, images)
     low, alpha = reduced(full, options.working_size), reduced(alpha, options.working_size)
-    options = replace(options, tile=Tiler.choose(options.tile, nets.config, low, _weight(nets.unet).device))
+    tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.unet).device)
+    options = replace(options, tile=tiles)
+    made = keeper(
+        ("x0", segmenter is None, *_asked(options, 0 if tiles.covers(size_of(low)) else tiles.tile)),
+        lambda: _sampled(low, alpha, full, nets, segmenter, options, callback, keeper),
+    )
+    keeper.told(made.exposure)
+    return finish(made.x0, images, finishing, mask=mask, reuse=not keeper.keeps)
+
+
+def _sampled(
+    low: Tensor,
+    alpha: Tensor | None,
+    full: Tensor,
+    nets: JoReSNets,
+    segmenter: Segmenter | None,
+    options: SampleOptions,
+    callback: Callback | None,
+    keeper: Keeper,
+) -> Sampled:
+    """The stages up to x0, which has the size of `full`."""
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
-    condition = retinex_condition(nets, low, alpha, options)
+    condition = retinex_condition(nets, low, alpha, options, keeper)
     # Semantic prior: an off-the-shelf network segments the input picture (Fig. 3b)
-    prior = segment(segmenter, low) if segmenter is not None else None
+    prior = None
+    if segmenter is not None and options.steps:
+        prior = keeper(("prior", options.working_size), lambda: segment(segmenter, low))
     # Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)
-    x0 = sample(nets, condition, prior, options, low=low, callback=callback)
+    if options.steps:
+        x0 = sample(nets, condition, prior, options, low=low, callback=callback)
+    else:
+        x0 = undiffused(condition, options.tile, low)
+    exposure = condition.exposure
     del condition
-    return finish(enlarged(x0, low, full), images, finishing, mask=mask, reuse=True)
+    return Sampled(enlarged(x0, low, full), exposure)
+
+
+def _asked(options: SampleOptions, tile: int) -> tuple:
+    """Everything that x0 of a picture depends on."""
+    exposure = options.exposure
+    exposure = tuple(exposure.flatten().tolist()) if isinstance(exposure, Tensor) else exposure
+    return options.steps, options.seed, exposure, options.brightness, options.eta, options.working_size, tile
 
 
 def checked(images: Tensor) -> Tensor:
@@ -90,17 +127,25 @@ def checked(images: Tensor) -> Tensor:
 
 
 def retinex_condition(
-    nets: JoReSNets, low: Tensor, alpha: Tensor | None, options: SampleOptions
+    nets: JoReSNets, low: Tensor, alpha: Tensor | None, options: SampleOptions, keeper: Keeper = Keeper()
 ) -> RetinexCondition | ConditionOnDemand:
     """The output of DNet and ANet for the picture, or where that does not fit into memory, for each window on demand.
     `alpha` (B, 1, H, W): of pictures with transparent parts, as `filled` returns it."""
     tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.unet).device)
     if tiles.covers(size_of(low)):
-        maps = replace(decompose(nets, low, tile=tiles), alpha=alpha)
-        return adjust(nets, maps, exposure=options.exposure, tile=tiles)
+        maps = keeper(("maps", options.working_size), lambda: decompose(nets, low, tile=tiles))
+        maps = replace(maps, alpha=alpha)
+        return adjust(nets, maps, exposure=options.exposure, brightness=options.brightness, tile=tiles)
     room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
     room = room if options.steps > 1 else 0
-    return condition_on_demand(nets, low, options.exposure, cache=room, tiler=tiles, alpha=alpha)
+    return condition_on_demand(nets, low, replace(options, tile=tiles), cache=room, alpha=alpha)
+
+
+def undiffused(condition: RetinexCondition | ConditionOnDemand, tile: int | Tiler | None, low: Tensor) -> Tensor:
+    """R' x L' as x0 (B, 3, H, W) in [-1, 1], where `low` lies: what the diffusion starts from, as the result."""
+    tiles = tile if isinstance(tile, Tiler) else Tiler(tile or 0)
+    (picture,) = tiles.run(size_of(low), lambda window: (condition.at(window).picture.to(low.device),), (1,))
+    return picture.float() * 2 - 1
 
 
 @torch.inference_mode()
@@ -127,6 +172,7 @@ def adjust(
     exposure: float | Tensor | None = None,
     denoise: float = 1.0,
     illumination: Tensor | None = None,
+    brightness: float = 0.0,
     tile: int | Tiler | None = None,
 ) -> RetinexCondition:
     """ANet (Eq. 6).
@@ -135,11 +181,12 @@ def adjust(
         exposure: mean luma (0..1) to aim at, one for all or (B,); None: ANet's own proposal.
         denoise: how much of ANet's cleaning of R is used, 0..1.
         illumination: (B, 1, H, W) in [0, 1] that replaces L', for light painted by hand.
+        brightness: EV by which the aim is brighter than that.
         tile: as in `enhance`.
     """
     weight, picture = _weight(nets.anet), maps.picture
     tiles = Tiler.choose(tile, nets.config, picture, weight.device)
-    whole = global_statistics(nets, joined(picture, maps.alpha), exposure)
+    whole = global_statistics(nets, joined(picture, maps.alpha), exposure, brightness)
 
     def work(window: Window) -> tuple[Tensor, ...]:
         part = maps.at(window).to(weight.device)
@@ -156,31 +203,28 @@ def adjust(
 
 
 def condition_on_demand(
-    nets: JoReSNets,
-    low: Tensor,
-    exposure: float | Tensor | None,
-    *,
-    cache: int,
-    tiler: Tiler | None = None,
-    alpha: Tensor | None = None,
+    nets: JoReSNets, low: Tensor, options: SampleOptions, *, cache: int, alpha: Tensor | None = None
 ) -> ConditionOnDemand:
     """The output of DNet and ANet for any window, with the picture's global statistics; `cache` in bytes, of the
-    windows that `tiler` divides the picture into."""
+    windows that a `Tiler` in the options divides the picture into."""
     weight = _weight(nets.anet)
-    whole = global_statistics(nets, joined(low.clamp(0, 1), alpha), exposure)
+    whole = global_statistics(nets, joined(low.clamp(0, 1), alpha), options.exposure, options.brightness)
 
     def make(window: Window) -> RetinexCondition:
         maps = nets.dnet(window.cut(low).clamp(0, 1).to(weight))
         return nets.anet(maps, _under(whole, window, size_of(low)))
 
-    layout = None if tiler is None else lambda: tiler.layout(size_of(low))
-    return ConditionOnDemand(make, low.device, cache, layout=layout)
+    tiler = options.tile
+    layout = (lambda: tiler.layout(size_of(low))) if isinstance(tiler, Tiler) else None
+    return ConditionOnDemand(make, low.device, cache, layout=layout, exposure=whole.exposure)
 
 
 @torch.inference_mode()
-def global_statistics(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> GlobalStatistics:
-    """The global statistics of pictures (B, 3 or 4, H, W), on ANet's device; `exposure` as in `adjust`."""
-    exposure = wanted_exposure(nets, images, exposure)
+def global_statistics(
+    nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
+) -> GlobalStatistics:
+    """The global statistics of pictures (B, 3 or 4, H, W), on ANet's device; the rest as in `adjust`."""
+    exposure = wanted_exposure(nets, images, exposure, brightness)
     return nets.anet.statistics(_thumbnail(nets, images), exposure, mean_colour(images))
 
 
@@ -189,19 +233,21 @@ def _under(whole: GlobalStatistics, window: Window, size: tuple[int, int]) -> Gl
 
 
 @torch.inference_mode()
-def wanted_exposure(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> Tensor:
+def wanted_exposure(
+    nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
+) -> Tensor:
     """(B,) on ANet's device: `exposure`, one for all or (B,), or for None what ANet proposes for these whole
-    pictures (B, 3 or 4, H, W)."""
+    pictures (B, 3 or 4, H, W); `brightness` EV brighter."""
     weight = _weight(nets.anet)
     if exposure is None:
-        return nets.anet.propose_exposure(_thumbnail(nets, images))
+        return brightened(nets.anet.propose_exposure(_thumbnail(nets, images)), brightness)
     if not isinstance(exposure, Tensor):
         if not 0 < exposure <= 1:
             raise ValueError(f"exposure must be above 0 and at most 1, not {exposure}")
         exposure = torch.full((len(images),), float(exposure))
     if exposure.shape != (len(images),) or not bool(((exposure >= 0) & (exposure <= 1)).all()):
         raise ValueError(f"exposure must be one number for each of {len(images)} pictures, 0 to 1, not {exposure}")
-    return exposure.to(weight.device, torch.float32)
+    return brightened(exposure.to(weight.device, torch.float32), brightness)
 
 
 @torch.inference_mode()

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, takewhile
+from itertools import islice, repeat, takewhile
 from math import log
 
 import torch
 from torch import Tensor
 
 from .checkpoint import JoReSNets
+from .conditions import Keeper
 from .diffusion.sampling import Callback
 from .imaging.alpha import opaque
 from .imaging.exposure import DARKEST, exposure_gain, mean_luma
@@ -57,6 +58,7 @@ class Frame:
 
     original: Tensor
     mask: Tensor | None
+    keeper: Keeper
     glance: Glance
     cut: bool  # a shot begins here
     judged: bool = False  # `cut` also knows of lamps
@@ -90,22 +92,28 @@ def enhance_frames(
     Raises:
         ValueError: fewer masks than frames, and more than one.
     """
-    incoming, place = _with_masks(frames, masks), _place(nets, options, clip.device)
+    incoming = _with_masks(frames, masks, repeat(Keeper()) if clip.keepers is None else clip.keepers)
+    place = _place(nets, options, clip.device)
+
+    def alone(image: Tensor, mask: Tensor | None, keeper: Keeper) -> Tensor:
+        return enhance(place(image), nets, segmenter, options, finishing, mask=mask, callback=callback, keeper=keeper)
+
     if not clip.smooth:
-        for frame, mask in incoming:
-            yield enhance(place(frame), nets, segmenter, options, finishing, mask=mask, callback=callback)
+        for frame, mask, keeper in incoming:
+            yield alone(frame, mask, keeper)
         return
 
-    def work(frame: Frame, aim: float | Tensor | None) -> Tensor:
+    def work(frame: Frame, aim: Tensor | None) -> Tensor:
         """A frame by itself is finished here; the others are mixed with their originals once they are steady."""
-        aimed = replace(options, exposure=aim)
         if frame.alone:
-            images = place(frame.original)
-            return enhance(images, nets, segmenter, aimed, finishing, mask=frame.mask, callback=callback)
+            return alone(frame.original, frame.mask, frame.keeper)
+        if aim is not None:
+            frame.keeper.told(aim)
+        aimed = replace(options, exposure=aim, brightness=0.0)
         return enhance(place(frame.low), nets, segmenter, aimed, callback=callback)
 
     ahead = frames if clip.ahead is None and isinstance(frames, Sequence) else clip.ahead
-    lit = _lit(_tagged(incoming), _Outlook(ahead), nets, options.exposure, place, work)
+    lit = _lit(_tagged(incoming), _Outlook(ahead), nets, options, place, work)
     steady = TemporalFilter()
     for frame, following, _ in _with_following(lit):
         if frame.alone:
@@ -135,27 +143,29 @@ def _place(nets: JoReSNets, options: SampleOptions, device: torch.device | str |
     return place
 
 
-def _with_masks(frames: Iterable[Tensor], masks: Iterable[Tensor] | None) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Each frame with its mask; a single mask serves all."""
+def _with_masks(
+    frames: Iterable[Tensor], masks: Iterable[Tensor] | None, keepers: Iterable[Keeper]
+) -> Iterator[tuple[Tensor, Tensor | None, Keeper]]:
+    """Each frame with its mask, of which a single one serves all, and with what keeps its results."""
     if masks is None:
-        yield from ((frame, None) for frame in frames)
+        yield from ((frame, None, keeper) for frame, keeper in zip(frames, keepers, strict=False))
         return
     given, mask, single = iter(masks), None, False
-    for count, frame in enumerate(frames):
+    for count, (frame, keeper) in enumerate(zip(frames, keepers, strict=False)):
         following = None if single else next(given, None)
         if following is None:
             if count != 1 and not single:
                 raise ValueError(f"masks: {count} for more frames than that: give one for each, or a single one")
             following, single = mask, True
         mask = following
-        yield frame, mask
+        yield frame, mask, keeper
 
 
-def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None]]) -> Iterator[Frame]:
+def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None, Keeper]]) -> Iterator[Frame]:
     before = None
-    for frame, mask in incoming:
+    for frame, mask, keeper in incoming:
         before = _glance(before, checked(frame))
-        yield Frame(frame, mask, before, before.cut)
+        yield Frame(frame, mask, keeper, before, before.cut)
 
 
 def _glance(before: Glance | None, frame: Tensor) -> Glance:
@@ -189,23 +199,24 @@ def _lit(
     frames: Iterator[Frame],
     outlook: _Outlook,
     nets: JoReSNets,
-    exposure: float | Tensor | None,
+    options: SampleOptions,
     place: Callable[[Tensor], Tensor],
-    work: Callable[[Frame, float | Tensor | None], Tensor],
+    work: Callable[[Frame, Tensor | None], Tensor],
 ) -> Iterator[Frame]:
     """Steadies the light and the gain of each shot, and has the frames worked on."""
     light, gain = SteadyLight(), None
     past: deque[float] = deque(maxlen=REACH)
 
     def wanted(low: Tensor) -> Tensor:
-        return exposure_gain(mean_luma(low), wanted_exposure(nets, low, exposure).to(low.device))
+        aim = wanted_exposure(nets, low, options.exposure, options.brightness)
+        return exposure_gain(mean_luma(low), aim.to(low.device))
 
     for number, (frame, following, last) in enumerate(_with_following(frames)):
         after = outlook.after([f.glance for f in following])
         shot = _judged(frame, following, past, after)
         frame.alone = frame.cut and not shot and (frame.glance.level > NOTHING or (last and not number))
         if frame.alone:
-            frame.picture = work(frame, exposure)
+            frame.picture = work(frame, None)
             yield frame
             continue
         low = _rgb(frame, place)

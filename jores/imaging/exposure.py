@@ -89,6 +89,23 @@ def exposure_gain(input_mean: Tensor, exposure: Tensor | float) -> Tensor:
     return (exposure / input_mean.float().clamp_min(DARKEST)).clamp(0, MAX_EXPOSURE_GAIN)
 
 
+DIMMEST, BRIGHTEST = 0.02, 0.9
+"""Mean luma beyond which `brightened` does not go."""
+
+
+def brightened(exposure: Tensor, stops: float) -> Tensor:
+    """Mean luma (B,) in sRGB's encoding, 0..1, `stops` EV brighter: linear light times 2^stops, encoded again.
+
+    It stays between DIMMEST and BRIGHTEST, but never turns back: what lies beyond them already is not moved further.
+    0 stops return `exposure` as it is.
+    """
+    if stops == 0:
+        return exposure
+    light = torch.where(exposure < 0.04045, exposure / 12.92, ((exposure + 0.055) / 1.055).pow(2.4)) * 2.0**stops
+    made = torch.where(light < 0.0031308, 12.92 * light, 1.055 * light.clamp_min(1e-6).pow(1 / 2.4) - 0.055)
+    return made.clamp(exposure.clamp_max(DIMMEST), exposure.clamp_min(BRIGHTEST))
+
+
 BRIGHTNESS_STATISTICS = 23
 _QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 _LEVEL = 1 / 255  # keeps logarithms finite

@@ -104,8 +104,6 @@ def _load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     if report["missing_keys"]:
         example = sorted(report["missing_keys"])[0]
         raise SegmenterError(f"{folder}: its weights lack {example}: not a complete segmentation model")
-    for values in (*model.parameters(), *model.buffers()):
-        values.data = values.data.clone()  # what lies in the mapped file would keep it from being replaced
     return model.to(dtype)  # here, because the loader's own argument for it has changed its name over the years
 
 

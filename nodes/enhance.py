@@ -15,7 +15,7 @@ from ..jores import pipeline
 from ..jores.checkpoint import PARTS
 from ..jores.conditions import Keeper
 from ..jores.imaging.guided_filter import worked_size
-from ..jores.options import DRAFT_SIZE, FINE_STEPS, QUALITIES, ClipOptions, FinishOptions, SampleOptions, at_quality
+from ..jores.options import ClipOptions, FinishOptions, SampleOptions, at_quality
 from ..jores.tiling.windows import size_of
 from ..jores.video import HELD_BYTES, enhance_frames
 from .host.budget import enhance_bytes
@@ -44,6 +44,7 @@ from .schema import (
     exposure_input,
     mask_input,
     node_schema,
+    quality_input,
     seed_input,
     steps_input,
     strength_input,
@@ -156,12 +157,7 @@ class JoReSEnhance(io.ComfyNode):
                     **ADVANCED,
                 ),
                 brightness_input(),
-                io.Combo.Input(
-                    "quality", options=list(QUALITIES), default="standard", optional=True,
-                    tooltip=f"Time against quality. draft: no diffusion, at most {DRAFT_SIZE} pixels inside, for a "
-                    f"quick look. standard: as many 'steps' as you say. fine: {FINE_STEPS} steps at least, twice the "
-                    "time of 4.",
-                ),
+                quality_input(),
             ],
             outputs=[
                 io.Image.Output(

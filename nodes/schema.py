@@ -8,6 +8,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..jores.options import DRAFT_SIZE, FINE_STEPS, QUALITIES
+
 CATEGORY = "image/low light (JoReS-Diff)"
 
 Nets = io.Custom("JORES_NETS")  # patchers.NetPatchers
@@ -52,11 +54,19 @@ def brightness_input() -> io.Float.Input:
     )  # fmt: skip
 
 
-def steps_input(**more: Any) -> io.Int.Input:
+def steps_input(**more: bool) -> io.Int.Input:
     return io.Int.Input(
         "steps", default=4, min=1, max=100,
         tooltip="Diffusion steps. 4 is what the model is tuned for; 1 or 2 are quick looks. Time grows with the steps.",
         **more,
+    )  # fmt: skip
+
+
+def quality_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "quality", options=list(QUALITIES), default="standard", optional=True,
+        tooltip=f"Time against quality. draft: no diffusion, at most {DRAFT_SIZE} pixels inside, for a quick look. "
+        f"standard: as many 'steps' as you say. fine: {FINE_STEPS} steps at least, twice the time of 4.",
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import av.container
+from av.stream import Stream
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ def differences(source: Any, target: Any, skipped: set[int]) -> list[str]:
     return found
 
 
-def _told(before: Any, after: Any, alone: bool) -> list[str]:
+def _told(before: Stream, after: Stream, alone: bool) -> list[str]:
     folded = {k.lower(): v for k, v in after.metadata.items()}
     lost = [k for k, v in own_words(before.metadata).items() if folded.get(k.lower()) != v]
     flags = int(getattr(before, "disposition", 0)) ^ int(getattr(after, "disposition", 0))

@@ -13,7 +13,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from ..options import FinishOptions
-from ..tiling.windows import Span, Window
+from ..tiling.windows import Span, Window, size_of
 from .alpha import opaque
 from .exposure import luma, smoothstep
 from .guided_filter import self_guided
@@ -54,7 +54,7 @@ def finish(
     mask = None if mask is None else feather_mask(mask.float(), finishing.feather)
     shown = opaque(original) if finishing.shadows or finishing.colour_fidelity else original[:, :3]
     dark = shadow_weight(shown, finishing.shadows) if finishing.shadows else None
-    cast, size = None, tuple(original.shape[-2:])
+    cast, size = None, size_of(original)
     if finishing.colour_fidelity:
         cast = _colour_cells(x0, shown, finishing.colour_fidelity, lambda x: x.to(original.device).float() / 2 + 0.5)
     reuse = reuse and x0.shape == original.shape and x0.dtype == torch.float32 and x0.device == original.device

@@ -61,7 +61,7 @@ class Results:
             self._entries.clear()
             self.size = 0
 
-    def _add(self, key: tuple, made: Any) -> None:
+    def _add(self, key: tuple, made: Wire) -> None:
         tensors = [value for value in vars(made).values() if isinstance(value, Tensor)]
         need = sum(t.numel() * t.element_size() for t in tensors)
         if need > self.limit or mm.get_free_memory(_MAIN) < need + SPARE:

@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from skimage.color import rgb2lab
 
+from host.client import EXAMPLES
+
 SHIPPED = "jores-compact.safetensors (shipped)"
 
 
@@ -173,6 +175,7 @@ def test_brightness_on_the_stage_is_that_of_the_block(pack):
 
 def test_every_example_comes_as_picture_mask_and_film(pack):
     slot = pack.nodes["JoReSLoadExample"].define_schema().inputs[0]
+    assert pack.load("nodes.host.folders").EXAMPLES == EXAMPLES, "the tests' own list"
     for name in slot.options:
         image, mask, video = run(pack, "JoReSLoadExample", picture=name).result
         assert image.shape[-1] == 3 and mask.shape == image.shape[:3] and image.mean() < 0.25

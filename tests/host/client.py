@@ -28,7 +28,6 @@ ProgressCallback = Callable[[str, dict[str, Any]], None]
 """Called with the type and data of each event of the graph: "executing" {"node"}, "progress" {"node", "value",
 "max"}, "executed" {"node", "output"}, ...; a live preview arrives as "preview" {"bytes"} (an image behind a header)."""
 
-
 _FINAL = {"execution_success", "execution_error", "execution_interrupted"}
 _LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach this machine's loopback
 

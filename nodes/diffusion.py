@@ -241,8 +241,9 @@ def check_positive(node: str, positive: list, latent: dict) -> None:
     """Raises ValueError unless every part of the conditioning is of the pictures that the latent is for."""
     wanted = "connect 'Condition JoReS Diffusion'"
     expect(positive, list, node, "positive", wanted)
-    parts = [part[1] if isinstance(part, list | tuple) and len(part) == 2 else None for part in positive]
-    if not parts or not all(isinstance(options, dict) and CONDITION_KEY in options for options in parts):
+    parts = [part[1] for part in positive if isinstance(part, list | tuple) and len(part) == 2]
+    parts = [options for options in parts if isinstance(options, dict) and CONDITION_KEY in options]
+    if not parts or len(parts) < len(positive):
         raise ValueError(f"{node}: positive carries no picture (a text prompt?): {wanted}")
     count, first = len(latent["samples"]), parts[0][CONDITION_KEY]
     for options in parts:

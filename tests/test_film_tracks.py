@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import av
 import pytest
 from PIL import Image
 
+from jores.bulk import _enhance_video
 from jores.cli import main
 from jores.files.clips import VideoFileError, rewrite_video
 from jores.files.tracks import own_words
@@ -131,22 +131,25 @@ def test_pictures_that_change_their_size_are_refused_by_name(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends processes without asking them")
 @pytest.mark.parametrize("kind", ["SIGTERM", "SIGHUP"])
 def test_what_is_half_written_goes_when_the_process_is_told_to_end(tmp_path, kind):
-    source = write_film(tmp_path / "in.mkv", count=150)
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "jores", "enhance", str(source), "--output", str(out), "--segmenter", "none"]
-    process = subprocess.Popen([*command, "--device", "cpu"], cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(out.glob(".*.tmp")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert list(out.glob(".*.tmp")), "it never began"
-    process.send_signal(getattr(signal, kind))
-    assert process.wait(60) != 0
-    assert list(out.iterdir()) == []
+    source = write_film(tmp_path / "in.mkv")
+    (tmp_path / "out").mkdir()
+    begun = []
+
+    class Interrupted:
+        def frames(self, frames):
+            yield from (next(frames), next(frames))
+            begun.extend((tmp_path / "out").glob(".*.tmp"))
+            os.kill(os.getpid(), getattr(signal, kind))
+            yield from frames
+
+    before = signal.getsignal(getattr(signal, kind))
+    with pytest.raises(SystemExit) as ended:
+        _enhance_video(source, tmp_path / "out" / "in.mkv", Interrupted())
+    assert ended.value.code == 128 + getattr(signal, kind) and len(begun) == 1
+    assert list((tmp_path / "out").iterdir()) == [] and signal.getsignal(getattr(signal, kind)) is before
 
 
 def test_a_name_is_given_when_the_bytes_are_on_the_disk(tmp_path, monkeypatch):
-    import os
-
     source, happened = write_film(tmp_path / "in.mp4", count=3), []
     sync, rename = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda number: (happened.append("sync"), sync(number))[1])

@@ -13,9 +13,9 @@ import av
 import pytest
 from PIL import Image
 
-from jores.bulk import _enhance_video
 from jores.cli import main
 from jores.files.clips import VideoFileError, rewrite_video
+from jores.files.saving import tidy_ending
 from jores.files.tracks import own_words
 from tests.films import packets_of, write_film
 
@@ -135,16 +135,15 @@ def test_what_is_half_written_goes_when_the_process_is_told_to_end(tmp_path, kin
     (tmp_path / "out").mkdir()
     begun = []
 
-    class Interrupted:
-        def frames(self, frames):
-            yield from (next(frames), next(frames))
-            begun.extend((tmp_path / "out").glob(".*.tmp"))
-            os.kill(os.getpid(), getattr(signal, kind))
-            yield from frames
+    def interrupted(frames):
+        yield from (next(frames), next(frames))
+        begun.extend((tmp_path / "out").glob(".*.tmp"))
+        os.kill(os.getpid(), getattr(signal, kind))
+        yield from frames
 
     before = signal.getsignal(getattr(signal, kind))
-    with pytest.raises(SystemExit) as ended:
-        _enhance_video(source, tmp_path / "out" / "in.mkv", Interrupted())
+    with pytest.raises(SystemExit) as ended, tidy_ending():
+        rewrite_video(source, tmp_path / "out" / "in.mkv", interrupted)
     assert ended.value.code == 128 + getattr(signal, kind) and len(begun) == 1
     assert list((tmp_path / "out").iterdir()) == [] and signal.getsignal(getattr(signal, kind)) is before
 

@@ -17,8 +17,8 @@ SIZE, STEPS = (48, 64), 2
 
 @pytest.fixture(scope="module")
 def host(pack):  # noqa: F811
-    extras = {name: importlib.import_module(f"comfy_extras.nodes_{name}") for name in ("model_advanced", "latent")}
-    return SimpleNamespace(**vars(pack), **extras)
+    advanced = importlib.import_module("comfy_extras.nodes_model_advanced")
+    return SimpleNamespace(**vars(pack), model_advanced=advanced)
 
 
 def scene(seed: int, count: int = 1) -> torch.Tensor:

@@ -232,3 +232,14 @@ def test_a_blueprint_is_offered_and_does_what_the_five_stages_do(
     (stages,) = comfy_client.pictures(run_on(comfy_client, copied("jores_five_stages"), source))
     with Image.open(result) as block, Image.open(io.BytesIO(stages)) as blocks:
         assert np.array_equal(array(block), array(blocks))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_ends_of_every_link_know_it(name: str):
+    """The front end mends what does not fit together, with a warning."""
+    graph = saved(name)
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    for link, origin, out, target, slot, kind in graph["links"]:
+        given, taken = nodes[origin]["outputs"][out], nodes[target]["inputs"][slot]
+        assert link in given["links"] and taken["link"] == link, f"{given['name']} -> {taken['name']}"
+        assert given["type"] == kind, f"{given['name']} is no {kind}"

@@ -67,7 +67,13 @@ def shown(stream: Any) -> str:
 
 
 def is_cover(stream: Any) -> bool:
-    return stream.type == "video" and bool(int(getattr(stream, "disposition", 0)) & _ATTACHED_PICTURE)
+    return stream.type == "video" and bool(flags_of(stream) & _ATTACHED_PICTURE)
+
+
+def flags_of(stream: Any) -> int:
+    """AVDisposition, which older releases of PyAV wrap in a class of their own."""
+    flags = getattr(stream, "disposition", 0)
+    return int(getattr(flags, "value", flags))
 
 
 @dataclass
@@ -132,7 +138,7 @@ class Tracks:
             copy.metadata.update(own_words(stream.metadata))
             if self.container in ("mp4", "mov") and "name" in stream.metadata:  # where it is read from a track's title
                 copy.metadata.setdefault("title", stream.metadata["name"])
-            _set(copy, "disposition", int(getattr(stream, "disposition", 0)))
+            _set(copy, "disposition", flags_of(stream))
             if self.container == "mpegts":
                 _set(copy, "id", stream.id)
         writer.metadata.update(own_words(self.reader.metadata))
@@ -183,7 +189,7 @@ def differences(source: Any, target: Any, skipped: set[int]) -> list[str]:
 def _told(before: Stream, after: Stream, alone: bool) -> list[str]:
     folded = {k.lower(): v for k, v in after.metadata.items()}
     lost = [k for k, v in own_words(before.metadata).items() if folded.get(k.lower()) != v]
-    flags = int(getattr(before, "disposition", 0)) ^ int(getattr(after, "disposition", 0))
+    flags = flags_of(before) ^ flags_of(after)
     if flags & ~_ATTACHED_PICTURE & ~(_DEFAULT if alone else 0):  # a kind's only track is played anyhow
         lost.append("flags")
     return [f"{shown(before)}: {word}" for word in lost]
@@ -207,7 +213,7 @@ def _takes(stream: Any, packets: list[Any], container: str, options: dict[str, s
     try:
         with av.open(io.BytesIO(), "w", format=container, options=dict(options)) as writer:
             copy = _copy_of(writer, stream)
-            _set(copy, "disposition", int(getattr(stream, "disposition", 0)))
+            _set(copy, "disposition", flags_of(stream))
             writer.start_encoding()
             for number, packet in enumerate(packets):
                 packet.stream = copy

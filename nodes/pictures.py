@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..jores.files.pictures import read_image
 from ..jores.imaging.resize import area_average, resize_map
+from ..jores.tiling.windows import size_of
 from .host.folders import EXAMPLES, example_path, file_stamp
 from .host.pictures import from_image, to_image
 from .schema import node_schema
@@ -59,7 +60,7 @@ class JoReSLoadExample(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, picture: str | None) -> str:
-        return file_stamp(picture and example_path(picture))
+        return file_stamp(example_path(picture) if picture else None)
 
 
 class JoReSCompare(io.ComfyNode):
@@ -97,7 +98,7 @@ class JoReSCompare(io.ComfyNode):
             raise ValueError(
                 f"{node}: before holds {len(left)} pictures and after {len(right)}: give one, or as many of each"
             )
-        count, size = max(len(left), len(right)), tuple(right.shape[-2:])
+        count, size = max(len(left), len(right)), size_of(right)
         left, right = resized(left, size).expand(count, -1, -1, -1), right.expand(count, -1, -1, -1)
         made = to_image(split(left, right, position) if mode == "split" else side_by_side(left, right))
         shown = made[:1, :: max(1, -(-max(made.shape[1:3]) // SHOWN)), :: max(1, -(-max(made.shape[1:3]) // SHOWN))]
@@ -106,7 +107,7 @@ class JoReSCompare(io.ComfyNode):
 
 def resized(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, 3, H, W) at another size."""
-    if tuple(pictures.shape[-2:]) == size:
+    if size_of(pictures) == size:
         return pictures
     shrinks = pictures.shape[-2] >= size[0] and pictures.shape[-1] >= size[1]
     return area_average(pictures, size) if shrinks else resize_map(pictures, size)

@@ -51,9 +51,7 @@ class Results:
             self._entries.move_to_end(key)
             return found[0].to(found[1])
         self.make_room(needed)
-        made = make()
-        self._add(key, made)
-        return made
+        return self._added(key, make())
 
     def make_room(self, needed: int) -> None:
         """Forgets everything if `needed` bytes of work would leave too little main memory."""
@@ -61,16 +59,17 @@ class Results:
             self._entries.clear()
             self.size = 0
 
-    def _add(self, key: tuple, made: Wire) -> None:
+    def _added(self, key: tuple, made: Wire) -> Wire:
         tensors = [value for value in vars(made).values() if isinstance(value, Tensor)]
         need = sum(t.numel() * t.element_size() for t in tensors)
         if need > self.limit or mm.get_free_memory(_MAIN) < need + SPARE:
-            return
+            return made
         while self.size + need > self.limit:
             _key, (_value, _device, size) = self._entries.popitem(last=False)
             self.size -= size
         self._entries[key] = (made.to(_MAIN), tensors[0].device, need)
         self.size += need
+        return made
 
 
 class _Listener(Keeper):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from jores import cli, pipeline
+from jores.conditions import Keeper
 from jores.files.pictures import Picture, write_image
 from jores.imaging.exposure import BRIGHTEST, DIMMEST, brightened
 from jores.options import DRAFT_SIZE, FINE_STEPS, QUALITIES, SampleOptions, at_quality
@@ -46,14 +47,24 @@ def test_what_lies_beyond_the_ends_is_not_turned_back():
     assert (steps.diff(dim=0) >= 0).all()
 
 
+class Listener(Keeper):
+    """Hears of the exposures."""
+
+    def __init__(self) -> None:
+        self.exposures: list[torch.Tensor] = []
+
+    def told(self, exposure: torch.Tensor) -> None:
+        self.exposures.append(exposure)
+
+
 def test_brightness_is_relative_to_the_exposure_proposed_or_told(nets):
     low = dark()
     proposed = pipeline.wanted_exposure(nets, low, None)
-    told = []
-    auto = flat(pipeline.enhance)(low, nets, brightness=0.8, steps=1, told=told.append)
+    listener = Listener()
+    auto = flat(pipeline.enhance)(low, nets, brightness=0.8, steps=1, keeper=listener)
     maps = pipeline.decompose(nets, low)
     aim = brightened(pipeline.wanted_exposure(nets, maps.picture, None), 0.8)
-    assert torch.equal(told[0], aim) and aim > proposed
+    assert torch.equal(listener.exposures[0], aim) and aim > proposed
     assert torch.equal(auto, flat(pipeline.enhance)(low, nets, exposure=aim, steps=1))
     by_number = flat(pipeline.enhance)(low, nets, exposure=0.3, brightness=-1.0, steps=1)
     aim = brightened(torch.tensor([0.3]), -1)
@@ -71,9 +82,10 @@ def test_a_clip_follows_the_brightness(nets):
     frames = dark(3).split(1)
     means = []
     for stops in (-1.0, 0.0, 1.0):
-        told = []
-        made = list(flat(enhance_frames)(frames, nets, steps=1, exposure=0.3, brightness=stops, told=told.append))
-        assert len(told) == len(made) == 3
+        listener = Listener()
+        dials = {"steps": 1, "exposure": 0.3, "brightness": stops}
+        made = list(flat(enhance_frames)(frames, nets, keepers=[listener] * 3, **dials))
+        assert len(listener.exposures) == len(made) == 3
         means.append(torch.cat(made).mean().item())
     assert means[0] < 0.9 * means[1] < 0.8 * means[2]
 

@@ -112,8 +112,10 @@ def test_qualities_move_no_dial_that_is_set():
     assert QUALITIES == ("draft", "standard", "fine")
 
 
-class Memory:
+class Memory(Keeper):
     """Keeps everything, and writes down what it had to have made."""
+
+    keeps = True
 
     def __init__(self):
         self.values, self.made = {}, []
@@ -142,14 +144,14 @@ DIALS = {
 def test_a_turned_dial_costs_only_what_depends_on_it(nets, segmenter, dial):
     """And gives, to the last bit, what a run from nothing gives."""
     low, memory, rest = dark(), Memory(), {"steps": 2, "tile": 0}
-    first = flat(pipeline.enhance)(low, nets, segmenter, **rest, kept=memory)
+    first = flat(pipeline.enhance)(low, nets, segmenter, **rest, keeper=memory)
     assert sorted(memory.made) == ["maps", "prior", "x0"]
     memory.made.clear()
     change, wanted = DIALS[dial]
-    got = flat(pipeline.enhance)(low, nets, segmenter, **(rest | change), kept=memory)
+    got = flat(pipeline.enhance)(low, nets, segmenter, **(rest | change), keeper=memory)
     assert sorted(memory.made) == wanted
     assert torch.equal(got, flat(pipeline.enhance)(low, nets, segmenter, **(rest | change)))
-    assert torch.equal(first, flat(pipeline.enhance)(low, nets, segmenter, **rest, kept=memory))
+    assert torch.equal(first, flat(pipeline.enhance)(low, nets, segmenter, **rest, keeper=memory))
 
 
 def test_the_command_line_has_the_same_dials(tmp_path: Path, capsys):

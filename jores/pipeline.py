@@ -109,7 +109,7 @@ def _sampled(
 def _asked(options: SampleOptions, tile: int) -> tuple:
     """Everything that x0 of a picture depends on."""
     exposure = options.exposure
-    exposure = tuple(exposure.flatten().tolist()) if isinstance(exposure, Tensor) else exposure
+    exposure = tuple(exposure.flatten().cpu().tolist()) if isinstance(exposure, Tensor) else exposure
     return options.steps, options.seed, exposure, options.brightness, options.eta, options.working_size, tile
 
 

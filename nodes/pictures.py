@@ -8,7 +8,6 @@ import torch
 from comfy_api.latest import InputImpl, Types, io, ui
 from torch import Tensor
 
-from ..jores.files.pictures import read_image
 from ..jores.imaging.resize import area_average, resize_map
 from ..jores.tiling.windows import size_of
 from .host.folders import EXAMPLES, example_path, file_stamp
@@ -52,6 +51,8 @@ class JoReSLoadExample(io.ComfyNode):
             image = video.get_components().images
             mask = torch.ones(image.shape[:3])
         else:
+            from ..jores.files.pictures import read_image  # not when the host starts: its Pillow is heavy
+
             pixels = read_image(path).pixels[None]
             image = pixels[:, :3].movedim(1, -1).contiguous()
             mask = 1 - pixels[:, 3] if pixels.shape[1] == 4 else torch.ones(image.shape[:3])

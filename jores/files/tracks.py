@@ -70,7 +70,7 @@ def is_cover(stream: Any) -> bool:
     return stream.type == "video" and bool(flags_of(stream) & _ATTACHED_PICTURE)
 
 
-def flags_of(stream: Any) -> int:
+def flags_of(stream: Stream) -> int:
     """AVDisposition, which older releases of PyAV wrap in a class of their own."""
     flags = getattr(stream, "disposition", 0)
     return int(getattr(flags, "value", flags))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from comfy_api.latest import ui
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ...jores.imaging.exposure import luma
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SIZE = (480, 176)
 BINS = 60
@@ -35,6 +39,8 @@ def tones(image: Tensor) -> Tensor:
 
 def drawn(before: Tensor, after: Tensor, text: str) -> Image.Image:
     """The two curves over one axis; heights are square roots, or a dark picture's one peak would be all there is."""
+    from PIL import Image, ImageDraw, ImageFont  # not when the host starts
+
     card, (width, height), top = Image.new("RGB", SIZE, GROUND), SIZE, 62
     pen, font, small = ImageDraw.Draw(card), ImageFont.load_default(21), ImageFont.load_default(17)
     pen.text((12, 6), text, INK, font)

@@ -3,7 +3,9 @@
     python3 dev.py setup            .venv and a ComfyUI, inside the clone
     python3 dev.py demo             light up the shipped dark picture (--image my.jpg: yours) through the real host
     python3 dev.py serve            leave the host up for a browser
-    python3 dev.py test [...]       all tests; further arguments go to pytest
+    python3 dev.py check            ruff, the layout of the code, and the types
+    python3 dev.py test [...]       the check, then all tests; further arguments go to pytest
+    python3 dev.py test --fast      no check, and no test that is slow or needs a ComfyUI or a browser: about a minute
     python3 dev.py test --hosts     the tests that need a ComfyUI, on the oldest and the newest that can be had
 
 Needs Python 3.10 or newer and nothing else. Everything is kept in the clone (.venv, .comfyui, .comfyui-base,
@@ -19,6 +21,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -38,7 +41,7 @@ if sys.version_info < (3, 10):  # noqa: UP036  (ruff cannot know who starts this
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from host.client import HostError, ProgressCallback, PromptError  # noqa: E402  (found through the line above)
+from host.client import EXAMPLE, EXAMPLES, HostError, ProgressCallback, PromptError, with_own  # noqa: E402  (found through the line above)
 from host.server import host_tree, prepare_base, start_server  # noqa: E402
 
 HELPERS = ROOT / "tests" / "host"
@@ -48,6 +51,13 @@ IN_VENV = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 PYTHON = VENV / IN_VENV
 PIP = ["-m", "pip", "--disable-pip-version-check", "--no-input"]
 WORKFLOWS, DEMO = ROOT / "workflows", "jores_five_stages"
+
+LOOSE = {
+    "type: ignore": (r"# *(?:type|pyright): ignore", 0),
+    "cast": (r"\bcast\(", 0),
+    "lines with Any": (r"(?m)^(?!\s*(?:from|import)\b).*\bAny\b", 158),
+}
+"""What `check` counts, its pattern, and how many there may be. Get rid of one and lower the number; never raise it."""
 
 HOST_ADDED = {"extra_model_paths.yaml"}  # not ComfyUI's: in the wheels it points at folders of theirs
 
@@ -225,8 +235,8 @@ def step(title: str) -> Iterator[None]:
 def demo(image: Path | None) -> Path:
     """Run the five-stage workflow in the real host and return the before/after picture."""
     prompt = json.loads((WORKFLOWS / "api" / f"{DEMO}.json").read_text("utf-8"))
-    loaders = [node for node in prompt.values() if node["class_type"] == "LoadImage"]
-    before = image or WORKFLOWS / loaders[0]["inputs"]["image"]
+    (example,) = [node["inputs"]["picture"] for node in prompt.values() if node["class_type"] == EXAMPLE]
+    before = image or WORKFLOWS / EXAMPLES[example]
     if not before.is_file():
         raise SetupError(f"there is no picture {before}")
     tree = setup()
@@ -235,9 +245,8 @@ def demo(image: Path | None) -> Path:
         with step(f"starting ComfyUI on the {'CPU' if cpu else 'GPU'}"):
             server = stack.enter_context(start_server(BASE, tree=tree, python=PYTHON, cpu=cpu))
         client = stack.enter_context(server.connect())
-        name = client.upload(before)
-        for node in loaders:
-            node["inputs"]["image"] = name
+        if image is not None:
+            with_own(prompt, client.upload(before))
         after = BASE / "temp" / "after.png"
         start = time.monotonic()
         try:
@@ -250,6 +259,14 @@ def demo(image: Path | None) -> Path:
         sheet = OUTPUT / f"{before.stem.removesuffix('.input')}-before-after-{time.strftime('%Y%m%d-%H%M%S')}.png"
         run(PYTHON, HELPERS / "before_after.py", before, after, sheet)
     return sheet
+
+
+def in_venv(argv: list[str]) -> int:
+    """Go on with the environment's Python."""
+    command = [str(PYTHON), str(Path(__file__).resolve()), *argv]
+    if os.name == "nt":
+        return subprocess.call(command)
+    os.execv(command[0], command)
 
 
 def show_progress(prompt: dict[str, dict]) -> ProgressCallback:
@@ -285,11 +302,34 @@ def has_accelerator() -> bool:
     return subprocess.run([str(PYTHON), "-c", code]).returncode == 0
 
 
+def check() -> int:
+    """Lint, layout and types of the code; every finding is printed. Returns an exit code."""
+    setup()
+    commands = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("pyright",))
+    codes = []
+    for command in commands:
+        print(f"{' '.join(command)}:", flush=True)
+        codes.append(subprocess.call([str(PYTHON), "-m", *command], cwd=ROOT))
+    counts = loose_types()
+    print(", ".join(f"{count} of {name} ({LOOSE[name][1]} allowed)" for name, count in counts.items()), flush=True)
+    return max(*codes, *(count > LOOSE[name][1] for name, count in counts.items()))
+
+
+def loose_types() -> dict[str, int]:
+    """How often the code steps around its types."""
+    files = [file for folder in ("jores", "nodes") for file in sorted((ROOT / folder).rglob("*.py"))]
+    text = "\n".join(file.read_text("utf-8") for file in files)
+    return {name: len(re.findall(pattern, text)) for name, (pattern, _most) in LOOSE.items()}
+
+
 def test(arguments: list[str]) -> int:
     """Run pytest in the environment and return its exit code."""
-    tree = setup()
+    if "--fast" in arguments:
+        rest = [argument for argument in arguments if argument != "--fast"]
+        return run_tests(setup(), PYTHON, ["-m", "not slow and not host and not browser", *rest])
     if "--hosts" not in arguments:
-        return run_tests(tree, PYTHON, arguments)
+        return check() or run_tests(setup(), PYTHON, arguments)
+    setup()
     rest = [argument for argument in arguments if argument != "--hosts"]
     if not any(argument.endswith(".py") or ".py::" in argument for argument in rest):
         rest += host_tests()
@@ -314,10 +354,11 @@ def host_tests() -> list[str]:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="setup | demo | serve | test")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="setup | demo | serve | check | test")
     commands.add_parser("setup")
     commands.add_parser("demo").add_argument("--image", type=Path, help="a picture of yours instead of the shipped one")
     commands.add_parser("serve").add_argument("--port", type=int, default=8188, help="0: any free one (default: 8188)")
+    commands.add_parser("check")
     commands.add_parser("test", add_help=False)
     options, rest = parser.parse_known_args(argv)
     if rest and options.command != "test":
@@ -326,7 +367,12 @@ def main(argv: list[str]) -> int:
     try:
         if options.command == "setup":
             print(f"ready: {PYTHON} and ComfyUI in {setup()}")
+        elif options.command == "check":
+            return check()
         elif options.command == "demo":
+            if Path(sys.prefix).resolve() != VENV.resolve():
+                setup()
+                return in_venv(argv)  # the client needs aiohttp, which is there
             print(demo(options.image))
         elif options.command == "serve":
             serve(options.port)

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +20,11 @@ from .nets.decomposition import DecompositionNet
 from .nets.denoiser import DenoisingUNet
 from .nets.refinement import RefinementNet
 
+Net = TypeVar("Net", bound=nn.Module)
+
 FORMAT = "jores-diff"
+FORMAT_VERSION = 1
+"""Of the layout of a bundle: names of parts and weights, and what the header holds. Bundles without one are of 1."""
 PARTS: dict[str, type[nn.Module]] = {
     "decomposition": DecompositionNet,
     "adjustment": AdjustmentNet,
@@ -47,11 +51,28 @@ class JoReSNets:
     """The four nets of the method; a part that a bundle does not hold (an early training stage) is None."""
 
     config: JoReSConfig
-    decomposition: nn.Module | None = None
-    adjustment: nn.Module | None = None
-    denoiser: nn.Module | None = None
-    refinement: nn.Module | None = None
+    decomposition: DecompositionNet | None = None
+    adjustment: AdjustmentNet | None = None
+    denoiser: DenoisingUNet | None = None
+    refinement: RefinementNet | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def dnet(self) -> DecompositionNet:
+        """The part by the paper's name, as the next three. Raises CheckpointError where the bundle does not hold it."""
+        return _held(self.decomposition, "decomposition")
+
+    @property
+    def anet(self) -> AdjustmentNet:
+        return _held(self.adjustment, "adjustment")
+
+    @property
+    def unet(self) -> DenoisingUNet:
+        return _held(self.denoiser, "denoiser")
+
+    @property
+    def rnet(self) -> RefinementNet:
+        return _held(self.refinement, "refinement")
 
     def parts(self) -> dict[str, nn.Module]:
         return {name: getattr(self, name) for name in PARTS if getattr(self, name) is not None}
@@ -59,7 +80,16 @@ class JoReSNets:
 
 def build(config: JoReSConfig, parts: tuple[str, ...] = tuple(PARTS), **kwargs: Any) -> JoReSNets:
     """Nets with fresh weights, in evaluation mode. `kwargs`: operations, device, dtype."""
-    return JoReSNets(config, **{name: build_part(config, name, **kwargs) for name in parts})
+    nets = JoReSNets(config)
+    for name in parts:
+        setattr(nets, name, build_part(config, name, **kwargs))
+    return nets
+
+
+def _held(part: Net | None, name: str) -> Net:
+    if part is None:
+        raise CheckpointError(f"there is no {name} net: load a bundle that holds it, or train that stage first")
+    return part
 
 
 def build_part(config: JoReSConfig, name: str, **kwargs: Any) -> nn.Module:
@@ -76,7 +106,10 @@ def save_bundle(
         for name, part in nets.parts().items()
         for key, value in part.state_dict().items()
     }
-    header = {**nets.metadata, **(metadata or {}), "format": FORMAT, "config": json.dumps(nets.config.to_dict())}
+    header = {
+        **nets.metadata, **(metadata or {}), "format": FORMAT, "format_version": str(FORMAT_VERSION),
+        "config": json.dumps(nets.config.to_dict()),
+    }  # fmt: skip
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(tensors, temporary, metadata=header)
@@ -118,7 +151,8 @@ def load_bundle(
     for name in parts:
         part = build_part(config, name, operations=operations, device=device, dtype=dtype)
         # Converted here, because some hosts' layers take a tensor of a file as it is instead of copying its values.
-        part.load_state_dict({k: v.to(device=device, dtype=dtype) for k, v in weights[name].items()})
+        # Copied, so that nothing lies in the mapped file, which could not be replaced then.
+        part.load_state_dict({k: v.to(device=device, dtype=dtype, copy=True) for k, v in weights[name].items()})
         setattr(nets, name, part.requires_grad_(False))
     return nets
 
@@ -143,6 +177,12 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> tuple[JoReSCon
     metadata = dict(metadata or {})
     if metadata.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path}: not a JoReS bundle (its header says nothing of {FORMAT}). Choose another file.")
+    version = metadata.pop("format_version", "1")
+    if not version.isdecimal() or int(version) > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: a bundle of format {version}, this version of the nodes reads formats up to {FORMAT_VERSION}. "
+            "Update the nodes, or choose another bundle."
+        )
     try:
         config = JoReSConfig.from_dict(json.loads(metadata.pop("config")))
         _check_entries(config.to_dict(), JoReSConfig().to_dict())

@@ -87,6 +87,10 @@ def _add_evaluate(commands: Any) -> None:
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     exposure_help = "mean brightness of the result, 0.01 to 1, or 'auto': the model's own proposal (default: auto)"
     parser.add_argument("--exposure", type=_exposure, metavar="auto|0.01..1", help=exposure_help)
+    brightness_help = "EV, -2 to 2: so much brighter than that exposure, proposed or told (default: 0)"
+    parser.add_argument("--brightness", type=_between(-2, 2), default=0.0, metavar="-2..2", help=brightness_help)
+    quality_help = "draft: no diffusion, at most 1024 pixels inside; fine: 8 steps or more (default: standard)"
+    parser.add_argument("--quality", choices=("draft", "standard", "fine"), default="standard", help=quality_help)
     parser.add_argument("--steps", type=int, default=4, help="diffusion steps (default: 4)")
     parser.add_argument("--seed", type=_seed, default=0, help="of the start noise (default: 0)")
     tile_help = "side of the tiles that big pictures are done in, 64 or more; 0: never (default: auto, what fits)"

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from .tiling.windows import Window
+from .tiling.windows import Window, size_of
 
-FEATURE_SIDES = (4, 8, 16)  # pixels in a cell of ANet's F^1, F^2, F^3
-GAIN_SIDE = 8  # finer than ANet's gains for any picture worth looking at
-SEMANTIC_SIDE = 8  # finer than any class map, and the finest level of the compact UNet that looks at it
+FEATURE_SIDES = (4, 8, 16)  # pixels per cell of ANet's F^1, F^2, F^3
+GAIN_SIDE = 8  # pixels per cell at which ANet's log gains are sampled; the gain grid is coarser
+SEMANTIC_SIDE = 8  # pixels per cell at which class maps are sampled, as at the UNet's finest level that uses them
 
 
+Wire = TypeVar("Wire", bound="_Wire")
+
+
+@dataclass(frozen=True)
 class _Wire:
-    """Acts on every tensor field at once, so that a host can park a condition elsewhere or go picture by picture."""
+    """Methods that act on all tensor fields: a host moves them between devices, or takes one picture of a batch."""
 
-    def to(self, *args: Any, **kwargs: Any):
+    def to(self: Wire, *args: Any, **kwargs: Any) -> Wire:
         return self._each(lambda tensor: tensor.to(*args, **kwargs))
 
-    def frame(self, index: int):
-        """The same for one picture of the batch (which stays a batch, of one)."""
+    def frame(self: Wire, index: int) -> Wire:
+        """The part of one picture, as a batch of one."""
         return self._each(lambda tensor: tensor[index : index + 1])
 
-    def _each(self, function: Callable[[Tensor], Tensor]):
+    def _each(self: Wire, function: Callable[[Tensor], Tensor]) -> Wire:
         changed = {}
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
@@ -51,7 +55,7 @@ class RetinexMaps(_Wire):
 
     @property
     def size(self) -> tuple[int, int]:
-        return tuple(self.reflectance.shape[-2:])
+        return size_of(self.reflectance)
 
     @property
     def picture(self) -> Tensor:
@@ -92,7 +96,7 @@ class RetinexCondition(_Wire):
 
     @property
     def size(self) -> tuple[int, int]:
-        return tuple(self.reflectance.shape[-2:])
+        return size_of(self.reflectance)
 
     @property
     def picture(self) -> Tensor:
@@ -129,7 +133,7 @@ class SemanticPrior(_Wire):
         return SemanticPrior(window.sample(self.probabilities, self.size, SEMANTIC_SIDE), self.labels, window.size)
 
 
-def join_frames(frames: Sequence[_Wire]) -> Any:
+def join_frames(frames: Sequence[Wire]) -> Wire:
     """The inverse of `frame`: one wire object of all pictures, which must be of one size."""
     joined = {}
     for name, value in vars(frames[0]).items():
@@ -141,30 +145,64 @@ def join_frames(frames: Sequence[_Wire]) -> Any:
 
 
 def cut_features(features: Sequence[Tensor], window: Window) -> tuple[Tensor, ...]:
-    """ANet's F^1..F^3 of the whole picture under the window."""
+    """The part of ANet's F^1..F^3 under the window."""
     return tuple(window.cut(f, side) for f, side in zip(features, FEATURE_SIDES, strict=True))
+
+
+@dataclass(frozen=True)
+class Sampled(_Wire):
+    """What the diffusion made: x0 (B, 3, H, W) in [-1, 1], and the mean luma (B,) that it was asked for, 0..1."""
+
+    x0: Tensor
+    exposure: Tensor
+
+
+class Keeper:
+    """What a caller keeps of the stages of a picture from one run to the next, and is told of it. This one keeps
+    nothing."""
+
+    keeps = False
+
+    def __call__(self, what: tuple, make: Callable[[], Wire]) -> Wire:
+        """What was made before for this `what`, with the same pictures and nets, or else what `make` returns. `what`
+        starts with the stage's name and names everything else that the result depends on."""
+        return make()
+
+    def told(self, exposure: Tensor) -> None:
+        """Is given the exposures (B,) that the result was made for."""
 
 
 @dataclass
 class ConditionOnDemand:
-    """A condition too big to keep: made window by window when it is asked for.
+    """The condition of a picture that is too big to keep: computed for a window when it is needed.
 
-    What fits into `cache` bytes is remembered, in half precision, where the picture lies.
+    Conditions that fit into `cache` bytes are kept in half precision on the device `store`. `layout` returns the
+    windows that the picture is divided into at present: the next step asks for no others, and when memory runs out
+    they change. `exposure`: as in `RetinexCondition`.
     """
 
     make: Callable[[Window], RetinexCondition]
     store: torch.device
     cache: int = 0
     kept: dict[Window, RetinexCondition] = field(default_factory=dict)
+    layout: Callable[[], Collection[Window]] | None = None
+    exposure: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def at(self, window: Window) -> RetinexCondition:
         """The condition of the window, as `RetinexCondition.at` has it."""
+        present = None if self.layout is None else self.layout()
+        if present is not None:
+            for old in [w for w in self.kept if w not in present]:
+                self.cache += _half_bytes(self.kept.pop(old))
         if window in self.kept:
             return self.kept[window]
         condition = self.make(window)
-        maps = (condition.reflectance, condition.illumination, *condition.features)
-        need = sum(2 * m.numel() for m in maps)
-        if need <= self.cache:
+        need = _half_bytes(condition)
+        if need <= self.cache and (present is None or window in present):
             self.cache -= need
             self.kept[window] = condition.to(self.store, torch.float16)
         return condition
+
+
+def _half_bytes(condition: RetinexCondition) -> int:
+    return sum(2 * m.numel() for m in (condition.reflectance, condition.illumination, *condition.features))

@@ -5,12 +5,17 @@ A new setting is one field here, one input in the nodes' schema, one option of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from .conditions import Keeper
 from .tiling.tiler import Tiler
+
+MOST_STOPS = 2
+"""EV by which `brightness` may differ from 0."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +23,11 @@ class SampleOptions:
     """How a picture is made.
 
     Args:
-        steps: diffusion steps, 1 to the T of the model's schedule.
+        steps: diffusion steps, 1 to the T of the model's schedule; 0: no diffusion, the picture is R' x L'.
         seed: of the start noise, which all pictures of a batch share.
         exposure: mean luma of the result, above 0 and at most 1; a tensor (B,) holds one for each picture. None: ANet
             proposes it, and a picture that is well lit keeps its own.
+        brightness: EV by which the result is brighter than that exposure, proposed or told: -MOST_STOPS to MOST_STOPS.
         eta: 0 adds no noise after the start (DDIM), 1 as much at every step as DDPM.
         tile: side in pixels of the windows that a big picture is worked on in, 64 or more; 0: always as a whole; None:
             as a whole while that fits into the memory, then in windows that fit. A `Tiler` is used as it is.
@@ -35,6 +41,7 @@ class SampleOptions:
     steps: int = 4
     seed: int = 0
     exposure: float | Tensor | None = None
+    brightness: float = 0.0
     eta: float = 0.0
     tile: int | Tiler | None = None
     working_size: int = 0
@@ -42,8 +49,32 @@ class SampleOptions:
     def __post_init__(self) -> None:
         if isinstance(self.tile, int):
             Tiler(self.tile)
+        if not abs(self.brightness) <= MOST_STOPS:
+            raise ValueError(f"brightness must be between -{MOST_STOPS} and {MOST_STOPS} EV, not {self.brightness}")
         if self.working_size < 0:
             raise ValueError(f"working_size must be 0 (full size) or a number of pixels, not {self.working_size}")
+
+
+QUALITIES = ("draft", "standard", "fine")
+DRAFT_SIZE = 1024
+FINE_STEPS = 8
+"""Steps beyond which results get no closer to the truth."""
+
+
+def at_quality(options: SampleOptions, quality: str) -> SampleOptions:
+    """The options for one of QUALITIES.
+
+    draft: no diffusion, and at most DRAFT_SIZE pixels inside. standard: `options` as they are. fine: FINE_STEPS at
+    least.
+
+    Raises:
+        ValueError: there is no such quality.
+    """
+    if quality not in QUALITIES:
+        raise ValueError(f"quality must be {', '.join(QUALITIES[:-1])} or {QUALITIES[-1]}, not {quality}")
+    if quality == "draft":
+        return replace(options, steps=0, working_size=min(options.working_size or DRAFT_SIZE, DRAFT_SIZE))
+    return replace(options, steps=max(options.steps, FINE_STEPS)) if quality == "fine" else options
 
 
 @dataclass(frozen=True)
@@ -79,8 +110,15 @@ class ClipOptions:
 
     Args:
         smooth: keeps light, colours and noise from flickering; False works on every frame by itself.
-        device: where to work; frames wait where they are given. None: there, too.
+        device: where to work; frames wait where they are given. None: there, too, and so for frames that are done in
+            tiles or at a `working_size`, whose nets alone work elsewhere: such frames may be too big for the device.
+        ahead: the same frames once more, of any size, which are looked at far ahead of the work, so that a fade's
+            light is known when it begins. None: the frames again if they are a sequence, else what is held anyhow.
+        keepers: one for each frame. They keep results of frames that are worked on by themselves, and are told the
+            exposure of every frame.
     """
 
     smooth: bool = True
     device: torch.device | str | None = None
+    ahead: Iterable[Tensor] | None = None
+    keepers: Iterable[Keeper] | None = None

@@ -1,6 +1,6 @@
 """The paper's Figure 3, read from top to bottom: `enhance` is the method, the functions under it are its stages.
 
-All pictures are (B, 3, H, W) floats in [0, 1]; every stage runs where the nets it is given live, without gradients.
+All pictures are (B, 3, H, W) floats in [0, 1]. Every stage runs on the device of its nets, without gradients.
 """
 
 from __future__ import annotations
@@ -16,22 +16,24 @@ from .conditions import (
     GAIN_SIDE,
     ConditionOnDemand,
     GlobalStatistics,
+    Keeper,
     RetinexCondition,
     RetinexMaps,
+    Sampled,
     SemanticPrior,
 )
 from .diffusion.sampling import Callback, Denoise, Refine, ddim_in_tiles, start_noise
 from .diffusion.schedule import NoiseSchedule
 from .imaging.alpha import filled, joined, opaque, seen_average
 from .imaging.compositing import check_mask, finish
-from .imaging.exposure import mean_colour
+from .imaging.exposure import brightened, mean_colour
 from .imaging.guided_filter import enlarged, reduced
 from .nets.adjustment import THUMBNAIL
 from .nets.segmentation import Segmenter
 from .options import FinishOptions, SampleOptions
 from .tiling.memory import cache_bytes, free_memory
 from .tiling.tiler import Tiler
-from .tiling.windows import Window
+from .tiling.windows import Window, size_of
 
 DEFAULT_STEPS = SampleOptions().steps
 __all__ = ["adjust", "checked", "decompose", "enhance", "finish", "sample", "segment", "wanted_exposure"]
@@ -47,6 +49,7 @@ def enhance(
     *,
     mask: Tensor | None = None,
     callback: Callback | None = None,
+    keeper: Keeper = Keeper(),
 ) -> Tensor:
     """Dark pictures (B, 3 or 4, H, W) in, enhanced ones of the same shape out, float32 in [0, 1].
 
@@ -56,8 +59,9 @@ def enhance(
     Args:
         segmenter: gives the semantic prior; without one the semantic attention layers are skipped.
         mask: (B or 1, 1, H, W) in [0, 1]: where to apply the enhancement.
-        callback: (steps done, steps, x0) after every step; may raise to cancel. In tiles also after every tile, with a
-            fraction of steps done and None, and x0 comes reduced.
+        callback: called after every step with (steps done, steps, x0). In tiles it is also called after every tile,
+            with a fraction of a step and None, and x0 is reduced. It may raise an exception to cancel.
+        keeper: keeps results of the stages from one call for these pictures to the next, and is told the exposures.
 
     Raises:
         ValueError: names the argument that cannot be used, before any work is done.
@@ -65,15 +69,48 @@ def enhance(
     full, alpha = filled(checked(images))
     check_mask(mask, images)
     low, alpha = reduced(full, options.working_size), reduced(alpha, options.working_size)
-    options = replace(options, tile=Tiler.choose(options.tile, nets.config, low, _weight(nets.denoiser).device))
+    tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.unet).device)
+    options = replace(options, tile=tiles)
+    made = keeper(
+        ("x0", segmenter is None, *_asked(options, 0 if tiles.covers(size_of(low)) else tiles.tile)),
+        lambda: _sampled(low, alpha, full, nets, segmenter, options, callback, keeper),
+    )
+    keeper.told(made.exposure)
+    return finish(made.x0, images, finishing, mask=mask, reuse=not keeper.keeps)
+
+
+def _sampled(
+    low: Tensor,
+    alpha: Tensor | None,
+    full: Tensor,
+    nets: JoReSNets,
+    segmenter: Segmenter | None,
+    options: SampleOptions,
+    callback: Callback | None,
+    keeper: Keeper,
+) -> Sampled:
+    """The stages up to x0, which has the size of `full`."""
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
-    condition = retinex_condition(nets, low, alpha, options)
+    condition = retinex_condition(nets, low, alpha, options, keeper)
     # Semantic prior: an off-the-shelf network segments the input picture (Fig. 3b)
-    prior = segment(segmenter, low) if segmenter is not None else None
+    prior = None
+    if segmenter is not None and options.steps:
+        prior = keeper(("prior", options.working_size), lambda: segment(segmenter, low))
     # Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)
-    x0 = sample(nets, condition, prior, options, low=low, callback=callback)
+    if options.steps:
+        x0 = sample(nets, condition, prior, options, low=low, callback=callback)
+    else:
+        x0 = undiffused(condition, options.tile, low)
+    exposure = condition.exposure
     del condition
-    return finish(enlarged(x0, low, full), images, finishing, mask=mask, reuse=True)
+    return Sampled(enlarged(x0, low, full), exposure)
+
+
+def _asked(options: SampleOptions, tile: int) -> tuple:
+    """Everything that x0 of a picture depends on."""
+    exposure = options.exposure
+    exposure = tuple(exposure.flatten().cpu().tolist()) if isinstance(exposure, Tensor) else exposure
+    return options.steps, options.seed, exposure, options.brightness, options.eta, options.working_size, tile
 
 
 def checked(images: Tensor) -> Tensor:
@@ -90,16 +127,25 @@ def checked(images: Tensor) -> Tensor:
 
 
 def retinex_condition(
-    nets: JoReSNets, low: Tensor, alpha: Tensor | None, options: SampleOptions
+    nets: JoReSNets, low: Tensor, alpha: Tensor | None, options: SampleOptions, keeper: Keeper = Keeper()
 ) -> RetinexCondition | ConditionOnDemand:
-    """DNet, then ANet: of the whole picture, or where that does not fit, window by window as they are asked for.
-    `alpha` (B, 1, H, W) of pictures that are transparent in places, as `filled` gives it."""
-    tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.denoiser).device)
-    if tiles.covers((low.shape[-2], low.shape[-1])):
-        maps = replace(decompose(nets, low, tile=tiles), alpha=alpha)
-        return adjust(nets, maps, exposure=options.exposure, tile=tiles)
+    """The output of DNet and ANet for the picture, or where that does not fit into memory, for each window on demand.
+    `alpha` (B, 1, H, W): of pictures with transparent parts, as `filled` returns it."""
+    tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.unet).device)
+    if tiles.covers(size_of(low)):
+        maps = keeper(("maps", options.working_size), lambda: decompose(nets, low, tile=tiles))
+        maps = replace(maps, alpha=alpha)
+        return adjust(nets, maps, exposure=options.exposure, brightness=options.brightness, tile=tiles)
     room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
-    return condition_on_demand(nets, low, options.exposure, cache=room if options.steps > 1 else 0, alpha=alpha)
+    room = room if options.steps > 1 else 0
+    return condition_on_demand(nets, low, replace(options, tile=tiles), cache=room, alpha=alpha)
+
+
+def undiffused(condition: RetinexCondition | ConditionOnDemand, tile: int | Tiler | None, low: Tensor) -> Tensor:
+    """R' x L' as x0 (B, 3, H, W) in [-1, 1], where `low` lies: what the diffusion starts from, as the result."""
+    tiles = tile if isinstance(tile, Tiler) else Tiler(tile or 0)
+    (picture,) = tiles.run(size_of(low), lambda window: (condition.at(window).picture.to(low.device),), (1,))
+    return picture.float() * 2 - 1
 
 
 @torch.inference_mode()
@@ -107,12 +153,12 @@ def decompose(nets: JoReSNets, images: Tensor, *, tile: int | Tiler | None = Non
     """DNet (Eq. 4) of (B, 3 or 4, H, W) pictures. `tile` as in `enhance`."""
     alpha = images[:, 3:] if images.shape[1] == 4 else None
     images = opaque(images)
-    weight, size = _weight(nets.decomposition), tuple(images.shape[-2:])
+    weight, size = _weight(nets.dnet), size_of(images)
     tiles = Tiler.choose(tile, nets.config, images, weight.device)
     home = weight if tiles.covers(size) else images
 
     def work(window: Window) -> tuple[Tensor, ...]:
-        maps = nets.decomposition(window.cut(images).clamp(0, 1).to(weight)).to(home.device)
+        maps = nets.dnet(window.cut(images).clamp(0, 1).to(weight)).to(home.device)
         return maps.reflectance, maps.illumination
 
     return RetinexMaps(*tiles.run(size, work, (1, 1)), alpha=None if alpha is None else alpha.to(home.device))
@@ -126,6 +172,7 @@ def adjust(
     exposure: float | Tensor | None = None,
     denoise: float = 1.0,
     illumination: Tensor | None = None,
+    brightness: float = 0.0,
     tile: int | Tiler | None = None,
 ) -> RetinexCondition:
     """ANet (Eq. 6).
@@ -134,15 +181,16 @@ def adjust(
         exposure: mean luma (0..1) to aim at, one for all or (B,); None: ANet's own proposal.
         denoise: how much of ANet's cleaning of R is used, 0..1.
         illumination: (B, 1, H, W) in [0, 1] that replaces L', for light painted by hand.
+        brightness: EV by which the aim is brighter than that.
         tile: as in `enhance`.
     """
-    weight, picture = _weight(nets.adjustment), maps.picture
+    weight, picture = _weight(nets.anet), maps.picture
     tiles = Tiler.choose(tile, nets.config, picture, weight.device)
-    whole = global_statistics(nets, joined(picture, maps.alpha), exposure)
+    whole = global_statistics(nets, joined(picture, maps.alpha), exposure, brightness)
 
     def work(window: Window) -> tuple[Tensor, ...]:
         part = maps.at(window).to(weight.device)
-        made = nets.adjustment(part, _under(whole, window, maps.size)).to(maps.reflectance.device)
+        made = nets.anet(part, _under(whole, window, maps.size)).to(maps.reflectance.device)
         return made.reflectance, made.illumination, *made.features
 
     reflectance, light, *features = tiles.run(maps.size, work, (1, 1, *FEATURE_SIDES))
@@ -155,24 +203,29 @@ def adjust(
 
 
 def condition_on_demand(
-    nets: JoReSNets, low: Tensor, exposure: float | Tensor | None, *, cache: int, alpha: Tensor | None = None
+    nets: JoReSNets, low: Tensor, options: SampleOptions, *, cache: int, alpha: Tensor | None = None
 ) -> ConditionOnDemand:
-    """DNet and ANet for any window of a big picture, told the brightness of all of it; `cache` in bytes."""
-    weight = _weight(nets.adjustment)
-    whole = global_statistics(nets, joined(low.clamp(0, 1), alpha), exposure)
+    """The output of DNet and ANet for any window, with the picture's global statistics; `cache` in bytes, of the
+    windows that a `Tiler` in the options divides the picture into."""
+    weight = _weight(nets.anet)
+    whole = global_statistics(nets, joined(low.clamp(0, 1), alpha), options.exposure, options.brightness)
 
     def make(window: Window) -> RetinexCondition:
-        maps = nets.decomposition(window.cut(low).clamp(0, 1).to(weight))
-        return nets.adjustment(maps, _under(whole, window, tuple(low.shape[-2:])))
+        maps = nets.dnet(window.cut(low).clamp(0, 1).to(weight))
+        return nets.anet(maps, _under(whole, window, size_of(low)))
 
-    return ConditionOnDemand(make, low.device, cache)
+    tiler = options.tile
+    layout = (lambda: tiler.layout(size_of(low))) if isinstance(tiler, Tiler) else None
+    return ConditionOnDemand(make, low.device, cache, layout=layout, exposure=whole.exposure)
 
 
 @torch.inference_mode()
-def global_statistics(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> GlobalStatistics:
-    """What no window of whole pictures (B, 3 or 4, H, W) can tell, on ANet's device; `exposure` as in `adjust`."""
-    exposure = wanted_exposure(nets, images, exposure)
-    return nets.adjustment.statistics(_thumbnail(nets, images), exposure, mean_colour(images))
+def global_statistics(
+    nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
+) -> GlobalStatistics:
+    """The global statistics of pictures (B, 3 or 4, H, W), on ANet's device; the rest as in `adjust`."""
+    exposure = wanted_exposure(nets, images, exposure, brightness)
+    return nets.anet.statistics(_thumbnail(nets, images), exposure, mean_colour(images))
 
 
 def _under(whole: GlobalStatistics, window: Window, size: tuple[int, int]) -> GlobalStatistics:
@@ -180,19 +233,21 @@ def _under(whole: GlobalStatistics, window: Window, size: tuple[int, int]) -> Gl
 
 
 @torch.inference_mode()
-def wanted_exposure(nets: JoReSNets, images: Tensor, exposure: float | Tensor | None) -> Tensor:
+def wanted_exposure(
+    nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
+) -> Tensor:
     """(B,) on ANet's device: `exposure`, one for all or (B,), or for None what ANet proposes for these whole
-    pictures (B, 3 or 4, H, W)."""
-    weight = _weight(nets.adjustment)
+    pictures (B, 3 or 4, H, W); `brightness` EV brighter."""
+    weight = _weight(nets.anet)
     if exposure is None:
-        return nets.adjustment.propose_exposure(_thumbnail(nets, images))
+        return brightened(nets.anet.propose_exposure(_thumbnail(nets, images)), brightness)
     if not isinstance(exposure, Tensor):
         if not 0 < exposure <= 1:
             raise ValueError(f"exposure must be above 0 and at most 1, not {exposure}")
         exposure = torch.full((len(images),), float(exposure))
     if exposure.shape != (len(images),) or not bool(((exposure >= 0) & (exposure <= 1)).all()):
         raise ValueError(f"exposure must be one number for each of {len(images)} pictures, 0 to 1, not {exposure}")
-    return exposure.to(weight.device, torch.float32)
+    return brightened(exposure.to(weight.device, torch.float32), brightness)
 
 
 @torch.inference_mode()
@@ -217,7 +272,7 @@ def sample(
     One field of start noise serves all pictures of a batch, so that the frames of a clip share it. `callback` as in
     `enhance`. Returns x0 (B, 3, H, W) in [-1, 1], float32.
     """
-    weight, size = _weight(nets.denoiser), tuple(low.shape[-2:])
+    weight, size = _weight(nets.unet), size_of(low)
     schedule = NoiseSchedule(nets.config.schedule)
     tiles = Tiler.choose(options.tile, nets.config, low, weight.device)
 
@@ -230,10 +285,10 @@ def sample(
         r, light, features = part.reflectance, part.illumination, part.features
 
         def denoise(x_t: Tensor, t: int) -> Tensor:
-            return nets.denoiser(x_t, level(schedule.alpha_bar(t)), picture, r, light, features, semantics)
+            return nets.unet(x_t, level(schedule.alpha_bar(t)), picture, r, light, features, semantics)
 
         def rnet(x0: Tensor, alpha_bar: float) -> Tensor:
-            return nets.refinement(x0, level(alpha_bar), r, light, features)
+            return nets.rnet(x0, level(alpha_bar), r, light, features)
 
         return denoise, rnet if refine else None
 
@@ -244,8 +299,8 @@ def sample(
 
 
 def _thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
-    """What ANet sees of whole pictures: reduced where they lie, so that no big one has to go to its device."""
-    return seen_average(images, THUMBNAIL).to(_weight(nets.adjustment))
+    """The pictures reduced to ANet's thumbnails on their own device, so that no big picture is moved to ANet's."""
+    return seen_average(images, THUMBNAIL).to(_weight(nets.anet))
 
 
 def _weight(net: torch.nn.Module) -> Tensor:

@@ -6,14 +6,17 @@ import difflib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .conditions import SemanticPrior
 from .imaging.resize import resize_map
 from .nets.segmentation import IMAGENET_MEAN, IMAGENET_STD, STRIDE, Segmenter, SegmenterError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LARGEST_SIZE = 1 << 16  # of anything that a model's config counts
 
@@ -84,7 +87,7 @@ def _numbers(value: Any) -> Iterator[int | float]:
         yield value
 
 
-def _load_model(folder: Path, dtype: torch.dtype) -> nn.Module:
+def _load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     from transformers import AutoModelForSemanticSegmentation
 
     try:

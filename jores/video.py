@@ -2,35 +2,54 @@
 
 Within a shot the light is steadied first, the gain from dark to bright changes as slowly as a camera's exposure, and
 the results are averaged over time where nothing moves. Across a cut nothing is carried over: a frame that is a shot of
-its own comes out as a single picture does, bit by bit.
+its own comes out as a single picture does, bit by bit. In a fade from or to black the light is left as it is, and the
+gain is that of the bright end: the result fades as the clip does.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from itertools import islice, takewhile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, repeat, takewhile
+from math import log
 
 import torch
 from torch import Tensor
 
 from .checkpoint import JoReSNets
+from .conditions import Keeper
 from .diffusion.sampling import Callback
 from .imaging.alpha import opaque
 from .imaging.exposure import DARKEST, exposure_gain, mean_luma
-from .imaging.temporal import SteadyLight, TemporalFilter, follow, is_cut
+from .imaging.fades import fade_at, is_switched
+from .imaging.guided_filter import worked_size
+from .imaging.temporal import BLACK, LIGHT_STEP, SteadyLight, TemporalFilter, follow, is_other_scene, thumbnail
 from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions
 from .pipeline import checked, enhance, finish, wanted_exposure
+from .tiling.tiler import Tiler
 
 LOOKAHEAD = 6
 """Frames read ahead of the one that is worked on: they tell the first frames of a shot what to settle on."""
 
 HELD_BYTES = 40
-"""Per pixel, on `device` from one frame to the next: what the averages remember."""
+"""Per pixel, on `device` from one frame to the next: what the averages remember, and the light."""
+
+REACH = 64
+"""Frames, before and after the one that is worked on, over which a fade is followed: of these, thumbnails are held."""
 
 GAIN_PACE = 0.1  # share of a change of the wanted gain that one frame follows
+NOTHING = 0.5 / 255  # mean luma of a frame that shows nothing
+
+
+@dataclass
+class Glance:
+    """What is known of a frame at once: its thumbnail, mean luma, and whether it shows another scene than before."""
+
+    thumbnail: Tensor
+    level: float
+    cut: bool
 
 
 @dataclass
@@ -39,10 +58,14 @@ class Frame:
 
     original: Tensor
     mask: Tensor | None
+    keeper: Keeper
+    glance: Glance
     cut: bool  # a shot begins here
+    judged: bool = False  # `cut` also knows of lamps
     alone: bool = False  # and ends here
-    low: Tensor | None = None
-    picture: Tensor | None = None
+    fading: bool = False
+    low: Tensor = field(default_factory=lambda: torch.empty(0))
+    picture: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 @torch.inference_mode()
@@ -69,100 +92,200 @@ def enhance_frames(
     Raises:
         ValueError: fewer masks than frames, and more than one.
     """
-    incoming = _with_masks(frames, masks)
-    device = clip.device
+    incoming = _with_masks(frames, masks, repeat(Keeper()) if clip.keepers is None else clip.keepers)
+    place = _place(nets, options, clip.device)
+
+    def alone(image: Tensor, mask: Tensor | None, keeper: Keeper) -> Tensor:
+        return enhance(place(image), nets, segmenter, options, finishing, mask=mask, callback=callback, keeper=keeper)
+
     if not clip.smooth:
-        for frame, mask in incoming:
-            yield enhance(frame.to(device), nets, segmenter, options, finishing, mask=mask, callback=callback)
+        for frame, mask, keeper in incoming:
+            yield alone(frame, mask, keeper)
         return
 
-    def work(frame: Frame, aim: float | Tensor | None) -> Tensor:
+    def work(frame: Frame, aim: Tensor | None) -> Tensor:
         """A frame by itself is finished here; the others are mixed with their originals once they are steady."""
-        aimed = replace(options, exposure=aim)
         if frame.alone:
-            images = frame.original.to(device)
-            return enhance(images, nets, segmenter, aimed, finishing, mask=frame.mask, callback=callback)
-        return enhance(frame.low.to(device), nets, segmenter, aimed, callback=callback)
+            return alone(frame.original, frame.mask, frame.keeper)
+        if aim is not None:
+            frame.keeper.told(aim)
+        aimed = replace(options, exposure=aim, brightness=0.0)
+        return enhance(place(frame.low), nets, segmenter, aimed, callback=callback)
 
-    steady = None
-    for frame, following in _with_following(_lit(_tagged(incoming), nets, options.exposure, device, work)):
+    ahead = frames if clip.ahead is None and isinstance(frames, Sequence) else clip.ahead
+    lit = _lit(_tagged(incoming), _Outlook(ahead), nets, options, place, work)
+    steady = TemporalFilter()
+    for frame, following, _ in _with_following(lit):
         if frame.alone:
             yield frame.picture
             continue
-        if frame.cut:
+        if frame.cut or frame.fading:
             steady = TemporalFilter()
             for later in reversed(following):  # as above: the first frame is as steady as the later ones
-                steady(later.low.to(device), later.picture.to(device))
-        picture = steady(frame.low.to(device), frame.picture.to(device))
-        yield finish(picture * 2 - 1, frame.original.to(device), finishing, mask=frame.mask)
+                if not (frame.fading or later.fading):
+                    steady(place(later.low), place(later.picture))
+        picture = steady(place(frame.low), place(frame.picture))
+        yield finish(picture * 2 - 1, place(frame.original), finishing, mask=frame.mask)
+
+
+def _place(nets: JoReSNets, options: SampleOptions, device: torch.device | str | None) -> Callable[[Tensor], Tensor]:
+    """Puts a frame or its result to where whole ones are worked on, decided once for each size."""
+    whole: dict[tuple[int, int], bool] = {}
+
+    def place(frame: Tensor) -> Tensor:
+        size = (frame.shape[-2], frame.shape[-1])
+        if device is None or worked_size(size, options.working_size) != size:
+            return frame
+        if size not in whole:
+            whole[size] = Tiler.choose(options.tile, nets.config, frame, torch.device(device)).covers(size)
+        return frame.to(device) if whole[size] else frame
+
+    return place
 
 
 def _with_masks(
-    frames: Iterable[Tensor], masks: Iterable[Tensor] | None
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Each frame with its mask; a single mask serves all."""
+    frames: Iterable[Tensor], masks: Iterable[Tensor] | None, keepers: Iterable[Keeper]
+) -> Iterator[tuple[Tensor, Tensor | None, Keeper]]:
+    """Each frame with its mask, of which a single one serves all, and with what keeps its results."""
     if masks is None:
-        yield from ((frame, None) for frame in frames)
+        yield from ((frame, None, keeper) for frame, keeper in zip(frames, keepers, strict=False))
         return
     given, mask, single = iter(masks), None, False
-    for count, frame in enumerate(frames):
+    for count, (frame, keeper) in enumerate(zip(frames, keepers, strict=False)):
         following = None if single else next(given, None)
         if following is None:
             if count != 1 and not single:
                 raise ValueError(f"masks: {count} for more frames than that: give one for each, or a single one")
             following, single = mask, True
         mask = following
-        yield frame, mask
+        yield frame, mask, keeper
 
 
-def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None]]) -> Iterator[Frame]:
+def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None, Keeper]]) -> Iterator[Frame]:
     before = None
-    for frame, mask in incoming:
-        rgb = opaque(checked(frame))
-        yield Frame(frame, mask, before is None or is_cut(before, rgb))
-        before = rgb
+    for frame, mask, keeper in incoming:
+        before = _glance(before, checked(frame))
+        yield Frame(frame, mask, keeper, before, before.cut)
+
+
+def _glance(before: Glance | None, frame: Tensor) -> Glance:
+    small = thumbnail(opaque(frame)).clamp(0, 1)
+    cut = before is None or is_other_scene(before.thumbnail, small)
+    return Glance(small, float(mean_luma(small)), cut)
+
+
+@dataclass
+class _Outlook:
+    """What comes behind a frame, from a second look at the clip that runs ahead."""
+
+    frames: Iterable[Tensor] | None
+    known: deque[Glance] = field(default_factory=deque)  # the first one is that of the frame that is asked for
+
+    def __post_init__(self) -> None:
+        self.coming = None if self.frames is None else iter(self.frames)
+
+    def after(self, near: list[Glance]) -> list[Glance]:
+        """What is known of the later frames of the shot; `near`: of those that are held. Once for each frame."""
+        if self.coming is None:
+            return near
+        if self.known:
+            self.known.popleft()
+        for frame in islice(self.coming, REACH + 1 - len(self.known)):
+            self.known.append(_glance(self.known[-1] if self.known else None, frame))
+        return list(takewhile(lambda later: not later.cut, islice(self.known, 1, None)))
 
 
 def _lit(
     frames: Iterator[Frame],
+    outlook: _Outlook,
     nets: JoReSNets,
-    exposure: float | Tensor | None,
-    device: torch.device | str | None,
-    work: Callable[[Frame, float | Tensor | None], Tensor],
+    options: SampleOptions,
+    place: Callable[[Tensor], Tensor],
+    work: Callable[[Frame, Tensor | None], Tensor],
 ) -> Iterator[Frame]:
     """Steadies the light and the gain of each shot, and has the frames worked on."""
-    light = gain = None
+    light, gain = SteadyLight(), None
+    past: deque[float] = deque(maxlen=REACH)
 
     def wanted(low: Tensor) -> Tensor:
-        return exposure_gain(mean_luma(low), wanted_exposure(nets, low, exposure).to(low.device))
+        aim = wanted_exposure(nets, low, options.exposure, options.brightness)
+        return exposure_gain(mean_luma(low), aim.to(low.device))
 
-    for frame, following in _with_following(frames):
-        frame.alone = frame.cut and not following
+    for number, (frame, following, last) in enumerate(_with_following(frames)):
+        after = outlook.after([f.glance for f in following])
+        shot = _judged(frame, following, past, after)
+        frame.alone = frame.cut and not shot and (frame.glance.level > NOTHING or (last and not number))
         if frame.alone:
-            frame.picture = work(frame, exposure)
+            frame.picture = work(frame, None)
             yield frame
             continue
+        low = _rgb(frame, place)
         if frame.cut:
-            light, shot = SteadyLight(), [_rgb(f, device) for f in (frame, *following)]
-            for later in reversed(shot[1:]):  # backwards, so that the first frame does not set the level by itself
-                light(later)
-            gain = torch.stack([wanted(low).log() for low in shot]).mean(0).exp()
-        low = light(_rgb(frame, device))
-        # Not the exposure itself: when a lamp enters the picture, the rest of it should stay as bright as it was.
-        gain = follow(gain, wanted(low), GAIN_PACE)
+            light, gain = SteadyLight(), None
+        levels = [*past, frame.glance.level, *(g.level for g in after)]
+        here = len(past)
+        fade = fade_at(levels, here)
+        past.append(frame.glance.level)
+        if fade is not None:
+            frame.fading = True
+            if fade.rises or gain is None:
+                end = fade.brightest - here
+                gain = wanted((after[end - 1].thumbnail if end > 0 else frame.glance.thumbnail).to(low.device))
+            light.restart(low)
+        else:
+            if frame.cut:
+                still = [f for i, f in enumerate((frame, *shot)) if fade_at(levels, here + i) is None]
+                gain = _settle(light, still, wanted, place)
+            low = light(low)
+            # Not the exposure itself: when a lamp enters the picture, the rest of it should stay as bright as it was.
+            gain = follow(gain, wanted(low), GAIN_PACE)
         frame.low = low.to(frame.original.device)
-        frame.picture = work(frame, (gain * mean_luma(low).clamp_min(DARKEST)).clamp_max(1)).to(frame.low.device)
+        frame.picture = work(frame, (gain * mean_luma(low)).clamp(DARKEST, 1)).to(frame.low.device)
         yield frame
 
 
-def _rgb(frame: Frame, device: torch.device | str | None) -> Tensor:
-    return opaque(frame.original.to(device, torch.float32)).clamp(0, 1)
+def _settle(
+    light: SteadyLight, shot: list[Frame], wanted: Callable[[Tensor], Tensor], place: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Lets the light begin at the mean of a shot's first frames; returns their mean gain. One of them at a time is on
+    the device.
+    """
+    for later in reversed(shot[1:]):  # backwards, so that the first frame does not set the level by itself
+        light(_rgb(later, place))
+    return torch.stack([wanted(_rgb(frame, place)).log() for frame in shot]).mean(0).exp()
 
 
-def _with_following(frames: Iterator[Frame]) -> Iterator[tuple[Frame, list[Frame]]]:
-    """Each frame with up to LOOKAHEAD later ones of its shot."""
+def _judged(frame: Frame, following: list[Frame], past: deque[float], after: list[Glance]) -> list[Frame]:
+    """The later frames of a frame's shot. Decides of it, and of the next one for good, if a lamp was switched there."""
+    if frame.cut:
+        past.clear()
+    shot = [frame, *following]
+    levels = [*past, frame.glance.level, *(g.level for g in after)]
+    here = len(past)
+    for number, later in enumerate(shot):
+        place = here + number
+        if later.cut and number:
+            return shot[1:number]
+        if not later.judged and not later.cut and 0 < place < len(levels):
+            ratio = (levels[place] + BLACK) / (levels[place - 1] + BLACK)
+            switched = abs(log(ratio)) > LIGHT_STEP and is_switched(levels, place)
+            if number < 2:
+                later.cut, later.judged = switched, True
+            if switched and number == 0:
+                past.clear()
+            elif switched:
+                return shot[1:number]
+    return following
+
+
+def _rgb(frame: Frame, place: Callable[[Tensor], Tensor]) -> Tensor:
+    return opaque(place(frame.original).float()).clamp(0, 1)
+
+
+def _with_following(frames: Iterator[Frame]) -> Iterator[tuple[Frame, list[Frame], bool]]:
+    """Each frame with up to LOOKAHEAD later ones of its shot, and whether it is the clip's last."""
     queue = deque(islice(frames, LOOKAHEAD + 1))
     while queue:
         frame = queue.popleft()
-        yield frame, list(takewhile(lambda later: not later.cut, queue))
+        yield frame, list(takewhile(lambda later: not later.cut, queue)), not queue
         queue.extend(islice(frames, 1))

@@ -14,6 +14,7 @@ from comfy_api.latest import io
 from ..jores.conditions import SemanticPrior
 from ..jores.diffusion.sampling import start_noise
 from ..jores.options import SampleOptions
+from ..jores.tiling.windows import size_of
 from .host.checks import check_counts, check_latent_pictures, expect, latent_samples
 from .host.fingerprints import among_pictures, known_pictures, same_pictures
 from .host.model import CONDITION_KEY, SEMANTIC_KEY, check_same_model, jores_model
@@ -21,7 +22,7 @@ from .host.model_sampling import sampling_sigmas
 from .host.patchers import Adjusted, NetPatchers, memory_advice
 from .host.pictures import shown_size
 from .host.progress import StepProgress
-from .host.sampler import few_step_sampler, recipe_sampler, refinement
+from .host.sampler import Refinement, few_step_sampler, recipe_sampler
 from .host.windows import TILE_KEY, tiler_of
 from .schema import (
     ADVANCED,
@@ -74,7 +75,7 @@ class JoReSCondition(io.ComfyNode):
     def execute(cls, condition: Adjusted, semantic: SemanticPrior | None = None) -> io.NodeOutput:
         node = "Condition JoReS Diffusion"
         expect(condition, Adjusted, node, "condition", "connect 'Adjust Retinex Condition'")
-        negative = {CONDITION_KEY: condition}
+        negative: dict[str, Adjusted | SemanticPrior] = {CONDITION_KEY: condition}
         positive = dict(negative)
         if semantic is not None:
             expect(semantic, SemanticPrior, node, "semantic", "connect 'Segment Semantic Prior'")
@@ -126,7 +127,7 @@ class JoReSApplyRefinement(io.ComfyNode):
             for percent in (start_percent, end_percent)
         ]
         refined = model.clone()
-        refined.set_model_sampler_post_cfg_function(refinement(rnet, nets.config, condition, *between))
+        refined.set_model_sampler_post_cfg_function(Refinement(rnet, nets.config, condition, *between))
         refined.set_additional_models("jores_refinement", [rnet])
         return io.NodeOutput(refined)
 
@@ -173,7 +174,7 @@ class JoReSSample(io.ComfyNode):
         options = SampleOptions(steps, seed, eta=eta)
         noise = start_noise((1, *samples.shape[1:]), seed, samples)
         progress, result = StepProgress(len(samples) * steps), torch.empty_like(samples)
-        tiler = tiler_of(tile, base.jores, size := tuple(samples.shape[-2:]))
+        tiler = tiler_of(tile, base.jores, size := size_of(samples))
         with memory_advice(node, shown_size(samples)):
             for i in range(len(samples)):
                 recipe = few_step_sampler(base.schedule, options, i, tiler, progress)
@@ -240,8 +241,9 @@ def check_positive(node: str, positive: list, latent: dict) -> None:
     """Raises ValueError unless every part of the conditioning is of the pictures that the latent is for."""
     wanted = "connect 'Condition JoReS Diffusion'"
     expect(positive, list, node, "positive", wanted)
-    parts = [options for _embedding, options in positive]
-    if not parts or any(CONDITION_KEY not in options for options in parts):
+    parts = [part[1] for part in positive if isinstance(part, list | tuple) and len(part) == 2]
+    parts = [options for options in parts if isinstance(options, dict) and CONDITION_KEY in options]
+    if not parts or len(parts) < len(positive):
         raise ValueError(f"{node}: positive carries no picture (a text prompt?): {wanted}")
     count, first = len(latent["samples"]), parts[0][CONDITION_KEY]
     for options in parts:

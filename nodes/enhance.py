@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import comfy.model_management as mm
+import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..jores import pipeline
 from ..jores.checkpoint import PARTS
+from ..jores.conditions import Keeper
 from ..jores.imaging.guided_filter import worked_size
-from ..jores.options import ClipOptions, FinishOptions, SampleOptions
+from ..jores.options import ClipOptions, FinishOptions, SampleOptions, at_quality
+from ..jores.tiling.windows import size_of
 from ..jores.video import HELD_BYTES, enhance_frames
 from .host.budget import enhance_bytes
+from .host.cards import exposure_card
 from .host.checks import latent_samples
 from .host.fingerprints import other_original
 from .host.folders import (
@@ -25,17 +31,20 @@ from .host.folders import (
     segmenter_path,
 )
 from .host.kept import keep_while_loaded, kept_nets, kept_segmenter
-from .host.patchers import memory_advice
+from .host.patchers import NetPatchers, memory_advice
 from .host.pictures import empty_image, from_image, from_mask, shown_size, to_image
 from .host.progress import StepProgress
 from .host.windows import tiler_of, window_pixels
 from .schema import (
     ADVANCED,
+    EVERYDAY,
     LOW_LIGHT,
+    brightness_input,
     control_inputs,
     exposure_input,
     mask_input,
     node_schema,
+    quality_input,
     seed_input,
     steps_input,
     strength_input,
@@ -89,7 +98,7 @@ class JoReSFinish(io.ComfyNode):
             )
         told = other_original(latent, original)
         original = original.expand(len(x0), -1, -1, -1)
-        weight = from_mask(mask, len(x0), tuple(x0.shape[-2:]), node)
+        weight = from_mask(mask, len(x0), size_of(x0), node)
         result, progress = empty_image(len(x0), original), StepProgress(len(x0))
         finishing = FinishOptions(strength, feather, shadows, colour_fidelity)
         for i, (one, low) in enumerate(zip(x0.split(1), original.split(1), strict=True)):
@@ -110,7 +119,8 @@ class JoReSEnhance(io.ComfyNode):
             display_name="Enhance Low Light",
             description="Turns dark pictures or the frames of a dark video into well-lit, clean ones: Retinex "
             "decomposition, semantic prior, diffusion and refinement (JoReS-Diff) in one block. Needs no download.",
-            search_aliases=LOW_LIGHT,
+            search_aliases=EVERYDAY,
+            essentials_category="Image Tools",
             inputs=[
                 io.Image.Input(
                     "image", tooltip="Dark pictures of any size; a batch (video) is worked on frame by frame. Alpha "
@@ -118,7 +128,7 @@ class JoReSEnhance(io.ComfyNode):
                 ),
                 exposure_input(),
                 strength_input(),
-                steps_input(),
+                steps_input(**ADVANCED),
                 seed_input(),
                 io.Boolean.Input(
                     "semantic", default=True,
@@ -140,17 +150,24 @@ class JoReSEnhance(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "smooth_frames", default=True, optional=True,
+                    label_on="one film: averaged", label_off="single photographs",
                     tooltip="For the frames of a video: keeps light, colours and noise from flickering, scene by "
                     "scene. Turn it off for photographs: those of one scene, as in a burst, would be averaged. Off: "
                     "every frame by itself.",
                     **ADVANCED,
                 ),
+                brightness_input(),
+                quality_input(),
             ],
             outputs=[
                 io.Image.Output(
                     "out_image", display_name="image",
                     tooltip="The enhanced pictures, sizes and alpha as before.",
-                )
+                ),
+                io.Float.Output(
+                    "out_exposure", display_name="exposure",
+                    tooltip="The exposure that was chosen, 0 to 1: the mean over a batch. It fits into 'exposure'.",
+                ),
             ],
         )  # fmt: skip
 
@@ -171,39 +188,66 @@ class JoReSEnhance(io.ComfyNode):
         tile: int = 0,
         working_size: int = 0,
         smooth_frames: bool = True,
+        brightness: float = 0.0,
+        quality: str = "standard",
     ) -> io.NodeOutput:
         node = "Enhance Low Light"
+        options = at_quality(
+            SampleOptions(steps, seed, exposure or None, brightness, working_size=working_size), quality
+        )
         pixels = from_image(image, node)
-        weight = from_mask(mask, len(pixels), tuple(pixels.shape[-2:]), node)
+        weight = from_mask(mask, len(pixels), size_of(pixels), node)
         nets = kept_nets(bundle_path(model_name))
-        segmenter = kept_segmenter(segmenter_path(SHIPPED_SEGMENTER_NAME)) if semantic else None
-        size = worked_size(tuple(pixels.shape[-2:]), working_size)
-        progress, tiler = StepProgress(len(pixels) * steps), tiler_of(tile, nets.config, size)
-        result = empty_image(len(pixels), pixels)
+        segmenter = kept_segmenter(segmenter_path(SHIPPED_SEGMENTER_NAME)) if semantic and options.steps else None
+        size = worked_size(size_of(pixels), options.working_size)
+        progress, tiler = StepProgress(len(pixels) * max(1, options.steps)), tiler_of(tile, nets.config, size)
+        result, exposures = empty_image(len(pixels), pixels), []
         with memory_advice(node, shown_size(pixels)):
-            held = HELD_BYTES * pixels[0, 0].numel() if smooth_frames and len(pixels) > 1 else 0
+            there = tiler.covers(size) and size == size_of(pixels)  # whole frames go to the device
+            held = HELD_BYTES * pixels[0, 0].numel() if there and smooth_frames and len(pixels) > 1 else 0
+            needed = enhance_bytes(nets.config, window_pixels(tiler, size)) + held
             loaded = nets.load(
-                enhance_bytes(nets.config, window_pixels(tiler, size)) + held,
+                needed,
                 *PARTS,
                 beside=(segmenter,) if segmenter else (),
             )
             keep_while_loaded(nets, *nets.parts.values())
             if segmenter:
                 keep_while_loaded(segmenter, segmenter)
+            keepers = _keepers(nets, image, semantic, needed, exposures.append)
             enhanced = enhance_frames(
                 pixels.split(1),
                 loaded,
                 segmenter.model if segmenter else None,
-                SampleOptions(steps, seed, exposure or None, tile=tiler, working_size=working_size),
+                replace(options, tile=tiler),
                 FinishOptions(strength, feather, shadows, colour_fidelity),
-                ClipOptions(smooth_frames, mm.get_torch_device() if tiler.covers(size) else None),
+                ClipOptions(smooth_frames, mm.get_torch_device() if there else None, keepers=keepers),
                 masks=None if weight is None else weight.split(1),
                 callback=progress,
             )
             for i, frame in enumerate(enhanced):
                 result[i : i + 1] = to_image(frame)
-        return io.NodeOutput(result)
+        chosen = torch.cat([e.cpu() for e in exposures]).mean().item()
+        text = exposure_text(chosen, exposure, brightness, len(pixels) if smooth_frames else 1)
+        return io.NodeOutput(result, chosen, ui=exposure_card(image, result, text))
 
     @classmethod
     def fingerprint_inputs(cls, model_name: str | None, **_kwargs) -> str:
-        return file_stamp(model_name and bundle_path(model_name))
+        return file_stamp(bundle_path(model_name) if model_name else None)
+
+
+def _keepers(
+    nets: NetPatchers, image: Tensor, semantic: bool, needed: int, told: Callable[[Tensor], None]
+) -> Iterator[Keeper]:
+    """What is kept for each picture of the batch; `needed`: bytes that working on one takes on the device."""
+    stamp = file_stamp(segmenter_path(SHIPPED_SEGMENTER_NAME)) if semantic else ""
+    room = needed if mm.is_device_cpu(mm.get_torch_device()) else 0
+    return (nets.results.of(image[i : i + 1], stamp, needed=room, told=told) for i in range(len(image)))
+
+
+def exposure_text(chosen: float, told: float, brightness: float, frames: int) -> str:
+    """What is shown under the node: the exposure, where it comes from, and that a batch was taken for a film."""
+    source = "as told" if told else "proposed"
+    stops = f", {brightness:+.1f} EV" if brightness else ""
+    film = f"; {frames} frames as one film" if frames > 1 else ""
+    return f"exposure {chosen:.2f} ({source}{stops}){film}"

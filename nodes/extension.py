@@ -8,11 +8,14 @@ from .diffusion import JoReSApplyRefinement, JoReSCondition, JoReSSample, JoReSS
 from .enhance import JoReSEnhance, JoReSFinish
 from .host.folders import register_folders
 from .loaders import JoReSLoadModel, JoReSLoadSegmenter
+from .pictures import JoReSCompare, JoReSLoadExample
 from .retinex import JoReSAdjust, JoReSDecompose
 from .semantics import JoReSSegment
 
 NODES: list[type[io.ComfyNode]] = [
     JoReSEnhance,
+    JoReSLoadExample,
+    JoReSCompare,
     JoReSLoadModel,
     JoReSDecompose,
     JoReSAdjust,

@@ -60,7 +60,7 @@ class JoReSLoadModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model_name: str | None) -> str:
-        return file_stamp(model_name and bundle_path(model_name))
+        return file_stamp(bundle_path(model_name) if model_name else None)
 
 
 class JoReSLoadSegmenter(io.ComfyNode):
@@ -92,4 +92,4 @@ class JoReSLoadSegmenter(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, segmenter_name: str | None) -> str:
-        return file_stamp(segmenter_name and segmenter_path(segmenter_name))
+        return file_stamp(segmenter_path(segmenter_name) if segmenter_name else None)

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from ..jores import pipeline
 from ..jores.conditions import RetinexMaps, join_frames
+from ..jores.tiling.windows import size_of
 from .host.budget import decomposition_bytes, retinex_bytes
 from .host.checks import expect
 from .host.fingerprints import fingerprints
 from .host.patchers import Adjusted, NetPatchers, each_frame, memory_advice
 from .host.pictures import from_image, from_mask, shown_size, to_image, to_mask
 from .host.windows import tiler_of, window_pixels
-from .schema import LOW_LIGHT, Condition, Nets, Retinex, exposure_input, node_schema
+from .schema import LOW_LIGHT, Condition, Nets, Retinex, brightness_input, exposure_input, node_schema
 
 
 class JoReSDecompose(io.ComfyNode):
@@ -27,7 +28,7 @@ class JoReSDecompose(io.ComfyNode):
             display_name="Decompose Retinex",
             description="Splits a picture into reflectance R (colours without light) and illumination L (the light "
             "alone). R x L is the picture again.",
-            search_aliases=["retinex", "reflectance", "illumination", "intrinsic", "relight", "DNet", "JoReS"],
+            search_aliases=["retinex", "reflectance", "illumination", "intrinsic", "light map", "DNet", "JoReS"],
             inputs=[
                 Nets.Input("nets", tooltip="From 'Load JoReS Model'."),
                 io.Image.Input(
@@ -56,7 +57,7 @@ class JoReSDecompose(io.ComfyNode):
         node = "Decompose Retinex"
         expect(nets, NetPatchers, node, "nets", "connect the nets of 'Load JoReS Model'")
         pixels = from_image(image, node)
-        tiler = tiler_of(0, nets.config, size := tuple(pixels.shape[-2:]))
+        tiler = tiler_of(0, nets.config, size := size_of(pixels))
         with memory_advice("Decompose Retinex", shown_size(pixels)):
             dnet = nets.load(
                 decomposition_bytes(nets.config.decomposition, window_pixels(tiler, size)), "decomposition"
@@ -77,7 +78,7 @@ class JoReSAdjust(io.ComfyNode):
             display_name="Adjust Retinex Condition",
             description="Cleans the reflectance, lifts the illumination, and makes the condition of the diffusion. "
             "R' x L' is already a brightened picture; with the shipped weights the diffusion changes little of it.",
-            search_aliases=[*LOW_LIGHT, "retinex", "ANet"],
+            search_aliases=[*LOW_LIGHT, "relight by hand", "ANet"],
             inputs=[
                 Nets.Input("nets", tooltip="From 'Load JoReS Model'."),
                 Retinex.Input("retinex", tooltip="R and L from 'Decompose Retinex'."),
@@ -91,6 +92,7 @@ class JoReSAdjust(io.ComfyNode):
                     tooltip="Light of your own instead of L', white = fully lit: paint it, or edit L' and feed it "
                     "back. It must have the picture's size. 'exposure' then only colours the features.",
                 ),
+                brightness_input(),
             ],
             outputs=[
                 Condition.Output(
@@ -114,6 +116,7 @@ class JoReSAdjust(io.ComfyNode):
         exposure: float,
         denoise: float,
         illumination: Tensor | None = None,
+        brightness: float = 0.0,
     ) -> io.NodeOutput:
         node = "Adjust Retinex Condition"
         expect(nets, NetPatchers, node, "nets", "connect the nets of 'Load JoReS Model'")
@@ -124,8 +127,9 @@ class JoReSAdjust(io.ComfyNode):
         def adjust(i: int):
             own = None if light is None else light[i : i + 1]
             condition = pipeline.adjust(
-                anet, retinex.frame(i), exposure=exposure or None, denoise=denoise, illumination=own, tile=tiler
-            )
+                anet, retinex.frame(i), exposure=exposure or None, denoise=denoise, illumination=own,
+                brightness=brightness, tile=tiler,
+            )  # fmt: skip
             return condition.to(mm.intermediate_device())
 
         tiler = tiler_of(0, nets.config, retinex.size)

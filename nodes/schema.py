@@ -8,6 +8,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..jores.options import DRAFT_SIZE, FINE_STEPS, QUALITIES
+
 CATEGORY = "image/low light (JoReS-Diff)"
 
 Nets = io.Custom("JORES_NETS")  # patchers.NetPatchers
@@ -17,7 +19,13 @@ Segmenter = io.Custom("JORES_SEGMENTER")  # ModelPatcher of a jores.nets.segment
 Semantic = io.Custom("JORES_SEMANTIC")  # jores.conditions.SemanticPrior: (B, 150, h, w)
 
 MAX_SEED = 0xFFFFFFFFFFFFFFFE  # fresh noise (eta > 0) is drawn from seed + 1
-LOW_LIGHT = ["low light", "dark", "night", "brighten", "underexposed", "exposure", "denoise", "JoReS"]
+LOW_LIGHT = ["low light", "retinex", "JoReS"]
+"""What leads to a stage; the everyday words lead to the one block first."""
+
+EVERYDAY = [
+    "low light", "low light photo", "dark", "dark photo", "night", "night photo", "underexposed", "backlit", "shadows",
+    "relight", "brighten", "brightness", "exposure", "denoise", "noise", "JoReS",
+]  # fmt: skip
 
 _SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
 ADVANCED = {"advanced": True} if "advanced" in inspect.signature(io.Float.Input).parameters else {}
@@ -31,16 +39,34 @@ def node_schema(**fields: Any) -> io.Schema:
 
 def exposure_input() -> io.Float.Input:
     return io.Float.Input(
-        "exposure", default=0.0, min=0.0, max=1.0, step=0.01,
+        "exposure", display_name="exposure (0 = auto)", default=0.0, min=0.0, max=1.0, step=0.01,
         tooltip="How bright the result should be on average: 0 = automatic (the model proposes it from the picture), "
         "0.2 a night that stays night, 0.45 daylight, 1 white.",
     )  # fmt: skip
 
 
-def steps_input() -> io.Int.Input:
+def brightness_input() -> io.Float.Input:
+    """Optional and last, so that graphs from before it existed still run."""
+    return io.Float.Input(
+        "brightness", default=0.0, min=-2.0, max=2.0, step=0.1, optional=True, display_mode=io.NumberDisplay.slider,
+        tooltip="A little brighter or darker than that, in EV as on a camera: +1 is twice the light, -1 half of it, 0 "
+        "the exposure itself, proposed or told.",
+    )  # fmt: skip
+
+
+def steps_input(**more: bool) -> io.Int.Input:
     return io.Int.Input(
         "steps", default=4, min=1, max=100,
         tooltip="Diffusion steps. 4 is what the model is tuned for; 1 or 2 are quick looks. Time grows with the steps.",
+        **more,
+    )  # fmt: skip
+
+
+def quality_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "quality", options=list(QUALITIES), default="standard", optional=True,
+        tooltip=f"Time against quality. draft: no diffusion, at most {DRAFT_SIZE} pixels inside, for a quick look. "
+        f"standard: as many 'steps' as you say. fine: {FINE_STEPS} steps at least, twice the time of 4.",
     )  # fmt: skip
 
 
@@ -73,14 +99,14 @@ def tile_input() -> io.Int.Input:
 def strength_input() -> io.Float.Input:
     return io.Float.Input(
         "strength", default=1.0, min=0.0, max=1.0, step=0.01,
-        tooltip="Mixes the result with the original: 1 = the enhancement, 0 = the original, bit by bit.",
+        tooltip="Mixes the result with the original: 1 = the enhancement, 0 = the original, unchanged.",
     )  # fmt: skip
 
 
 def mask_input() -> io.Mask.Input:
     return io.Mask.Input(
         "mask", optional=True,
-        tooltip="Where to enhance (white). Where it is black the original's pixels stay as they are, bit by bit.",
+        tooltip="Where to enhance (white). Where it is black the original's pixels stay exactly as they are.",
     )  # fmt: skip
 
 
@@ -94,6 +120,7 @@ def control_inputs() -> list[io.Input]:
         io.Float.Input(
             "shadows", default=0.0, min=0.0, max=1.0, step=0.01, optional=True,
             tooltip="0 = the whole picture is enhanced, 1 = only what is dark in it; lamps, windows and the sky stay.",
+            **ADVANCED,
         ),
         io.Float.Input(
             "colour_fidelity", default=0.0, min=0.0, max=1.0, step=0.01, optional=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import functools
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ from ..jores.conditions import SemanticPrior, join_frames
 from ..jores.imaging.alpha import opaque
 from ..jores.nets.segmentation import Segmenter as SegmenterNet
 from ..jores.semantics import class_mask, find_classes
+from ..jores.tiling.windows import size_of
 from .host.budget import segmenter_bytes
 from .host.checks import expect
 from .host.fingerprints import fingerprints
@@ -26,6 +26,8 @@ from .host.pictures import from_image, to_image, to_mask
 from .schema import ADVANCED, Segmenter, Semantic, node_schema
 
 GOLDEN = 0.618034
+OKABE_ITO = ((0, 114, 178), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167))
+"""The palette of Okabe and Ito (2008) without its black, made to be told apart by colour-blind eyes."""
 
 
 class JoReSSegment(io.ComfyNode):
@@ -95,7 +97,7 @@ class JoReSSegment(io.ComfyNode):
             classes = dict.fromkeys([names.index(class_name), *find_classes(more_classes, names)])
         except ValueError as error:
             raise ValueError(f"Segment Semantic Prior: more_classes: {error}") from error
-        needed = segmenter_bytes(segmenter.model, tuple(pixels.shape[-2:]))
+        needed = segmenter_bytes(segmenter.model, size_of(pixels))
         mm.load_models_gpu([segmenter], memory_required=needed, force_full_load=True)
 
         def segment(i: int) -> SemanticPrior:
@@ -118,6 +120,10 @@ def coloured(prior: SemanticPrior) -> Tensor:
 
 @functools.lru_cache(maxsize=1)
 def class_colours() -> tuple[tuple[float, float, float], ...]:
-    """150 colours that are far apart for neighbouring classes, then black."""
-    colours = [colorsys.hsv_to_rgb(i * GOLDEN % 1, 0.45 + 0.5 * (i % 3) / 2, 0.95 - 0.3 * (i % 2)) for i in range(150)]
+    """150 colours, then black: the palette for the commonest classes, which come first, then its shades and tints."""
+    colours = []
+    for i in range(150):
+        pure, turn = [c / 255 for c in OKABE_ITO[i % len(OKABE_ITO)]], i // len(OKABE_ITO)
+        light = turn * GOLDEN % 1  # from a shade to a tint
+        colours.append(tuple(c if turn == 0 else (0.35 + 0.35 * light) * c + 0.3 * light for c in pure))
     return (*colours, (0.0, 0.0, 0.0))

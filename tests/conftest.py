@@ -33,6 +33,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--renew-schema", action="store_true", help="write tests/schema.json and locales/en anew")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        asked = getattr(item, "fixturenames", ())
+        if any(name.startswith(("comfy_", "jores_pack")) for name in asked):
+            item.add_marker("host")
+        if "editor" in asked:
+            item.add_marker("browser")
+        if "shared_data" in asked:
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="module")
 def nets() -> JoReSNets:
     """The shipped nets."""

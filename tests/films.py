@@ -22,7 +22,7 @@ def picture(number: int, size: tuple[int, int] = SIZE, alpha: bool = False, fiel
     """
     height, width = size
     levels = np.zeros((height, width, 4), np.uint16)
-    levels[..., 0] = 3000 + 400 * number
+    levels[..., 0] = 3000 + 400 * (number % 50)
     levels[..., 1] = np.arange(width) * 9000 // width
     levels[..., 2] = 4000
     levels[..., 3] = np.arange(width) * 65535 // width if alpha else 65535

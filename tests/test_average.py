@@ -12,6 +12,8 @@ from jores.checkpoint import load_bundle, save_bundle
 from jores.training import average
 from tests.test_nets import TINY, shaken
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bundles(tmp_path):

@@ -16,6 +16,8 @@ from jores.semantics import load_segmenter
 from tests.benchmarks import ablation, failure_cases, unkind_light
 from tests.test_nets import TINY, shaken
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):

@@ -19,6 +19,8 @@ from jores.pipeline import enhance
 from tests.flat import flat
 from tests.two_processes import TWO_PROCESSES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = ["--segmenter", "none", "--steps", "1", "--device", "cpu"]
 

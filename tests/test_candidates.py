@@ -16,6 +16,8 @@ from tests.benchmarks.candidates import Experiment, main, merged, starting_bundl
 from tests.test_nets import TINY
 from tests.test_training import data  # noqa: F401  the fixture: eight tiny pairs
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(candidates.__file__).parent
 
 

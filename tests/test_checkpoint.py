@@ -10,10 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from jores import pipeline
-from jores.checkpoint import CheckpointError, build, load_bundle, read_header, save_bundle
+from jores.checkpoint import FORMAT_VERSION, CheckpointError, build, load_bundle, read_header, save_bundle
 from tests.test_nets import TINY, shaken
 
 
@@ -101,6 +102,18 @@ def test_a_config_nobody_knows_is_refused(bundle):
     save_file(load_file(bundle), bundle, metadata={"format": "jores-diff", "config": json.dumps(config)})
     with pytest.raises(CheckpointError, match="colour"):
         read_header(bundle)
+
+
+def test_a_bundle_of_a_newer_format_is_refused_by_name_and_an_older_one_loads(bundle):
+    tensors, header = load_file(bundle), {"format": "jores-diff", "config": json.dumps(TINY.to_dict())}
+    with safe_open(bundle, framework="pt") as file:
+        assert file.metadata()["format_version"] == str(FORMAT_VERSION)
+    for version in (str(FORMAT_VERSION + 1), "", "one"):
+        save_file(tensors, bundle, metadata={**header, "format_version": version})
+        with pytest.raises(CheckpointError, match=f"model.safetensors: a bundle of format {version}, .* Update"):
+            load_bundle(bundle)
+    save_file(tensors, bundle, metadata=header)  # as they were written before there was a version
+    assert load_bundle(bundle).config == TINY
 
 
 def test_an_interrupted_write_leaves_the_old_file(bundle, monkeypatch):

@@ -20,6 +20,8 @@ from jores.metrics import exposure_error, gt_mean, niqe, psnr, ssim
 from jores.pipeline import enhance
 from tests.flat import flat
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 FEATURES = (8, 8, 8)
 TINY = JoReSConfig(

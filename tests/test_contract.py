@@ -23,8 +23,13 @@ import torch
 from host.server import PACK
 
 SNAPSHOT = Path(__file__).with_name("schema.json")
-VERBS = {"Adjust", "Apply", "Condition", "Decompose", "Enhance", "Finish", "Load", "Sample", "Schedule", "Segment",
-         "Select"}  # fmt: skip
+VERBS = {"Adjust", "Apply", "Compare", "Condition", "Decompose", "Enhance", "Finish", "Load", "Sample", "Schedule",
+         "Segment", "Select"}  # fmt: skip
+EVERYDAY = ("night", "dark", "underexposed", "backlit", "shadows", "relight", "denoise", "brighten", "noise",
+            "low light photo")  # fmt: skip
+STAGES = {"DNet": "Decompose Retinex", "ANet": "Adjust Retinex Condition", "before after": "Compare Before and After",
+          "demo": "Load Example Photograph"}  # fmt: skip
+IN_SIGHT = ["image", "exposure", "strength", "seed", "mask", "brightness", "quality"]
 SHIPPED, SEGMENTER = "jores-compact.safetensors (shipped)", "segformer-dark (shipped)"
 LIBRARY = {  # node -> the function of jores.pipeline whose defaults it shows
     "JoReSEnhance": "enhance", "JoReSAdjust": "adjust", "JoReSSample": "sample", "JoReSSampler": "sample",
@@ -137,6 +142,20 @@ def test_aliases_lead_to_the_node(pack, monkeypatch):
         node.define_schema()
     assert len(given) == len(pack.nodes)
     assert all(len(entry.search_aliases) >= 3 and "JoReS" in entry.search_aliases for entry in given)
+    for words in EVERYDAY:
+        found = [entry.display_name for entry in given if words in entry.search_aliases or words in entry.display_name]
+        assert found[:1] == ["Enhance Low Light"], words
+    for words, name in STAGES.items():
+        (found,) = [entry.display_name for entry in given if words in entry.search_aliases]
+        assert found == name, words
+
+
+def test_the_one_block_shows_few_widgets(pack):
+    """On hosts that fold away what is advanced."""
+    schema = pack.load("nodes.schema")
+    slots = pack.nodes["JoReSEnhance"].define_schema().inputs
+    if schema.ADVANCED:
+        assert [slot.id for slot in slots if not slot.advanced] == IN_SIGHT
 
 
 @pytest.mark.parametrize("node_id", LIBRARY)
@@ -186,6 +205,8 @@ def test_no_node_changes_what_it_is_given(pack):
     seen: set[str] = set()
     image = torch.rand(2, 33, 50, 4, generator=torch.Generator().manual_seed(0)) * 0.2
     mask = torch.rand(2, 33, 50)
+    checked("JoReSLoadExample", picture="region")
+    checked("JoReSCompare", before=image, after=image, mode="split", position=0.5)
     model, nets, _vae = checked("JoReSLoadModel", model_name=SHIPPED)
     (segmenter,) = checked("JoReSLoadSegmenter", segmenter_name=SEGMENTER)
     retinex, *_ = checked("JoReSDecompose", nets=nets, image=image)

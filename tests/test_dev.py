@@ -24,7 +24,7 @@ from host.requirements import development_requirements, package_name
 from host.server import PACK, PACK_FOLDER, Server, claim_port, prepare_base, start_server
 from host.websocket import WebSocket
 
-STDLIB_ONLY = ["dev.py", *(f"tests/host/{name}.py" for name in ("__init__", "server", "client", "websocket"))]
+STDLIB_ONLY = ["dev.py", *(f"tests/host/{name}.py" for name in ("__init__", "server", "client"))]
 
 
 @pytest.mark.parametrize("name", STDLIB_ONLY)

@@ -17,6 +17,8 @@ from jores.training.recipe import load_recipe
 from tests.test_segmentation import NAMES
 from tests.test_training import ROOT, data, run  # noqa: F401  the fixture: eight tiny pairs
 
+pytestmark = pytest.mark.slow
+
 # Every colour its own class: all that a real teacher's code has to offer, at a toy size.
 TEACHER = """
 import torch

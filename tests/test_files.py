@@ -50,9 +50,7 @@ def test_lossless_formats_keep_every_level_and_the_metadata(tmp_path, channels, 
     levels = random_levels(channels, bits, size)
     pixels = torch.from_numpy(levels.astype(np.float32) / (2**bits - 1)).permute(2, 0, 1)
     icc = profile("GRAY" if channels == 1 else "RGB")
-    picture = Picture(
-        pixels.expand(max(channels, 3), -1, -1), bits, channels == 1, icc, camera_exif(1).tobytes()
-    )
+    picture = Picture(pixels.expand(max(channels, 3), -1, -1), bits, channels == 1, icc, camera_exif(1).tobytes())
     path = tmp_path / f"picture{suffix}"
     write_image(path, picture)
     back = read_image(path)

@@ -22,12 +22,14 @@ from host.client import Client
 from host.refresh_workflows import WORKFLOWS, decode, run_on, source_of, to_api
 from host.server import PACK, Server
 
+pytestmark = pytest.mark.slow
+
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 SCREENSHOTS = Path(os.environ.get("GALLERY_SCREENSHOTS") or PACK / "output" / "gallery")
 BLUEPRINTS = sorted((PACK / "subgraphs").glob("*.json"))
-PREVIEWS = ("PreviewImage", "MaskPreview", "SaveImage", "SaveVideo")
+PREVIEWS = ("JoReSEnhance", "JoReSCompare", "PreviewImage", "MaskPreview", "SaveImage", "SaveVideo")
 
-GRIDS = {"compare_steps": (2, 2), "big_photograph": (1, 2), "video_without_flicker": (1, 2)}
+GRIDS = {"compare_steps": (2, 2), "big_photograph": (1, 2), "video_without_flicker": (1, 2), "exposure_bracket": (1, 3)}
 """Rows and columns of pictures in the results that are put side by side, 8 pixels apart."""
 
 DIMMER = {"only_this_region": 1.5, "relight_by_hand": 1.5, "class_wise": 2.0}
@@ -99,7 +101,8 @@ def test_a_workflow_comes_with_its_files_and_a_note(name: str):
         assert thumbnail.width >= 400
     (note,) = [node for node in graph["nodes"] if node["type"] == "MarkdownNote"]
     text = note["widgets_values"][0]
-    assert "What to look at" in note["title"] and f"`{source.name}`" in text
+    assert "What to look at" in note["title"] and "of your own" in text
+    assert not {node["type"] for node in graph["nodes"]} & {"LoadImage", "LoadVideo"}, "it must run without any copying"
     assert f"`{name}.json`" in (WORKFLOWS / "README.md").read_text("utf-8")
     for node in graph["nodes"]:  # the front end would look for the shipped weights in models/, and warn
         assert "models" not in node["properties"], f"{node['type']}: the shipped weights lie in the pack"
@@ -170,15 +173,11 @@ def test_a_workflow_runs_and_brightens(comfy_client: Client, tmp_path: Path, nam
 
 
 @pytest.fixture(scope="module")
-def editor(comfy_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Editor]:
+def editor(comfy_server: Server) -> Iterator[Editor]:
     pytest.importorskip("playwright", reason="the graphs are not opened in the front end: playwright is not installed")
     chromium = find_chromium()
     if chromium is None:
         pytest.skip("the graphs are not opened in the front end: there is no Chromium on PATH or in $CHROMIUM")
-    folder = tmp_path_factory.mktemp("small")
-    for name in NAMES:
-        source = small_source(name, folder)
-        (comfy_server.base / "input" / source.name).write_bytes(source.read_bytes())
     with open_editor(comfy_server.url, chromium) as opened:
         yield opened
 
@@ -189,12 +188,32 @@ def test_the_front_end_shows_and_runs_a_workflow(editor: Editor, comfy_client: C
     editor.load(graph)
     assert editor.problems() == []
     assert differences(editor.prompt(), copied(name)) == []
-    for node, widgets in SMALL_RUN.get(name, {}).items():
-        editor.set_widgets(int(node), widgets)
     editor.run(PREVIEWS)
     editor.shoot(SCREENSHOTS / f"{name}.png")
     assert editor.problems() == []
     assert overlaps(editor.boxes()) == []
+
+
+def test_the_first_click_on_an_automatic_exposure_gives_no_black_picture(editor: Editor):
+    editor.load({"nodes": [], "links": [], "last_node_id": 0, "last_link_id": 0, "version": 0.4})
+    node = editor.add("JoReSEnhance")
+    assert editor.values(node)["exposure"] == 0 and editor.values(node)["control_after_generate"] == "fixed"
+    editor.click_up(node, "exposure")
+    assert editor.values(node)["exposure"] == pytest.approx(0.2)
+    editor.click_up(node, "exposure")
+    assert editor.values(node)["exposure"] == pytest.approx(0.21)
+
+
+def test_a_saved_exposure_and_seed_stay(editor: Editor):
+    graph = saved("enhance_low_light")
+    (node,) = [node for node in graph["nodes"] if node["type"] == "JoReSEnhance"]
+    node["widgets_values"][0], node["widgets_values"][4] = 0.42, "randomize"
+    editor.load(graph)
+    values = editor.values(node["id"])
+    assert (values["exposure"], values["control_after_generate"]) == (0.42, "randomize")
+    assert editor.prompt()[str(node["id"])]["inputs"]["exposure"] == 0.42
+    editor.click_up(node["id"], "exposure")
+    assert editor.values(node["id"])["exposure"] == pytest.approx(0.43)
 
 
 @pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
@@ -204,7 +223,7 @@ def test_a_blueprint_is_offered_and_does_what_the_five_stages_do(
     if path.stem not in editor.blueprints():
         pytest.skip("this host takes no blueprints from node packs")
     source = small_source("jores_five_stages", tmp_path)
-    editor.load_blueprint(path.stem, source.name, "gallery/blueprint")
+    editor.load_blueprint(path.stem, comfy_client.upload(source), "gallery/blueprint")
     assert editor.problems() == []
     editor.run(("SaveImage",))
     editor.shoot(SCREENSHOTS / "blueprint.png")
@@ -213,3 +232,14 @@ def test_a_blueprint_is_offered_and_does_what_the_five_stages_do(
     (stages,) = comfy_client.pictures(run_on(comfy_client, copied("jores_five_stages"), source))
     with Image.open(result) as block, Image.open(io.BytesIO(stages)) as blocks:
         assert np.array_equal(array(block), array(blocks))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_ends_of_every_link_know_it(name: str):
+    """The front end mends what does not fit together, with a warning."""
+    graph = saved(name)
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    for link, origin, out, target, slot, kind in graph["links"]:
+        given, taken = nodes[origin]["outputs"][out], nodes[target]["inputs"][slot]
+        assert link in given["links"] and taken["link"] == link, f"{given['name']} -> {taken['name']}"
+        assert given["type"] == kind, f"{given['name']} is no {kind}"

@@ -30,6 +30,8 @@ from jores.semantics import load_segmenter
 from tests.flat import flat
 from tests.test_nets import TINY, shaken
 
+pytestmark = pytest.mark.slow
+
 
 def examples(count: int) -> settings:
     health = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much]

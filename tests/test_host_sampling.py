@@ -10,6 +10,8 @@ import torch
 
 from tests.flat import flat
 
+pytestmark = pytest.mark.slow
+
 SIZE, SEED = (48, 64), 5
 SHIPPED = "jores-compact.safetensors (shipped)"
 

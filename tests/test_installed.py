@@ -22,6 +22,8 @@ from host.client import Client, PromptError
 from host.refresh_workflows import WORKFLOWS
 from host.server import PACK, Server, start_server
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 3
 WEIGHTS = "jores/weights/jores-compact.safetensors"
 
@@ -84,20 +86,24 @@ def batch(names: list[str]) -> dict:
 def stages(names: list[str], steps: int) -> dict:
     """The five stages of the shipped workflow, on a batch."""
     prompt = json.loads((WORKFLOWS / "api" / "jores_five_stages.json").read_text("utf-8"))
-    prompt |= batch(names)
-    for node in prompt.values():
-        for name, value in node["inputs"].items():
-            if value == ["1", 0]:
-                node["inputs"][name] = ["batch", 0]
     only(prompt, "JoReSSample")["inputs"]["steps"] = steps
-    return {key: node for key, node in prompt.items() if key != "1"}
+    return on_batch(prompt, names)
 
 
 def enhance(names: list[str], steps: int, **inputs) -> dict:
     prompt = json.loads((WORKFLOWS / "api" / "enhance_low_light.json").read_text("utf-8"))
     node = only(prompt, "JoReSEnhance")
-    node["inputs"] |= {"image": ["batch", 0], "steps": steps, **inputs}
+    node["inputs"] |= {"steps": steps, **inputs}
+    return on_batch(prompt, names)
+
+
+def on_batch(prompt: dict, names: list[str]) -> dict:
+    """The graph with a batch of the user's pictures in place of its example, which is node 1."""
     prompt |= batch(names)
+    for node in prompt.values():
+        for name, value in node["inputs"].items():
+            if value == ["1", 0]:
+                node["inputs"][name] = ["batch", 0]
     return {key: node for key, node in prompt.items() if key != "1"}
 
 

@@ -6,22 +6,19 @@ import io
 import json
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 import torch
 from PIL import ExifTags, Image, PngImagePlugin
 
 from jores.checkpoint import save_bundle
 from jores.cli import main
 from jores.files import exif, jpeg, png
-from jores.files.light import decode_srgb, encode_srgb
-from jores.files.pictures import ImageFileError, Picture, check_fits, read_image, write_image
+from jores.files.pictures import Picture, check_fits, read_image, write_image
+from tests.files_by_hand import SIZE, levels, png_of, written_again
 from tests.test_nets import TINY, shaken
 
-SIZE = (12, 20)  # height, width
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" exif:PixelXDimension="20">'
     b"<tiff:ImageLength>12</tiff:ImageLength><dc:title>night</dc:title></rdf:Description></x:xmpmeta>"
@@ -35,19 +32,8 @@ def options(tmp_path_factory):
     return ["--weights", str(path), "--segmenter", "none", "--device", "cpu", "--steps", "1"]
 
 
-def levels(channels: int = 3, bits: int = 8) -> np.ndarray:
-    found = np.random.default_rng(bits).integers(0, 2**bits // 4, (*SIZE, channels))
-    return found.astype(np.uint8 if bits == 8 else np.uint16)
-
-
 def image(channels: int = 3) -> Image.Image:
     return Image.fromarray(levels(channels).squeeze())
-
-
-def written_again(path: Path) -> Path:
-    target = path.with_name(f"again {path.name}")
-    write_image(target, read_image(path))
-    return target
 
 
 def camera(orientation: int = 1, note: bytes = b"") -> Image.Exif:
@@ -59,25 +45,6 @@ def camera(orientation: int = 1, note: bytes = b"") -> Image.Exif:
     if note:
         inner[ExifTags.Base.MakerNote] = note
     return block
-
-
-def with_png_chunks(data: bytes, *extra: tuple[bytes, bytes]) -> bytes:
-    made = b"".join(
-        struct.pack(">I", len(b)) + n + b + struct.pack(">I", zlib.crc32(n + b)) for n, b in extra
-    )  # fmt: skip
-    return data[:33] + made + data[33:]
-
-
-def png_of(array: np.ndarray, *extra: tuple[bytes, bytes], kind: int | None = None) -> bytes:
-    """A PNG by hand, of uint8 or uint16 levels (H, W, C)."""
-    height, width, channels = array.shape
-    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels] if kind is None else kind
-    rows = b"".join(b"\0" + row.astype(array.dtype.newbyteorder(">")).tobytes() for row in array)
-    header = struct.pack(">IIBBBBB", width, height, array.itemsize * 8, kind, 0, 0, 0)
-    return with_png_chunks(
-        png.SIGNATURE + struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)),
-        *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b""),
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -270,139 +237,3 @@ def test_strip_metadata_leaves_only_the_colours(tmp_path, options, suffix):
     assert not any(word in data for word in (b"Camera", b"night", b"secret", b"xmpmeta", b"Exif\0\0", b"eXIf"))
     found = read_image(tmp_path / "out" / path.name)
     assert found.metadata.power == 1.0 if suffix == ".png" else found.icc_profile == icc
-
-
-@pytest.mark.parametrize("gamma", [100_000, 55_556, 200_000, 38_000])
-@pytest.mark.parametrize("bits", [8, 16])
-def test_gama_is_heeded_and_kept(tmp_path, gamma, bits):
-    stored = levels(3, bits)
-    chroma = (b"cHRM", struct.pack(">8I", *range(8)))
-    (tmp_path / "a.png").write_bytes(png_of(stored, (b"gAMA", struct.pack(">I", gamma)), chroma))
-    found = read_image(tmp_path / "a.png")
-    light = (stored / (2**bits - 1)) ** (100_000 / gamma)
-    assert np.abs(found.pixels.permute(1, 2, 0).numpy() - encode_srgb(light)).max() < 1e-4
-    again = written_again(tmp_path / "a.png")
-    assert {(b"gAMA", struct.pack(">I", gamma)), chroma} <= set(png.chunks(again.read_bytes()))
-    assert read_image(again).pixels.equal(found.pixels)
-
-
-@pytest.mark.parametrize(
-    ("chunks", "power"),
-    [
-        (((b"gAMA", struct.pack(">I", 45_455)),), None),
-        (((b"sRGB", b"\0"), (b"gAMA", struct.pack(">I", 100_000))), None),
-        (((b"iCCP", b"p\0\0" + zlib.compress(bytes(132))), (b"gAMA", struct.pack(">I", 100_000))), None),
-        (((b"gAMA", bytes(4)),), None),
-        (((b"cICP", bytes((1, 13, 0, 1))), (b"gAMA", struct.pack(">I", 100_000))), None),
-        (((b"cICP", bytes((12, 13, 0, 1))),), None),
-        (((b"cICP", bytes((9, 8, 0, 1))),), 1.0),
-    ],
-)
-def test_which_chunk_speaks_for_the_colours(tmp_path, chunks, power):
-    (tmp_path / "a.png").write_bytes(png_of(levels(), *chunks))
-    assert read_image(tmp_path / "a.png").metadata.power == power
-    kept = set(png.chunks(written_again(tmp_path / "a.png").read_bytes()))
-    assert {chunk for chunk in chunks if chunk[0] != b"iCCP"} <= kept
-
-
-@pytest.mark.parametrize(
-    ("code", "word"), [((9, 16, 0, 1), "PQ"), ((9, 18, 0, 1), "HLG"), ((12, 16, 0, 1), "PQ"), ((1, 1, 0, 0), "range 0")]
-)
-@pytest.mark.parametrize("bits", [8, 16])
-def test_hdr_pngs_are_refused(tmp_path, code, word, bits):
-    (tmp_path / "a.png").write_bytes(png_of(levels(3, bits), (b"cICP", bytes(code))))
-    with pytest.raises(ImageFileError, match=f"a.png.*{word}"):
-        read_image(tmp_path / "a.png")
-
-
-def test_the_srgb_curve_and_back():
-    values = torch.linspace(0, 1, 65536)
-    assert (encode_srgb(decode_srgb(values)) - values).abs().max() < 1e-6
-    assert np.allclose(encode_srgb(np.array([0.0, 0.2140, 1.0])), [0, 0.5, 1], atol=1e-3)
-
-
-@pytest.mark.parametrize("key", [0, 7196, 65535])
-def test_a_transparent_level_of_grey_in_16_bits(tmp_path, key):
-    stored = levels(1, 16)
-    stored[3:6, 4:9] = key
-    (tmp_path / "a.png").write_bytes(png_of(stored, (b"tRNS", struct.pack(">H", key))))
-    found = read_image(tmp_path / "a.png")
-    assert found.bit_depth == 16 and found.pixels.shape == (4, *SIZE)
-    assert np.array_equal(found.pixels[3].numpy() == 0, stored[..., 0] == key)
-    assert np.array_equal((found.pixels[0] * 65535).round().numpy(), stored[..., 0])
-
-
-def packed(values: np.ndarray, bits: int) -> bytes:
-    """Rows of numbers, the highest bit first."""
-    rows = values.reshape(len(values), -1)
-    spread = (rows[..., None] >> np.arange(bits - 1, -1, -1)) & 1
-    return np.packbits(spread.reshape(len(rows), -1).astype(np.uint8), axis=1).tobytes()
-
-
-def tiff_of(pixels: bytes, bits: int, channels: int, *extra: tuple[int, int, int], order: str = "<") -> bytes:
-    """A TIFF by hand, of one strip."""
-    tags = {256: SIZE[1], 257: SIZE[0], 259: 1, 262: 2 if channels > 2 else 1, 273: 8, 277: channels, 278: SIZE[0],
-            279: len(pixels)} | {tag: value for tag, _, value in extra}  # fmt: skip
-    entries = [(tag, 4, 1, value) for tag, value in tags.items()]
-    behind = 8 + len(pixels)
-    where = behind + 2 + 12 * (len(entries) + 1) + 4
-    entries.append((258, 3, channels, where if channels > 2 else bits if order == "<" else bits << 16))
-    if channels == 2:
-        entries[-1] = (258, 3, 2, bits | bits << 16)
-    table = b"".join(struct.pack(order + "HHII", *entry) for entry in sorted(entries))
-    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", behind)
-    depths = struct.pack(order + f"{channels}H", *[bits] * channels)
-    return start + pixels + struct.pack(order + "H", len(entries)) + table + bytes(4) + depths
-
-
-@pytest.mark.parametrize("bits", [9, 10, 12, 14])
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("order", "<>")
-@pytest.mark.parametrize("deflated", [False, True])
-def test_tiffs_of_9_to_15_bits(tmp_path, bits, channels, order, deflated):
-    values = np.random.default_rng(bits).integers(0, 2**bits, (*SIZE, channels))
-    data = packed(values, bits)
-    extra = ((259, 4, 8),) if deflated else ()
-    data = zlib.compress(data) if deflated else data
-    (tmp_path / "a.tif").write_bytes(tiff_of(data, bits, channels, *extra, order=order))
-    found = read_image(tmp_path / "a.tif")
-    assert (found.bit_depth, found.grey) == (16, channels == 1)
-    assert np.array_equal((found.pixels[:channels] * (2**bits - 1)).round().permute(1, 2, 0).numpy(), values)
-    again = tifffile.imread(written_again(tmp_path / "a.tif")).reshape(*SIZE, channels)
-    assert np.array_equal(np.rint(again / 65535 * (2**bits - 1)), values)
-
-
-@pytest.mark.parametrize("largest", [1023, 4095, 16383])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_fewer_bits_in_a_tiff_of_16(tmp_path, largest, channels):
-    values = np.random.default_rng(1).integers(0, largest + 1, (*SIZE, channels)).astype(np.uint16)
-    photometric = "rgb" if channels == 3 else "minisblack"
-    tag = [(281, "H", channels, (largest,) * channels if channels > 1 else largest, True)]
-    tifffile.imwrite(tmp_path / "a.tif", values.squeeze(), photometric=photometric, extratags=tag)
-    found = read_image(tmp_path / "a.tif")
-    assert np.array_equal((found.pixels[:channels] * largest).round().permute(1, 2, 0).numpy(), values)
-
-
-@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_signed_tiffs_are_refused(tmp_path, kind, channels):
-    photometric = "rgb" if channels == 3 else "minisblack"
-    tifffile.imwrite(tmp_path / "a.tif", np.ones((*SIZE, channels), kind).squeeze(), photometric=photometric)
-    with pytest.raises(ImageFileError, match="a.tif.*signed"):
-        read_image(tmp_path / "a.tif")
-
-
-def test_grey_with_alpha_in_a_tiff_of_16_bits(tmp_path):
-    values = levels(2, 16)
-    options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]}
-    tifffile.imwrite(tmp_path / "a.tif", values, **options)
-    found = (read_image(tmp_path / "a.tif").pixels * 65535).round().permute(1, 2, 0).numpy()
-    assert np.array_equal(found, values[..., [0, 0, 0, 1]])
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
-def test_no_limit_of_pillows_stands_in_the_way(tmp_path, monkeypatch, suffix):
-    """Pillow refuses 179 megapixels; here, 21 pixels."""
-    image().save(tmp_path / f"a{suffix}")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    assert read_image(tmp_path / f"a{suffix}").pixels.shape == (3, *SIZE)

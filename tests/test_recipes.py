@@ -20,6 +20,8 @@ from jores.training.recipe import load_recipe, merged, read_recipe
 from tests.benchmarks import training_cost
 from tests.test_training import ROOT, data  # noqa: F401  the fixture: eight tiny pairs
 
+pytestmark = pytest.mark.slow
+
 PAPER = PRESETS["paper"]
 FEATURES = (8, 16, 16)
 SMALL_PAPER = dataclasses.replace(

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import json
 import math
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +19,7 @@ from jores.imaging.exposure import brighten
 from jores.nets.segmentation import IMAGENET_MEAN, IMAGENET_STD, SegmenterError, prepare
 from jores.semantics import load_segmenter
 
+ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("wall", "building", "sky", *(f"class {i}" for i in range(3, 150)))
 SMALL = {
     "depths": [1] * 4, "hidden_sizes": [8, 8, 16, 16], "num_attention_heads": [1, 1, 2, 2], "decoder_hidden_size": 16,
@@ -124,3 +130,41 @@ def test_shipped_map_is_deterministic_and_says_what_is_where(shipped):
     same = F.cosine_similarity(first.probabilities, mirrored).mean()
     elsewhere = F.cosine_similarity(first.probabilities, first.probabilities.flip(2)).mean()
     assert same > elsewhere  # the map follows the picture, not the place in the frame
+
+
+AUTO_MAP = {"AutoConfig": "evil.EvilConfig", "AutoModelForSemanticSegmentation": "evil.Evil"}
+
+
+def _foreign(kind: str) -> dict:
+    """A config that asks for code of its folder's own, or from a hub."""
+    config = json.loads((SHIPPED_SEGMENTER / "config.json").read_text("utf-8"))
+    if kind == "kernel":
+        return config | {"attn_implementation": "someone/kernel"}
+    if kind == "a known model":
+        return config | {"auto_map": AUTO_MAP}
+    if kind == "an unknown model":
+        return config | {"auto_map": AUTO_MAP, "model_type": "evil"}
+    backbone = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.EvilConfig", "AutoBackbone": "evil.Evil"}}
+    return {"model_type": "upernet", "backbone_config": backbone, "auto_map": AUTO_MAP}
+
+
+@pytest.mark.parametrize("kind", ["an unknown model", "a known model", "a backbone", "kernel"])
+def test_a_folders_own_code_is_never_run(tmp_path, kind):
+    """Not even where somebody sits at the terminal and says yes."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(_foreign(kind)), "utf-8")
+    shutil.copy(SHIPPED_SEGMENTER / "model.safetensors", folder)
+    ran = tmp_path / "ran"
+    code = f"from pathlib import Path\nPath({str(ran)!r}).touch()\nclass EvilConfig: pass\nclass Evil: pass\n"
+    (folder / "evil.py").write_text(code)
+    program = (
+        "import sys; from jores.nets.segmentation import SegmenterError; from jores.semantics import load_segmenter\n"
+        "try:\n    load_segmenter(sys.argv[1])\nexcept SegmenterError as error:\n    sys.exit(str(error))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], cwd=ROOT, input="y\ny\ny\n", capture_output=True, text=True,
+        check=False, env={**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert not ran.exists() and "[y/N]" not in done.stdout
+    assert str(folder) in done.stderr if kind != "a known model" else done.returncode == 0, done.stderr

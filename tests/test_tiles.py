@@ -21,6 +21,8 @@ from jores.tiling.windows import ALIGNMENT, MIN_TILE, Span, Window, spans
 from tests.benchmarks.big_pictures import seam_ratio
 from tests.flat import flat
 
+pytestmark = pytest.mark.slow
+
 SIZE, TILE = (196, 250), 128
 
 

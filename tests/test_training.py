@@ -23,10 +23,12 @@ from jores.metrics import psnr
 from jores.training import RECIPES
 from jores.training.data import Sampler
 from jores.training.losses import picture_loss
-from jores.training.pairs import Pair, load_pairs
+from jores.training.pairs import Pair, load_pairs, load_photos
 from jores.training.recipe import load_recipe
 from tests.test_nets import TINY
 from tests.two_processes import TWO_PROCESSES
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 
@@ -207,3 +209,11 @@ def test_the_psnr_loss_is_the_metric_in_nepers():
     mean = (psnr(close, truth[:1]) + psnr(far, truth[1:])).item() / 2
     assert loss.item() == pytest.approx(-0.5 * mean * math.log(10) / 10, abs=0.02)  # of each picture, not of the batch
     assert picture_loss(truth, truth, structure=0.0, edges=0.0, psnr=0.5).isfinite()
+
+
+@pytest.mark.parametrize("inside", [(), ("notes.txt",), ("film.gif", "raw.dng")])
+def test_a_folder_without_photographs_is_refused(tmp_path, inside):
+    for name in inside:
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="--photos.*no photograph"):
+        load_photos(tmp_path)

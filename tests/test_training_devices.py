@@ -30,6 +30,8 @@ from tests.other_device import DEVICE, Elsewhere, other_device
 from tests.test_nets import TINY, shaken
 from tests.two_processes import TWO_PROCESSES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from jores.files.clips import VideoFileError, rewrite_video
 
+pytestmark = pytest.mark.slow
+
 RATE, COUNT = 25, 50
 
 

@@ -23,6 +23,8 @@ from jores.training.darkening import Darkening
 from tests.benchmarks.ablation import without
 from tests.flat import flat
 
+pytestmark = pytest.mark.slow
+
 
 def plain_shapes():
     """(3, 96, 128): a gradient and a plain rectangle on it."""

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from host.client import Client, PromptError
+from host.client import Client, PromptError, with_own
 from host.refresh_workflows import WORKFLOWS, run_on
+
+pytestmark = pytest.mark.slow
 
 NAMES = ("enhance_low_light", "jores_five_stages")
 
@@ -58,7 +60,7 @@ def test_cancel_in_mid_sampling_leaves_the_server_usable(comfy_client: Client, t
             if len(done) == 2:
                 threading.Thread(target=comfy_client.interrupt).start()
 
-    prompt["1"]["inputs"]["image"] = comfy_client.upload(source)
+    with_own(prompt, comfy_client.upload(source))
     with pytest.raises(PromptError, match="interrupted in"):
         comfy_client.run(prompt, 120, cancel_after_two_steps)
     assert done and max(done) < steps
@@ -68,7 +70,7 @@ def test_cancel_in_mid_sampling_leaves_the_server_usable(comfy_client: Client, t
 
 def test_mistakes_are_named_and_leave_the_server_usable(comfy_client: Client, tmp_path: Path):
     prompt = api("jores_five_stages")
-    prompt["1"]["inputs"]["image"] = comfy_client.upload(small("jores_five_stages", tmp_path))
+    with_own(prompt, comfy_client.upload(small("jores_five_stages", tmp_path)))
     prompt["9"]["inputs"]["steps"] = 1
 
     def run_with(extra: dict, node: str, **inputs: object) -> None:

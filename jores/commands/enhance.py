@@ -36,9 +36,9 @@ from ..files.pictures import (
 from ..files.records import json_line
 from ..files.saving import tidy_ending
 from ..files.targets import Job, plan
-from ..imaging.alpha import is_opaque
+from ..imaging.alpha import filled, is_opaque, joined
 from ..nets.segmentation import Segmenter
-from ..options import ClipOptions, FinishOptions, SampleOptions
+from ..options import ClipOptions, FinishOptions, SampleOptions, at_quality
 from ..pipeline import enhance, wanted_exposure
 from ..semantics import load_segmenter
 from ..tiling.memory import is_out_of_memory
@@ -67,15 +67,16 @@ class Enhancer:
         segmenter = None
         if args.segmenter != "none":
             segmenter = load_segmenter(Path(args.segmenter or SHIPPED_SEGMENTER), device=device)
-        options, finishing = options_of(SampleOptions, args), options_of(FinishOptions, args)
+        options, finishing = at_quality(options_of(SampleOptions, args), args.quality), options_of(FinishOptions, args)
         return cls(nets, segmenter, options, finishing, ClipOptions(not args.independent_frames, device), args.mask)
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, float]:
         """(3 or 4, H, W) in [0, 1] on the processor -> the same, and the exposure it was made for."""
         images = pixels[None]  # stays on the processor: the pipeline takes what it works on to the nets
         mask = self.mask((pixels.shape[1], pixels.shape[2]))
-        exposure = wanted_exposure(self.nets, images, self.options.exposure)
-        options = replace(self.options, exposure=exposure)
+        aim, brightness = self.options.exposure, self.options.brightness
+        exposure = wanted_exposure(self.nets, joined(*filled(images)), aim, brightness)
+        options = replace(self.options, exposure=exposure, brightness=0.0)
         made = enhance(images, self.nets, self.segmenter, options, self.finishing, mask=mask)
         return made[0].cpu(), exposure.item()
 
@@ -84,9 +85,10 @@ class Enhancer:
         first, rows = next(frames), getattr(frames, "rows", (slice(None),))
         mask = self.mask((first.shape[2] * len(rows), first.shape[3]))
         masks = None if mask is None else cycle([mask[:, :, part] for part in rows])
+        clip = replace(self.clip, ahead=getattr(frames, "again", None))
         pictures = chain([first], frames)
         return enhance_frames(
-            pictures, self.nets, self.segmenter, self.options, self.finishing, self.clip, masks=masks
+            pictures, self.nets, self.segmenter, self.options, self.finishing, clip, masks=masks
         )  # fmt: skip
 
     def mask(self, size: tuple[int, int]) -> Tensor | None:
@@ -264,6 +266,7 @@ def _enhance_picture(path: Path, target: Path, enhancer: Enhancer, strip: bool) 
         "width": pixels.shape[2],
         "height": pixels.shape[1],
         "exposure": round(exposure, 4),
+        "brightness": enhancer.options.brightness,
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
     }
 
@@ -275,4 +278,5 @@ def _enhance_video(path: Path, target: Path, enhancer: Enhancer) -> dict[str, An
         raise ValueError(f"{path}: videos need PyAV: pip install av") from error
     start = time.perf_counter()
     report = rewrite_video(path, target, enhancer.frames)
-    return {"output": str(target), **asdict(report), "seconds": round(time.perf_counter() - start, 3)}
+    told = {"brightness": enhancer.options.brightness}
+    return {"output": str(target), **asdict(report), **told, "seconds": round(time.perf_counter() - start, 3)}

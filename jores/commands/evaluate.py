@@ -27,8 +27,8 @@ COLUMNS = {
     "psnr_gt_mean": "PSNR GT-mean",
     "ssim_gt_mean": "SSIM GT-mean",
     "exposure_error": "exposure error",
-    "niqe_input": "NIQE input",
-    "niqe": "NIQE",
+    "niqe_input": "own NIQE input",
+    "niqe": "own NIQE",
 }
 
 
@@ -44,7 +44,7 @@ def evaluate(pairs: Iterable[Pair], enhance: Callable[[Tensor], Tensor]) -> Iter
     for name, low, high in pairs:
         dark = _whole(low)
         reference = _whole(high)[None] if high else None
-        if high and dark.shape != reference.shape[1:]:
+        if reference is not None and dark.shape != reference.shape[1:]:
             sizes = " and ".join(f"{x.shape[-1]}x{x.shape[-2]}" for x in (dark, reference))
             raise ValueError(f"{low} and {high} differ in size: {sizes}")
         yield {"picture": name, **assess(enhance(dark)[None], reference), "niqe_input": niqe(dark[None]).item()}
@@ -65,7 +65,7 @@ def mean_of(rows: list[dict[str, float | str]]) -> dict[str, float | str]:
     """
     means: dict[str, float | str] = {"picture": f"mean of {len(rows)}"}
     for key in (key for key in rows[0] if key in COLUMNS):
-        known = [row[key] for row in rows if not math.isnan(row[key])]
+        known = [value for row in rows if not math.isnan(value := float(row[key]))]
         means[key] = sum(known) / len(known) if known else math.nan
     return means
 
@@ -88,7 +88,7 @@ def format_header(row: dict[str, float | str]) -> str:
 
 def format_row(row: dict[str, float | str]) -> str:
     """One line of the table under `format_header`."""
-    return f"{row['picture']:<20}{''.join(f'{format_figure(key, row[key]):>15}' for key in columns_of(row))}\n"
+    return f"{row['picture']:<20}{''.join(f'{format_figure(key, float(row[key])):>15}' for key in columns_of(row))}\n"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -111,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.write(format_row(mean_of(rows)))
     if args.output:
         settings = {"steps": args.steps, "seed": args.seed, "exposure": args.exposure or "auto"}
+        settings |= {"brightness": args.brightness, "quality": args.quality}
         report = without_nan({"settings": settings, "mean": mean_of(rows), "pictures": rows})
         write_whole(args.output, json.dumps(report, indent=1, allow_nan=False).encode())
     return 0

@@ -26,8 +26,8 @@ def cost(config: JoReSConfig, size: tuple[int, int] = (256, 256)) -> dict[str, t
     maps, decomposition = _count(decompose, nets, images)
     condition, adjustment = _count(adjust, nets, maps, exposure=0.4)
     light = condition.reflectance, condition.illumination, condition.features
-    _, denoiser = _count(nets.denoiser, images, level, images, *light, semantics)
-    _, refinement = _count(nets.refinement, images, level, *light)
+    _, denoiser = _count(nets.unet, images, level, images, *light, semantics)
+    _, refinement = _count(nets.rnet, images, level, *light)
     flops = {
         "decomposition": decomposition, "adjustment": adjustment, "denoiser": denoiser, "refinement": refinement,
     }  # fmt: skip

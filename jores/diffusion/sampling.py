@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..imaging.resize import crop_to, pad_to_multiple
 from ..options import SampleOptions
 from ..tiling.tiler import Tiler, Work
-from ..tiling.windows import ALIGNMENT, Window
+from ..tiling.windows import ALIGNMENT, Window, size_of
 from .schedule import NoiseSchedule
 
 Denoise = Callable[[Tensor, int], Tensor]
@@ -30,16 +30,16 @@ def ddim_step(
     *,
     eta: float = 0.0,
     refine: Refine | None = None,
-    fresh: Tensor | None = None,
+    noise: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One step from time t to t_next (-1: the clean picture). Returns the next x_t, and x0' on which it was built.
 
     Args:
         denoise: (x_t, t) -> network output ("v" or "eps", as the schedule says).
-        eta: 0 is deterministic after the start noise (our default), 1 draws fresh noise at every step (PyDiff).
+        eta: 0 is deterministic after the start noise (our default), 1 adds new noise at every step (PyDiff).
         refine: (x0, alpha_bar) -> x0', RNet. As in PyDiff and Diff-Retinex the next x_t is made of the refined x0' and
             the UNet's own eps; that the paper refines at every step, the last included, is inferred from its captions.
-        fresh: the noise of this step, see `fresh_noise`.
+        noise: of this step, or None; see `step_noise`.
     """
     alpha_bar, alpha_next = schedule.alpha_bar(t), schedule.alpha_bar(t_next)
     x0, eps = schedule.x0_and_eps(x_t, denoise(x_t, t), alpha_bar)
@@ -48,16 +48,16 @@ def ddim_step(
         x0 = refine(x0, alpha_bar)
     sigma = ddim_sigma(alpha_bar, alpha_next, eta)
     x_t = alpha_next**0.5 * x0 + max(0.0, 1 - alpha_next - sigma**2) ** 0.5 * eps
-    return (x_t if fresh is None else x_t + sigma * fresh), x0
+    return (x_t if noise is None else x_t + sigma * noise), x0
 
 
-def fresh_noise(
+def step_noise(
     schedule: NoiseSchedule, t: int, t_next: int, eta: float, like: Tensor, generator: torch.Generator | None
 ) -> Tensor | None:
-    """(1, 3, H, W) standard normal noise for a step that adds some, else None.
+    """Standard normal noise (1, 3, H, W) for a step that adds noise, or None.
 
-    It comes from a CPU generator, so that one seed means one picture on every device, and all pictures of a batch share
-    it: a clip then does not flicker, and a picture does not depend on its neighbours.
+    It is drawn on the CPU, so that a seed gives the same picture on every device. All pictures of a batch share it: a
+    clip does not flicker, and no picture depends on the others of its batch.
     """
     if ddim_sigma(schedule.alpha_bar(t), schedule.alpha_bar(t_next), eta) == 0:
         return None
@@ -87,27 +87,29 @@ def ddim_in_tiles(
     like: Tensor,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Takes x_t (B, 3, H, W) of a picture of any size from noise to x0 in [-1, 1], in place.
+    """The sampling loop: takes x_t (B, 3, H, W) from noise to x0 in [-1, 1], in place, window by window.
 
-    The windows' x_{t-1} are blended; they are linear in x0' and eps, so this blends both. RNet runs before.
+    At every step the x_{t-1} of all windows are blended into one picture. x_{t-1} is linear in x0' and eps, so this
+    blends both, after RNet has refined each window's x0.
 
     Args:
         options: steps, eta and seed are used; the noise of the steps (eta > 0) is drawn from seed + 1.
-        stage: the window's own denoise and refine, as in `ddim_step`.
+        stage: for a window, the functions `denoise` and `refine` of `ddim_step`.
         like: a tensor of the device and dtype that they work with; x_t may lie elsewhere.
-        callback: after every window as (steps done, a fraction; steps; None), and after every step with x0', at most
-            about PREVIEW pixels wide where the picture is done in tiles. What it raises ends the sampling.
+        callback: called after every window with (steps done, with a fraction; all steps; None), and after every step
+            with x0' in place of None. In tiles, x0' is reduced to at most about PREVIEW pixels. An exception that the
+            callback raises ends the sampling.
     """
-    steps, eta, size = options.steps, options.eta, tuple(x_t.shape[-2:])
+    steps, eta, size = options.steps, options.eta, size_of(x_t)
     taus, generator = [*schedule.timesteps(steps), -1], torch.Generator("cpu").manual_seed((options.seed + 1) % 2**64)
     for i in range(steps):
-        fresh = fresh_noise(schedule, taus[i], taus[i + 1], eta, x_t, generator)
+        noise = step_noise(schedule, taus[i], taus[i + 1], eta, x_t, generator)
         shrink = _shrink(tiler, size) if callback is not None else 0
 
-        def step(window: Window, i=i, fresh=fresh, shrink=shrink) -> tuple[Tensor, ...]:
+        def step(window: Window, i=i, noise=noise, shrink=shrink) -> tuple[Tensor, ...]:
             denoise, refine = stage(window)
-            x, cut = window.cut(x_t).to(like), None if fresh is None else window.cut(fresh).to(like)
-            made, x0 = ddim_step(denoise, x, schedule, taus[i], taus[i + 1], eta=eta, refine=refine, fresh=cut)
+            x, cut = window.cut(x_t).to(like), None if noise is None else window.cut(noise).to(like)
+            made, x0 = ddim_step(denoise, x, schedule, taus[i], taus[i + 1], eta=eta, refine=refine, noise=cut)
             if shrink > 1:
                 x0 = F.avg_pool2d(pad_to_multiple(x0, ALIGNMENT), shrink)
             return (made.to(x_t), x0.to(x_t)) if shrink else (made.to(x_t),)
@@ -125,7 +127,7 @@ def ddim_in_tiles(
 
 
 def _counted(work: Work, total: int, tell: Callable[[float], None]) -> Work:
-    """`work` that tells, after all windows but the last, what part of them is done."""
+    """`work`, which reports after every window but the last how many of `total` are done, as a fraction."""
     done = 0
 
     def counted(window: Window) -> tuple[Tensor, ...]:
@@ -140,7 +142,7 @@ def _counted(work: Work, total: int, tell: Callable[[float], None]) -> Work:
 
 
 def _shrink(tiler: Tiler, size: tuple[int, int]) -> int:
-    """By how much x0 is reduced for the callback: 1 for a picture that is done as a whole."""
+    """The factor by which x0 is reduced for the callback; 1 where there is a single window."""
     if tiler.covers(size):
         return 1
     return next((s for s in (1, 2, 4, 8) if max(size) <= PREVIEW * s), 16)

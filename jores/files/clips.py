@@ -15,6 +15,7 @@ import av
 import numpy as np
 import torch
 from av.sidedata.sidedata import Type as SideData
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import supported_np_pix_fmts
 from av.video.stream import VideoStream
 from torch import Tensor
@@ -28,6 +29,7 @@ from .saving import name_whole
 from .tracks import Tracks, differences, is_cover, muxer_options, packets_of
 
 _FULL_RANGE, _PQ = 2, 16  # AVColorRange, AVColorTransferCharacteristic
+_SMALL = 64  # px, longer side of the pictures that run ahead
 _FRAMES_ASKED = 8  # for fields and turns, before the work
 _CARRIED = {
     SideData.A53_CC: "closed captions inside the pictures", SideData.S12M_TIMECODE: "time codes inside the pictures",
@@ -62,10 +64,11 @@ class Pictures:
     Attributes:
         rows: the rows of the whole frame that one picture after the other shows. All of them; or, for an interlaced
             film, every second one in turn: its fields come as pictures of half the height.
+        again: the same once more and much smaller, from a second reading of the file, which may run ahead.
     """
 
-    def __init__(self, pictures: Iterator[Tensor], rows: Rows) -> None:
-        self.pictures, self.rows = pictures, rows
+    def __init__(self, pictures: Iterator[Tensor], rows: Rows, again: Iterator[Tensor]) -> None:
+        self.pictures, self.rows, self.again = pictures, rows, again
 
     def __iter__(self) -> Pictures:
         return self
@@ -173,7 +176,9 @@ def _decoder(stream: VideoStream) -> Callable[[Any], list[Any]]:
     """Packets to frames. FFmpeg's own decoders for VP8 and VP9 pass over the alpha, which libvpx knows."""
     name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.codec.canonical_name)
     if name and _claims_alpha(stream) and name in av.codecs_available:
-        return av.CodecContext.create(name, "r").decode
+        decoder = av.CodecContext.create(name, "r")
+        if isinstance(decoder, VideoCodecContext):
+            return decoder.decode
     stream.thread_type = "AUTO"
     return lambda packet: packet.decode()
 
@@ -216,8 +221,8 @@ class _Rewriter:
         tags = source.color_primaries, source.color_trc, source.colorspace, self.range if full else source.color_range
         rate, steady = self.video.average_rate or self.video.guessed_rate, self.video.guessed_rate
         return Film(
-            source.codec.canonical_name, pix_fmt, width, height, rate, steady, self.video.time_base, self.first.rows,
-            self.first.by_container, source.profile, source.codec_tag, source.bit_rate or 0,
+            source.codec.canonical_name, pix_fmt, width, height, rate, steady, self.video.time_base or Fraction(1),
+            self.first.rows, self.first.by_container, source.profile, source.codec_tag, source.bit_rate or 0,
             self.video.sample_aspect_ratio or None, tags,
         )  # fmt: skip
 
@@ -233,7 +238,7 @@ class _Rewriter:
 
     def run(self, work: Callable[[Pictures], Iterator[Tensor]]) -> VideoReport:
         count, packets, fields = 0, [], []
-        for pixels in work(Pictures(self._pictures(), self.film.rows)):
+        for pixels in work(Pictures(self._pictures(), self.film.rows, self._small())):
             fields.append(self._levels(pixels))
             if len(fields) < len(self.film.rows):
                 continue
@@ -268,13 +273,14 @@ class _Rewriter:
         entries = getattr(self.video, "index_entries", None)  # newer releases of PyAV
         if entries:
             return min(self.video.frames, sum(not entry.is_discard for entry in entries))
-        shown = float((self.video.duration or 0) * self.video.time_base * (self.video.average_rate or 0))
+        shown = float((self.video.duration or 0) * (self.video.time_base or 1) * (self.video.average_rate or 0))
         return min(self.video.frames, round(shown) or self.video.frames)
 
     def _pictures(self) -> Iterator[Tensor]:
         """Decoded pictures; what is not video goes straight to the target."""
         timeline, rising = Timeline(self.reader.format.name), Rising()
-        step = max(1, round(1 / Fraction(self.film.rate or 25) / self.video.time_base))
+        tick = self.video.time_base or Fraction(1)
+        step = max(1, round(1 / Fraction(self.film.rate or 25) / tick))
         times = FrameTimes(step, stamped=self.reader.format.name != "avi")
         copies = self.tracks.copies
         for packet in packets_of(self.reader, self.video, (self.reader.streams[i] for i in copies)):
@@ -283,14 +289,27 @@ class _Rewriter:
                 times.packet(packet)
                 for frame in self.decode(packet):
                     duration = getattr(frame, "duration", None) or 0
-                    self.times.append((times.frame(frame.pts), self.video.time_base, duration))
+                    self.times.append((times.frame(frame.pts), tick, duration))
                     yield from self._read(frame)
             else:
                 packet.stream = copies[packet.stream.index]
                 self.writer.mux(rising(packet))
         self.writer.mux(rising.rest())
 
-    def _read(self, frame: av.VideoFrame) -> Iterator[Tensor]:
+    def _small(self) -> Iterator[Tensor]:
+        """As `_pictures`, (1, 3, h, w), upright or not."""
+        with av.open(str(self.path)) as reader:
+            video = reader.streams[self.video.index]
+            decode, shrink = _decoder(video), max(1.0, max(self.first.size) / _SMALL)
+            size = {"width": round(self.first.size[0] / shrink) or 1, "height": round(self.first.size[1] / shrink) or 1}
+            tags = {"src_colorspace": self.matrix, "src_color_range": self.range, "interpolation": "AREA"}
+            for packet in packets_of(reader, video):
+                for frame in decode(packet):
+                    levels = frame.reformat(**size, format=_RGB, **tags).to_ndarray().astype(np.float32)
+                    for _ in self.film.rows:
+                        yield torch.from_numpy(levels).permute(2, 0, 1)[None] / 65535
+
+    def _read(self, frame: Any) -> Iterator[Tensor]:
         """The picture in a frame, or both of them."""
         sizes = self.first.size, (frame.width, frame.height)
         if sizes[0] != sizes[1]:

@@ -69,7 +69,8 @@ class Timeline:
             return
         if track.epoch + 1 == len(self.shifts):
             earliest = min(t.first for t in self.tracks.values() if t.first is not None)
-            self.shifts.append(self._end() - (time - (track.first - earliest)))  # as far behind the first as before
+            first = earliest if track.first is None else track.first
+            self.shifts.append(self._end() - (time - (first - earliest)))  # as far behind the first as before
         track.epoch += 1
 
     def _end(self) -> Fraction:

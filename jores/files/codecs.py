@@ -24,8 +24,11 @@ def decode_16(data: bytes, codec: str, alpha: bool) -> np.ndarray:
         ValueError: a variant that FFmpeg does not know.
     """
     import av
+    from av.video.codeccontext import VideoCodecContext
 
     decoder = av.CodecContext.create(codec, "r")
+    if not isinstance(decoder, VideoCodecContext):
+        raise ValueError(f"{codec} is no codec of pictures")
     try:
         frames = decoder.decode(av.Packet(data)) or decoder.decode(None)
     except av.FFmpegError as error:

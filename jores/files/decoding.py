@@ -41,19 +41,8 @@ _OPENERS = {
 }  # fmt: skip
 _STARTS = {"PNG": (png.SIGNATURE,), "JPEG": (b"\xff\xd8\xff",), "TIFF": tiff.MAGIC, "BMP": (b"BM",)}
 _ALWAYS_TRIED, _PIXELS_PER_BYTE = 1 << 24, 20_000  # no photograph is packed as tightly as that
-_BROKEN_EXIF = (ValueError, TypeError, KeyError, OverflowError, SyntaxError, struct.error)
-BROKEN_FILE = (*_BROKEN_EXIF, OSError, EOFError, IndexError)
+BROKEN_FILE = (*exif_blocks.BROKEN, OSError, EOFError, IndexError)
 _LIMIT = threading.Lock()
-
-# The tags of a TIFF that speak of the photograph; the others describe how that one file stores its pixels.
-_DESCRIPTIVE_TAGS = {
-    ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model, ExifTags.Base.Software,
-    ExifTags.Base.DateTime, ExifTags.Base.Artist, ExifTags.Base.Copyright, ExifTags.Base.XResolution,
-    ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit, ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo,
-    ExifTags.Base.DocumentName, ExifTags.Base.PageName, ExifTags.Base.HostComputer, ExifTags.Base.Rating,
-    ExifTags.Base.RatingPercent, ExifTags.Base.XPTitle, ExifTags.Base.XPComment, ExifTags.Base.XPAuthor,
-    ExifTags.Base.XPKeywords, ExifTags.Base.XPSubject, 33723,  # the last one: captions (IPTC)
-}  # fmt: skip
 
 
 class NotAPictureError(Exception):
@@ -149,7 +138,7 @@ def _decode(image: Image.Image, data: bytes, shown: bytes) -> Picture:
         raise ValueError(f"it holds {frames} frames or pages; save them as single pictures")
     _check_size(image.width * image.height, f"{image.width}x{image.height}", data)
     notes, profile = metadata.of_file(image, data)
-    exif = _read_exif(image)
+    exif = exif_blocks.read(image)
     stored = exif.get(ExifTags.Base.Orientation, 1)
     with _any_size():
         image.load()  # also before PyAV, which forgives truncated files
@@ -159,13 +148,14 @@ def _decode(image: Image.Image, data: bytes, shown: bytes) -> Picture:
         levels, orientation = _colour_16(image, shown), stored
     elif bit_depth == 16:
         levels, orientation = np.asarray(image).astype(np.uint16), remaining
-        if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # WhiteIsZero, which Pillow turns for 8 bits only
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(262) == 0:
+            # WhiteIsZero, which Pillow turns for 8 bits only
             levels = 65535 - levels
         if isinstance(key := image.info.get("transparency"), int):
             levels = np.dstack([levels] * 3 + [np.where(levels == key, 0, 65535).astype(np.uint16)])
     else:
         levels, orientation = np.asarray(_convert_to_8(image, profile)), remaining
-    if image.format == "TIFF" and (depth := tiff.depth_of(image.tag_v2)) < bit_depth:
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and (depth := tiff.depth_of(image.tag_v2)) < bit_depth:
         levels = np.minimum(np.rint(levels * (65535 / (2**depth - 1))), 65535).astype(np.uint16)
     block = image.info.get("exif") if image.format in ("JPEG", "MPO", "WEBP", "PNG") else None
     return _made(levels, notes, stored, orientation, profile, exif, block)
@@ -194,7 +184,7 @@ def _made(
         pixels = to_srgb(pixels, notes.power)
     size, turned = (pixels.shape[2], pixels.shape[1]), stored in (5, 6, 7, 8)
     kept = profile if profile and profile[16:20] == (b"GRAY" if grey else b"RGB ") else None
-    upright = _upright_exif(exif, notes.kind, size, turned, block)
+    upright = exif_blocks.rewritten(exif, notes.kind, size, turned, block)
     return Picture(pixels, bit_depth, grey, kept, upright, notes.upright(size, turned))
 
 
@@ -232,14 +222,14 @@ def _converted(data: bytes) -> Picture:
 def _bits(image: Image.Image, data: bytes) -> int:
     if image.format == "PNG":
         return data[24]  # IHDR is always the first chunk
-    if image.format == "TIFF":
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         return max(image.tag_v2.get(258, (1,)))  # BitsPerSample
     return 8
 
 
 def _colour_16(image: Image.Image, data: bytes) -> np.ndarray:
     """uint16 (H, W, 3), or (H, W, 4) with straight alpha, as stored (not upright)."""
-    tags = image.tag_v2 if image.format == "TIFF" else {}
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     if 322 in tags:  # TileWidth; FFmpeg mixes the tiles up without a word
         raise ValueError("a tiled TIFF with 16 bits per channel is not supported; save it in strips or as PNG")
     levels = decode_16(data, "png" if image.format == "PNG" else "tiff", image.has_transparency_data)
@@ -259,7 +249,8 @@ def _convert_to_8(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode == "CMYK" and profile:
         try:
             srgb = ImageCms.createProfile("sRGB")
-            return ImageCms.profileToProfile(image, io.BytesIO(profile), srgb, outputMode="RGB")
+            converted = ImageCms.profileToProfile(image, io.BytesIO(profile), srgb, outputMode="RGB")
+            return converted or image.convert("RGB")
         except ImageCms.PyCMSError as error:
             logger.warning("CMYK converted without its colour profile, which cannot be used: %s", error)
     return image.convert("RGB")
@@ -271,43 +262,3 @@ def _upright(x: Tensor, orientation: int) -> Tensor:
         x = x.mT
     flips = [axis for axis, codes in ((1, (3, 4, 7, 8)), (2, (2, 3, 6, 7))) if orientation in codes]
     return x.flip(flips)
-
-
-def _read_exif(image: Image.Image) -> Image.Exif:
-    try:
-        return image.getexif()
-    except _BROKEN_EXIF as error:
-        logger.warning("EXIF block dropped, it cannot be read: %s", error)
-        return Image.Exif()
-
-
-def _upright_exif(
-    exif: Image.Exif | None, kind: str, size: tuple[int, int], turned: bool, block: bytes | None
-) -> bytes | None:
-    """The block to write back. One that cannot be written again is no reason to lose the picture."""
-    if exif is None or not len(exif):
-        return None
-    if block:
-        try:
-            return exif_blocks.upright(block, size, turned)
-        except ValueError as error:
-            logger.info("EXIF is written anew: %s", error)
-    if kind == "TIFF":
-        for tag in set(exif) - _DESCRIPTIVE_TAGS:
-            del exif[tag]
-    elif ExifTags.Base.Orientation in exif:
-        exif[ExifTags.Base.Orientation] = 1
-    try:
-        inner = exif.get_ifd(ExifTags.IFD.Exif)
-        for tag, length in ((ExifTags.Base.ExifImageWidth, size[0]), (ExifTags.Base.ExifImageHeight, size[1])):
-            if tag in inner:
-                inner[tag] = length
-        across, down = ExifTags.Base.XResolution, ExifTags.Base.YResolution
-        if turned and across in exif and down in exif:
-            exif[across], exif[down] = exif[down], exif[across]
-        return exif.tobytes() if len(exif) else None
-    except _BROKEN_EXIF as error:
-        logger.warning("EXIF block dropped, it is damaged: %s", error)
-        return None
-
-

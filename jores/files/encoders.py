@@ -14,6 +14,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.codec.codec import UnknownCodecError
 
 from .clock import in_order
 from .fields import BOTTOM_FIRST, FIELDS, WHOLE, Rows, marked
@@ -139,7 +140,7 @@ def _names(film: Film, container: str) -> Iterator[str]:
         for name in _ENCODERS.get(codec, (codec,)):
             try:
                 name = av.Codec(name, "w").name
-            except av.codec.codec.UnknownCodecError:
+            except UnknownCodecError:
                 logger.info("this FFmpeg has no encoder %s", name)
                 continue
             if name not in seen:
@@ -186,7 +187,9 @@ def _special(name: str, film: Film, pix_fmt: str) -> list[tuple[dict[str, str], 
         fine = {"yuv422p": "dnxhr_hq", "yuv422p10le": "dnxhr_hqx"}.get(pix_fmt, "dnxhr_444")
         wanted = (film.profile or "").lower().replace(" ", "_")
         fixed = film.bit_rate / 1e6
+        old: list[tuple[dict[str, str], int | None]]
         old = [({"profile": "dnxhd"}, m * 10**6) for m in sorted(_DNXHD_MEGABITS, key=lambda m: abs(m - fixed))]
+        scalable: list[tuple[dict[str, str], int | None]]
         scalable = [({"profile": p}, None) for p in dict.fromkeys((wanted, fine)) if p.startswith("dnxhr")]
         return scalable if wanted.startswith("dnxhr") else [*old, *scalable]
     if name in _QUALITY:

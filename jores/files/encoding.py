@@ -38,7 +38,7 @@ def encode(picture: Picture, kind: str) -> bytes:
         pixels = from_srgb(pixels, notes.power)
     deep = picture.bit_depth == 16 and kind in _HOLDS_16
     levels = (pixels.clamp(0, 1) * (65535 if deep else 255)).round().permute(1, 2, 0).cpu().numpy()
-    levels = np.ascontiguousarray(levels, np.uint16 if deep else np.uint8)                      # (H, W, 1, 3 or 4)
+    levels = np.ascontiguousarray(levels, np.uint16 if deep else np.uint8)  # (H, W, 1, 3 or 4)
     exif, profile, packet = picture.exif or b"", picture.icc_profile or b"", notes.xmp or b""
     if kind == "TIFF":
         return encode_tiff(levels, exif, profile, packet, notes.resolution)

@@ -5,16 +5,33 @@ A block is bytes that begin with "Exif" and two zeros, as Pillow hands it out; a
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from PIL import ExifTags, Image
+
+logger = logging.getLogger(__name__)
+
+BROKEN = (ValueError, TypeError, KeyError, OverflowError, SyntaxError, struct.error)
 PREFIX = b"Exif\0\0"
 _ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
 _SIZES = {0x0100: 0, 0x0101: 1, 0xA002: 0, 0xA003: 1}  # ImageWidth, ImageLength, PixelXDimension, PixelYDimension
 _ACROSS_AND_DOWN = ((0x011A, 0x011B), (0xA20E, 0xA20F))  # resolutions of the picture and of the focal plane
 _THUMBNAIL_AT, _THUMBNAIL_LENGTH = 0x0201, 0x0202
 _SHORT, _LONG = 3, 4
+
+
+# The tags of a TIFF that speak of the photograph; the others describe how that one file stores its pixels.
+_DESCRIPTIVE_TAGS = {
+    ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model, ExifTags.Base.Software,
+    ExifTags.Base.DateTime, ExifTags.Base.Artist, ExifTags.Base.Copyright, ExifTags.Base.XResolution,
+    ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit, ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo,
+    ExifTags.Base.DocumentName, ExifTags.Base.PageName, ExifTags.Base.HostComputer, ExifTags.Base.Rating,
+    ExifTags.Base.RatingPercent, ExifTags.Base.XPTitle, ExifTags.Base.XPComment, ExifTags.Base.XPAuthor,
+    ExifTags.Base.XPKeywords, ExifTags.Base.XPSubject, 33723,  # the last one: captions (IPTC)
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,47 @@ def upright(block: bytes, size: tuple[int, int], turned: bool) -> bytes:
         return PREFIX + _Block(block.removeprefix(PREFIX)).upright(size, turned)
     except (struct.error, IndexError, OverflowError) as error:
         raise ValueError(f"EXIF block damaged: {error}") from error
+
+
+def read(image: Image.Image) -> Image.Exif:
+    """EXIF as Pillow understands it; empty where it is broken."""
+    try:
+        return image.getexif()
+    except BROKEN as error:
+        logger.warning("EXIF block dropped, it cannot be read: %s", error)
+        return Image.Exif()
+
+
+def rewritten(
+    exif: Image.Exif | None, kind: str, size: tuple[int, int], turned: bool, block: bytes | None
+) -> bytes | None:
+    """The block to write back: `block` changed in place, or `exif` written anew where there is none or it is damaged.
+    One that cannot be written again is no reason to lose the picture. `kind`, `size`, `turned`: as in `upright`, of a
+    format by Pillow's name; of a TIFF only the tags that speak of the photograph stay."""
+    if exif is None or not len(exif):
+        return None
+    if block:
+        try:
+            return upright(block, size, turned)
+        except ValueError as error:
+            logger.info("EXIF is written anew: %s", error)
+    if kind == "TIFF":
+        for tag in set(exif) - _DESCRIPTIVE_TAGS:
+            del exif[tag]
+    elif ExifTags.Base.Orientation in exif:
+        exif[ExifTags.Base.Orientation] = 1
+    try:
+        inner = exif.get_ifd(ExifTags.IFD.Exif)
+        for tag, length in ((ExifTags.Base.ExifImageWidth, size[0]), (ExifTags.Base.ExifImageHeight, size[1])):
+            if tag in inner:
+                inner[tag] = length
+        across, down = ExifTags.Base.XResolution, ExifTags.Base.YResolution
+        if turned and across in exif and down in exif:
+            exif[across], exif[down] = exif[down], exif[across]
+        return exif.tobytes() if len(exif) else None
+    except BROKEN as error:
+        logger.warning("EXIF block dropped, it is damaged: %s", error)
+        return None
 
 
 class _Block:

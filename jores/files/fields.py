@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import av
+import av.filter
 import numpy as np
 
 Rows = tuple[slice, ...]
@@ -76,7 +78,7 @@ def marked(frame: Any, order: Rows) -> Any:
 
 def _graph(frame: Any, step: tuple[str, str | None]) -> Any:
     graph = av.filter.Graph()
-    tick = frame.time_base or 1
+    tick = frame.time_base or Fraction(1)
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=tick)
     middle, sink = graph.add(*step), graph.add("buffersink")
     source.link_to(middle)

@@ -50,14 +50,16 @@ def _power_of_cicp(_primaries: int, transfer: int, matrix: int, full_range: int)
 
 def encode_srgb(light: Array) -> Array:
     """Linear light in [0, 1] -> numbers of the sRGB curve in [0, 1]."""
-    where, power = (torch.where, torch.pow) if isinstance(light, Tensor) else (np.where, np.power)
-    return where(light <= 0.0031308, light * 12.92, 1.055 * power(light, 1 / 2.4) - 0.055)
+    if isinstance(light, Tensor):
+        return torch.where(light <= 0.0031308, light * 12.92, 1.055 * torch.pow(light, 1 / 2.4) - 0.055)
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * np.power(light, 1 / 2.4) - 0.055)
 
 
 def decode_srgb(values: Array) -> Array:
     """Numbers of the sRGB curve in [0, 1] -> linear light in [0, 1]."""
-    where, power = (torch.where, torch.pow) if isinstance(values, Tensor) else (np.where, np.power)
-    return where(values <= 0.04045, values / 12.92, power((values + 0.055) / 1.055, 2.4))
+    if isinstance(values, Tensor):
+        return torch.where(values <= 0.04045, values / 12.92, torch.pow((values + 0.055) / 1.055, 2.4))
+    return np.where(values <= 0.04045, values / 12.92, np.power((values + 0.055) / 1.055, 2.4))
 
 
 def to_srgb(pixels: Tensor, power: float) -> Tensor:

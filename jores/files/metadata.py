@@ -6,6 +6,7 @@ import struct
 from dataclasses import dataclass, replace
 
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from . import jpeg, png, xmp
 from .light import power_of_png
@@ -68,11 +69,11 @@ def of_file(image: Image.Image, data: bytes) -> tuple[Metadata, bytes | None]:
         return Metadata(kind, jpeg.xmp_of(found), density, segments=tuple(jpeg.carried(found))), profile
     if kind == "BMP":
         return Metadata(kind, resolution=image.info.get("dpi")), profile
-    if kind == "TIFF":
+    if isinstance(image, TiffImageFile):
         packet = image.tag_v2.get(700)
-        return Metadata(kind, packet if isinstance(packet, bytes) else None), profile
+        return Metadata("TIFF", packet if isinstance(packet, bytes) else None), profile
     packet = image.info.get("xmp")
-    return Metadata(kind, packet, lossless=kind == "WEBP" and _is_lossless(data)), profile
+    return Metadata(kind or "", packet, lossless=kind == "WEBP" and _is_lossless(data)), profile
 
 
 def _is_lossless(data: bytes) -> bool:

@@ -22,6 +22,7 @@ DEVELOPED = (*raw.SUFFIXES, *heif.SUFFIXES)
 
 VIDEO_FORMATS = {
     ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi", ".ts": "mpegts",
+    ".mts": "mpegts", ".m2ts": "mpegts",
 }  # fmt: skip
 """Suffixes that are taken for video, and the container that FFmpeg writes for them: see `clips`."""
 

@@ -57,7 +57,7 @@ def plan(
                 faults.append(f"{path}: {job.target} is the result of another input of this name, {first.path}")
         elif job.target.is_dir():
             faults.append(f"{path}: {job.target} is a folder")
-        elif (victim := read.get(identity(job.target))) is not None:
+        elif (there := identity(job.target)) is not None and (victim := read.get(there)) is not None:
             own = "its own input" if _same(victim, path) else f"{victim}, which this run reads"
             faults.append(f"{path}: the result would replace {own}")
     if faults:

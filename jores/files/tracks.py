@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import av
+import av.container
+from av.stream import Stream
 
 logger = logging.getLogger(__name__)
 
 _LOOK = 2000  # packets that are tried on the container, over all tracks
 _EACH = 3  # of one track
-_ATTACHED_PICTURE = 1024  # AVDisposition
+_DEFAULT, _ATTACHED_PICTURE = 1, 1024  # AVDisposition
 _PICTURE_KINDS = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png")}
 _WITH_CHAPTERS = ("mp4", "mov", "matroska", "webm")
 _CONTAINERS_OWN = {
@@ -65,7 +67,13 @@ def shown(stream: Any) -> str:
 
 
 def is_cover(stream: Any) -> bool:
-    return stream.type == "video" and bool(int(getattr(stream, "disposition", 0)) & _ATTACHED_PICTURE)
+    return stream.type == "video" and bool(flags_of(stream) & _ATTACHED_PICTURE)
+
+
+def flags_of(stream: Stream) -> int:
+    """AVDisposition, which older releases of PyAV wrap in a class of their own."""
+    flags = getattr(stream, "disposition", 0)
+    return int(getattr(flags, "value", flags))
 
 
 @dataclass
@@ -130,7 +138,7 @@ class Tracks:
             copy.metadata.update(own_words(stream.metadata))
             if self.container in ("mp4", "mov") and "name" in stream.metadata:  # where it is read from a track's title
                 copy.metadata.setdefault("title", stream.metadata["name"])
-            _set(copy, "disposition", int(getattr(stream, "disposition", 0)))
+            _set(copy, "disposition", flags_of(stream))
             if self.container == "mpegts":
                 _set(copy, "id", stream.id)
         writer.metadata.update(own_words(self.reader.metadata))
@@ -169,7 +177,7 @@ def differences(source: Any, target: Any, skipped: set[int]) -> list[str]:
             before, after = (sorted(streams, key=is_cover) for streams in (before, after))
         found += [shown(s) for s in before[len(after) :]]
         for a, b in zip(before, after, strict=False):
-            found += _told(a, b)
+            found += _told(a, b, alone=len(before) == 1)
     words = {k: v for k, v in own_words(source.metadata).items() if target.metadata.get(k) != v}
     folded = {k.lower(): v for k, v in target.metadata.items()}
     found += [f"the file's {k}" for k, v in words.items() if folded.get(k.lower()) != v]
@@ -178,11 +186,11 @@ def differences(source: Any, target: Any, skipped: set[int]) -> list[str]:
     return found
 
 
-def _told(before: Any, after: Any) -> list[str]:
+def _told(before: Stream, after: Stream, alone: bool) -> list[str]:
     folded = {k.lower(): v for k, v in after.metadata.items()}
     lost = [k for k, v in own_words(before.metadata).items() if folded.get(k.lower()) != v]
-    flags = int(getattr(before, "disposition", 0)) ^ int(getattr(after, "disposition", 0))
-    if flags & ~_ATTACHED_PICTURE:
+    flags = flags_of(before) ^ flags_of(after)
+    if flags & ~_ATTACHED_PICTURE & ~(_DEFAULT if alone else 0):  # a kind's only track is played anyhow
         lost.append("flags")
     return [f"{shown(before)}: {word}" for word in lost]
 
@@ -205,7 +213,7 @@ def _takes(stream: Any, packets: list[Any], container: str, options: dict[str, s
     try:
         with av.open(io.BytesIO(), "w", format=container, options=dict(options)) as writer:
             copy = _copy_of(writer, stream)
-            _set(copy, "disposition", int(getattr(stream, "disposition", 0)))
+            _set(copy, "disposition", flags_of(stream))
             writer.start_encoding()
             for number, packet in enumerate(packets):
                 packet.stream = copy

@@ -1,9 +1,11 @@
-"""The last stage: x0 becomes a picture again, and the dials say where, how much and in whose colours it shows.
+"""Compositing, the last stage: x0 becomes a picture and is mixed with the original as the settings say.
 
 Pure functions on (B, C, H, W) float pictures in [0, 1]; all but `finish` are no part of the paper's method.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from ..options import FinishOptions
+from ..tiling.windows import Span, Window, size_of
 from .alpha import opaque
 from .exposure import luma, smoothstep
 from .guided_filter import self_guided
@@ -49,20 +52,20 @@ def finish(
     if bool(x0.amax().isnan()):
         raise ValueError("x0 holds NaN: the nets' weights are damaged, or need a wider dtype than theirs")
     mask = None if mask is None else feather_mask(mask.float(), finishing.feather)
-    shown = opaque(original) if finishing.shadows or finishing.colour_fidelity else None
+    shown = opaque(original) if finishing.shadows or finishing.colour_fidelity else original[:, :3]
     dark = shadow_weight(shown, finishing.shadows) if finishing.shadows else None
-    scale = None
+    cast, size = None, size_of(original)
     if finishing.colour_fidelity:
-        made = x0.to(original.device, torch.float32) / 2 + 0.5
-        scale = colour_scale(made, shown, finishing.colour_fidelity)
+        cast = _colour_cells(x0, shown, finishing.colour_fidelity, lambda x: x.to(original.device).float() / 2 + 0.5)
     reuse = reuse and x0.shape == original.shape and x0.dtype == torch.float32 and x0.device == original.device
     result = x0 if reuse else torch.empty(original.shape, device=original.device)
     for top in range(0, original.shape[-2], BAND):  # a big picture's intermediate results would fill the memory
         rows = slice(top, top + BAND)
         before, picture = original[..., rows, :].float(), x0[..., rows, :].to(original.device, torch.float32)
         picture, colours = (picture.clamp(-1, 1) + 1) / 2, before[:, :3]
-        if scale is not None:
-            picture = scale_colours(picture, scale[..., rows, :])
+        if cast is not None:
+            band = Window(Span(top, min(top + BAND, size[0])), Span(0, size[1]))
+            picture = scale_colours(picture, band.sample(cast, size, 1))
         weight = torch.full_like(before[:, :1], finishing.strength)
         if mask is not None:
             weight = mask[..., rows, :].to(before) * finishing.strength
@@ -133,13 +136,18 @@ def colour_scale(images: Tensor, original: Tensor, amount: float) -> Tensor:
     Returns:
         (B, 3, H, W) float32, between 1/4 and 4.
     """
-    cells, cells_before = (_coarse(x.float().clamp(0, 1), _COLOUR_SIDE) for x in (images, original.to(images.device)))
+    return resize_map(_colour_cells(images, original.to(images.device), amount, torch.Tensor.float), images.shape[-2:])
+
+
+def _colour_cells(images: Tensor, original: Tensor, amount: float, decode: Callable[[Tensor], Tensor]) -> Tensor:
+    """`colour_scale` at its coarse size, (B, 3, h, w). `decode` makes a picture in [0, 1] of a band of `images`."""
+    cells = _coarse_in_bands(images, _COLOUR_SIDE, lambda x: decode(x).clamp(0, 1))
+    cells_before = _coarse_in_bands(original, _COLOUR_SIDE, lambda x: x.float().clamp(0, 1))
     # Offsets in proportion to the brightness: black has no colour, and a plain gain between the two changes none.
     offset = 0.01 * luma(cells).mean((2, 3), keepdim=True) + 1e-4
     offset_before = 0.01 * luma(cells_before).mean((2, 3), keepdim=True) + 1e-4
-    ratio = _chroma(cells_before, offset_before) / _chroma(cells, offset)                # (B, 3, h, w)
-    scale = ratio.clamp(1 / _LARGEST_SHIFT, _LARGEST_SHIFT).pow(amount)
-    return resize_map(scale, tuple(images.shape[-2:]))
+    ratio = _chroma(cells_before, offset_before) / _chroma(cells, offset)  # (B, 3, h, w)
+    return ratio.clamp(1 / _LARGEST_SHIFT, _LARGEST_SHIFT).pow(amount)
 
 
 def scale_colours(images: Tensor, scale: Tensor) -> Tensor:
@@ -151,7 +159,7 @@ def scale_colours(images: Tensor, scale: Tensor) -> Tensor:
 def _distance_to_zero(mask: np.ndarray) -> np.ndarray:
     """Pixels from each place to the nearest 0 of (H, W); far away everywhere if there is none."""
     inside = mask > 0
-    return np.full(mask.shape, np.inf) if inside.all() else distance_transform_edt(inside)
+    return np.full(mask.shape, np.inf) if inside.all() else np.asarray(distance_transform_edt(inside))
 
 
 def _local_light(light: Tensor) -> Tensor:
@@ -163,9 +171,20 @@ def _local_light(light: Tensor) -> Tensor:
 
 def _coarse(x: Tensor, side: int) -> Tensor:
     """Area average whose long side is at most `side`."""
+    return area_average(x, _coarse_size(x, side))
+
+
+def _coarse_size(x: Tensor, side: int) -> tuple[int, int]:
     height, width = x.shape[-2:]
     scale = min(1.0, side / max(height, width))
-    return area_average(x, (max(1, round(height * scale)), max(1, round(width * scale))))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _coarse_in_bands(x: Tensor, side: int, convert: Callable[[Tensor], Tensor]) -> Tensor:
+    """`_coarse(convert(x), side)`, of which no more than the rows of one cell exist at a time."""
+    (rows, columns), height = _coarse_size(x, side), x.shape[-2]
+    bands = [x[..., i * height // rows : -(-(i + 1) * height // rows), :] for i in range(rows)]
+    return torch.cat([area_average(convert(band), (1, columns)) for band in bands], -2)
 
 
 def _chroma(cells: Tensor, offset: Tensor) -> Tensor:

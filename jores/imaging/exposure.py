@@ -15,7 +15,7 @@ DARKEST = 1e-3
 """Mean luma below which a picture counts as black."""
 
 MAX_EXPOSURE_GAIN = 100.0
-"""Of what the nets are asked to do."""
+"""Upper bound of the gain requested from ANet."""
 
 DIM, WELL_LIT = 0.33, 0.38
 """Mean luma up to which weights of release 0.1 take a picture for dark, and from which they take it for well lit.
@@ -77,7 +77,7 @@ def shadow_share(dark: Tensor, picture: Tensor) -> Tensor:
 
     Mean luma of `picture` over the half of it that is darkest in `dark`, divided by its mean luma. With the dark
     picture for both this tells how deep the shadows are; with the light one of the same scene, how far they are to be
-    lifted. """
+    lifted."""
     order = luma(dark.float()).flatten(1).argsort(1)
     half = order[:, : order.shape[1] // 2]
     y = luma(picture.float()).flatten(1)
@@ -87,6 +87,23 @@ def shadow_share(dark: Tensor, picture: Tensor) -> Tensor:
 def exposure_gain(input_mean: Tensor, exposure: Tensor | float) -> Tensor:
     """Linear gain that takes a mean luma to the wanted one, up to MAX_EXPOSURE_GAIN; float32, shaped alike."""
     return (exposure / input_mean.float().clamp_min(DARKEST)).clamp(0, MAX_EXPOSURE_GAIN)
+
+
+DIMMEST, BRIGHTEST = 0.02, 0.9
+"""Mean luma beyond which `brightened` does not go."""
+
+
+def brightened(exposure: Tensor, stops: float) -> Tensor:
+    """Mean luma (B,) in sRGB's encoding, 0..1, `stops` EV brighter: linear light times 2^stops, encoded again.
+
+    It stays between DIMMEST and BRIGHTEST, but never turns back: what lies beyond them already is not moved further.
+    0 stops return `exposure` as it is.
+    """
+    if stops == 0:
+        return exposure
+    light = torch.where(exposure < 0.04045, exposure / 12.92, ((exposure + 0.055) / 1.055).pow(2.4)) * 2.0**stops
+    made = torch.where(light < 0.0031308, 12.92 * light, 1.055 * light.clamp_min(1e-6).pow(1 / 2.4) - 0.055)
+    return made.clamp(exposure.clamp_max(DIMMEST), exposure.clamp_min(BRIGHTEST))
 
 
 BRIGHTNESS_STATISTICS = 23
@@ -102,15 +119,15 @@ def brightness_statistics(thumbnails: Tensor) -> Tensor:
     spread over that grid; horizontal and vertical contrast; contrast; and two absolute ones, the 99 % and 90 % luma.
     """
     pictures = thumbnails.float()
-    y, mean = luma(pictures), mean_luma(pictures).clamp_min(1e-3)[:, None]           # (B, 1, H, W), (B, 1)
+    y, mean = luma(pictures), mean_luma(pictures).clamp_min(1e-3)[:, None]  # (B, 1, H, W), (B, 1)
     relative = 1 / (mean + _LEVEL)
     ordered = y.flatten(1).sort(1).values
     quantiles = torch.stack([ordered[:, int(ordered.shape[1] * q)] for q in _QUANTILES], 1)
     channels = pictures.mean((2, 3))
     grid = F.adaptive_avg_pool2d(pictures, (8, 16))
     grid_luma = luma(grid)
-    colour = ((grid + _LEVEL) / (grid_luma + _LEVEL)).log()[:, [0, 2]].flatten(2)    # (B, 2, 128)
-    light = ((grid_luma + _LEVEL) * relative[:, :, None, None]).log().flatten(1)     # (B, 128)
+    colour = ((grid + _LEVEL) / (grid_luma + _LEVEL)).log()[:, [0, 2]].flatten(2)  # (B, 2, 128)
+    light = ((grid_luma + _LEVEL) * relative[:, :, None, None]).log().flatten(1)  # (B, 128)
     across = (y[..., 1:] - y[..., :-1]).abs().mean((1, 2, 3))[:, None]
     down = (y[:, :, 1:] - y[:, :, :-1]).abs().mean((1, 2, 3))[:, None]
     return torch.cat([

@@ -1,8 +1,8 @@
 """Guided filters (He et al., ECCV 2010): led by the picture itself, and for results that were made small.
 
-`self_guided`: what is broad stays, edges too, texture goes.
+`self_guided`: edge-preserving smoothing.
 
-`guided_upsample`: a result that was made small, at the full size of its picture. After the fast guided filter (He &
+`guided_upsample`: enlarges a result that was made at a reduced size. After the fast guided filter (He &
 Sun, 2015, arXiv 1505.00996): how strongly the result follows the picture is fitted locally at the small size, and the
 picture's own detail is added at full size by that slope. In plain or noisy places the slope is near 0, so little noise
 comes back.
@@ -10,11 +10,13 @@ comes back.
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..tiling.windows import Span, Window
+from ..tiling.windows import Span, Window, size_of
 from .exposure import luma
 from .resize import area_average
 
@@ -46,16 +48,21 @@ def _box(x: Tensor, radius: int) -> Tensor:
 def worked_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
     """(H, W) with a longer side of `longest` pixels; `size` itself where that is 0 or no reduction."""
     if not 0 < longest < max(size):
-        return tuple(size)
-    return tuple(max(1, round(side * longest / max(size))) for side in size)
+        return size
+    height, width = (max(1, round(side * longest / max(size))) for side in size)
+    return height, width
 
 
+@overload
+def reduced(images: Tensor, longest: int) -> Tensor: ...
+@overload
+def reduced(images: None, longest: int) -> None: ...
 def reduced(images: Tensor | None, longest: int) -> Tensor | None:
     """(B, C, H, W) with a longer side of `longest` pixels; as it is where that is 0 or no reduction, or None."""
     if images is None:
         return None
-    size = worked_size((images.shape[-2], images.shape[-1]), longest)
-    return images if size == tuple(images.shape[-2:]) else area_average(images, size)
+    size = worked_size(size_of(images), longest)
+    return images if size == size_of(images) else area_average(images, size)
 
 
 def enlarged(x0: Tensor, low: Tensor, full: Tensor) -> Tensor:
@@ -85,7 +92,7 @@ def guided_upsample(result: Tensor, small: Tensor, full: Tensor) -> Tensor:
     variance = (_square_mean(lit * lit) - mean * mean).clamp_min(0)
     slope = _square_mean(covariance / (variance + EDGE**2)).clamp(0, 1.5)  # (B, 3, h, w)
     coarse = torch.cat([result, lit, slope, gain], 1).to(full.device)  # (B, 10, h, w)
-    picture, size = torch.empty(full.shape, device=full.device), tuple(full.shape[-2:])
+    picture, size = torch.empty(full.shape, device=full.device), size_of(full)
     for top in range(0, size[0], BAND):
         rows = Span(top, min(top + BAND, size[0]))
         maps = Window(rows, Span(0, size[1])).sample(coarse, size, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,21 +34,21 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return x
 
 
-def crop_to(x: Tensor, size: tuple[int, int]) -> Tensor:
+def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
     """Cut (B, C, H', W') back to its top left (B, C, H, W), where ``size`` is (H, W). Undoes `pad_to_multiple`."""
     return x[..., : size[0], : size[1]]
 
 
-def area_average(x: Tensor, size: tuple[int, int]) -> Tensor:
+def area_average(x: Tensor, size: Sequence[int]) -> Tensor:
     """(B, C, H, W) -> (B, C, *size): the mean over each cell of an even grid, whose cells share pixels where the sides
     do not divide. On the device and in the dtype of `x`, by way of the processor where the device cannot."""
     if x.device.type in WHOLE_CELLS_ONLY and any(n % m for n, m in zip(x.shape[-2:], size, strict=True)):
-        return F.adaptive_avg_pool2d(x.cpu(), size).to(x.device)
-    return F.adaptive_avg_pool2d(x, size)
+        return F.adaptive_avg_pool2d(x.cpu(), (size[0], size[1])).to(x.device)
+    return F.adaptive_avg_pool2d(x, (size[0], size[1]))
 
 
-def resize_map(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_map(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear resize of a map to (h, w); the identity where the size already fits."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(x, size=(size[0], size[1]), mode="bilinear", align_corners=False)

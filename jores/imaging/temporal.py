@@ -18,7 +18,10 @@ from .resize import area_average
 Shift = tuple[int, int]  # rows, columns
 
 GLANCE = 64  # px, longer side of the thumbnails that cuts are found on
-ALIKE = 0.8  # correlation of two thumbnails of one scene, at least
+ALIKE = 0.7  # correlation of two thumbnails of one scene, at least, once their noise is accounted for
+BLOCK = 4  # px of a thumbnail, side of the cells whose means are compared: what they show is more than noise
+SURE = 3  # variance of the cells' differences against that of noise, from which it is the scene that changed
+LEVEL = 1 / 255  # below this mean 8 bits hold no scene to compare, and everything there is is rounded to such levels
 LIGHT_STEP = log(1.5)  # a larger change of the light from one frame to the next is a cut: it must be followed at once
 LIGHT_CELLS = (12, 16)
 BLACK = 1 / 64  # added below logarithms, so that noise around black does not count
@@ -36,6 +39,11 @@ class SteadyLight:
     pace: float = 0.1
     before: Tensor | None = None
     seen: int = 0
+
+    def restart(self, frame: Tensor) -> Tensor:
+        """The light may be what it is in this frame, which comes back as it is."""
+        self.before, self.seen = frame, 1
+        return frame
 
     def __call__(self, frame: Tensor) -> Tensor:
         self.seen += 1
@@ -67,7 +75,7 @@ class TemporalFilter:
 
     def __call__(self, dark: Tensor, picture: Tensor) -> Tensor:
         """Dark frame and its result, (1, 3, H, W) each; returns the steadied result."""
-        if self.picture is None:
+        if self.dark is None or self.picture is None or self.count is None:
             self.dark, self.picture, self.count = dark, picture, torch.ones_like(dark[:, :1])
             return picture
         shift = camera_shift(self.dark, dark)
@@ -85,21 +93,56 @@ def follow(level: Tensor | None, value: Tensor, pace: float) -> Tensor:
 
 
 def is_cut(before: Tensor, after: Tensor) -> bool:
-    """Whether two frames (1, 3, H, W) show different scenes, or the light was switched between them.
+    """Whether two frames (1, 3, H, W) show different scenes, or the light was switched between them."""
+    if before.shape != after.shape:
+        return True
+    a, b = (thumbnail(x) for x in (before, after))
+    step = ((b + BLACK).log() - (a + BLACK).log()).mean()
+    return float(step.abs()) > LIGHT_STEP or is_other_scene(a, b)
 
-    Judged by the correlation of log thumbnails, where the camera's shift is taken out: a pan is no cut, and two
-    pictures that merely share their brightness are one.
+
+def thumbnail(frame: Tensor) -> Tensor:
+    """(1, 3, H, W) reduced to GLANCE px on its longer side, float32."""
+    factor = max(1.0, max(frame.shape[-2:]) / GLANCE)
+    size = tuple(max(1, round(n / factor)) for n in frame.shape[-2:])
+    return area_average(frame.float(), size)
+
+
+def is_other_scene(before: Tensor, after: Tensor) -> bool:
+    """Whether two thumbnails show different scenes, whatever the light.
+
+    Both are divided by their means, and the camera's shift is taken out: a pan is no cut, and two pictures that merely
+    share their brightness are one. It takes two things. Cell by cell the difference must be larger than noise makes
+    it, which the spread inside the cells tells; and what the cells have in common, after the noise is taken off their
+    variance, must be little. Noise alone, black, and what is too dark to tell count as the same scene.
     """
     if before.shape != after.shape:
         return True
-    factor = max(1.0, max(before.shape[-2:]) / GLANCE)
-    size = tuple(max(1, round(n / factor)) for n in before.shape[-2:])
-    a, b = (area_average(x.float(), size) for x in (before, after))
-    a, b = ((x + BLACK).log() for x in overlap(a, b, camera_shift(a, b)))
-    if float((b - a).mean().abs()) > LIGHT_STEP:
+    means = [float(luma(x).mean()) for x in (before, after)]
+    if min(means) < LEVEL:
+        return False
+    a, b = (x / mean for x, mean in zip((before, after), means, strict=True))
+    a, b = ((x + 0.5).log() for x in overlap(a, b, camera_shift(a / 10, b / 10)))
+    cells = [_cells(x) for x in (a, b, b - a)]
+    rounding = [(LEVEL / mean) ** 2 / 12 / 1.5**2 for mean in means]
+    noise = [n + r for (_, n), r in zip(cells, (*rounding, sum(rounding)), strict=True)]
+    spread = [float(c.square().mean()) for c, _ in cells]
+    if spread[2] < SURE * noise[2]:
+        return False
+    structure = [max(s - n, 0.0) for s, n in zip(spread[:2], noise, strict=False)]
+    if min(structure) < 0.05 * max(structure):  # something and nothing
         return True
-    a, b = (x - x.mean((2, 3), keepdim=True) for x in (a, b))
-    return float((a * b).sum()) < ALIKE * float(a.norm() * b.norm())
+    return float((cells[0][0] * cells[1][0]).mean()) < ALIKE * (structure[0] * structure[1]) ** 0.5
+
+
+def _cells(x: Tensor) -> tuple[Tensor, float]:
+    """Means of cells less their mean, and the variance that they have if all that differs inside them is noise."""
+    size = [min(BLOCK, n) for n in x.shape[-2:]]
+    height, width = (n // s * s for n, s in zip(x.shape[-2:], size, strict=True))
+    blocks = x[..., :height, :width].unfold(2, size[0], size[0]).unfold(3, size[1], size[1])
+    means, count = blocks.mean((4, 5)), size[0] * size[1]
+    within = float((blocks - means[..., None, None]).square().sum()) / max(1, means.numel() * (count - 1))
+    return means - means.mean((2, 3), keepdim=True), within / count
 
 
 def camera_shift(before: Tensor, after: Tensor) -> Shift:

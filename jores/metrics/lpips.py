@@ -25,6 +25,9 @@ LEAST = 32  # pixels a side
 class Lpips(nn.Module):
     """Perceptual distance of two (B, 3, H, W) pictures in [0, 1], as (B,) float32; 0 for equal ones."""
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, k, stride=s, padding=p) for a, b, k, s, p in SHAPES)

@@ -51,7 +51,7 @@ def patch_statistics(image: Tensor) -> PatchStatistics:
     normalised, contrast = contrast_normalised(grey)
     fine = _features(_patches(normalised, PATCH))
     coarse = _features(_patches(contrast_normalised(half)[0], PATCH // 2))
-    features = torch.cat([fine, coarse], 1)                                            # (N, 36)
+    features = torch.cat([fine, coarse], 1)  # (N, 36)
     useful = features.isfinite().all(1)
     return PatchStatistics(features[useful], _patches(contrast, PATCH).mean((1, 2))[useful])
 

@@ -75,8 +75,8 @@ class AdjustmentNet(nn.Module):
 
         `clamp=False` leaves R' and L' unbounded, so that a loss still has a gradient outside [0, 1].
         """
-        r = pad_to_multiple(maps.reflectance, self.multiple_of)            # (B, 3, H, W)
-        light = pad_to_multiple(maps.illumination, self.multiple_of)       # (B, 1, H, W)
+        r = pad_to_multiple(maps.reflectance, self.multiple_of)  # (B, 3, H, W)
+        light = pad_to_multiple(maps.illumination, self.multiple_of)  # (B, 1, H, W)
         gain = exposure_gain(luma_of(whole.mean), whole.exposure).to(r.dtype)
         cast = colour_cast(whole.mean).to(r.dtype)
         lift = self.lift(r, light, gain.view(-1, 1, 1, 1), whole.gains)
@@ -88,9 +88,9 @@ class AdjustmentNet(nn.Module):
         if self.embed_shadows is not None:
             embedding = embedding + self.embed_shadows(shadow_scalars(whole.shadows).to(r.dtype))
         features, out = self._trunk(x, embedding)
-        out = F.pixel_shuffle(out, 2)                                      # (B, 6, H, W)
-        keep = 2 * out[:, 4:].sigmoid()                                    # 1 at the start; 0 drops what is only noise
-        tint = self.tint(cast).exp()[..., None, None]                      # (B, 3, 1, 1)
+        out = F.pixel_shuffle(out, 2)  # (B, 6, H, W)
+        keep = 2 * out[:, 4:].sigmoid()  # 1 at the start; 0 drops what is only noise
+        tint = self.tint(cast).exp()[..., None, None]  # (B, 3, 1, 1)
         reflectance = crop_to((r * keep[:, :1] + out[:, :3]) * tint * lift.colour, maps.size)
         illumination = crop_to((lift.lifted * keep[:, 1:] + out[:, 3:4]) * lift.brightness, maps.size)
         if clamp:
@@ -98,7 +98,7 @@ class AdjustmentNet(nn.Module):
         return RetinexCondition(reflectance, illumination, features, whole.exposure)
 
     def _trunk(self, x: Tensor, embedding: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        finest, *features = u_shape(self, self.stem(x), embedding)         # 1/2; F^1..F^3 at 1/4, 1/8, 1/16
+        finest, *features = u_shape(self, self.stem(x), embedding)  # 1/2; F^1..F^3 at 1/4, 1/8, 1/16
         return tuple(features), self.head(finest)
 
 

@@ -54,11 +54,11 @@ class PriorAttention(nn.Module):
         self.out_ffn = zero_(conv(channels, channels, 1, **factory))
 
     def forward(self, h: Tensor, prior: Tensor) -> Tensor:
-        g = self.norm_g(self.embed(prior))                                             # (B, C, h, w)
-        q = self._heads(self.query(g))                                                 # (B, H, C/H, h*w)
+        g = self.norm_g(self.embed(prior))  # (B, C, h, w)
+        q = self._heads(self.query(g))  # (B, H, C/H, h*w)
         k, v = (self._heads(t) for t in self.key_value(self.norm_h(h)).chunk(2, 1))
         q, k = F.normalize(q.float(), dim=-1), F.normalize(k.float(), dim=-1)
-        scores = self.temperature(q @ k.transpose(-1, -2)).softmax(-1).to(v.dtype)     # (B, H, C/H, C/H)
+        scores = self.temperature(q @ k.transpose(-1, -2)).softmax(-1).to(v.dtype)  # (B, H, C/H, C/H)
         attended = rearrange(scores @ v, "b n c p -> b (n c) p").reshape(h.shape)
         h = h + self.out(attended)
         return h + self.out_ffn(F.gelu(self.gate(self.norm_ffn(h))) * self.value(g))

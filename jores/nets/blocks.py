@@ -7,7 +7,7 @@ was measured on, they do four times the work per second of depthwise or attentio
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +40,8 @@ class ResBlock(nn.Module):
             zero_(self.conv2)
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        h = self.conv1(self.norm(x))                                                  # (B, C, h, w)
-        if self.film is not None:
+        h = self.conv1(self.norm(x))  # (B, C, h, w)
+        if self.film is not None and embedding is not None:
             scale, shift = self.film(F.silu(embedding))[..., None, None].chunk(2, 1)  # (B, C, 1, 1) each
             h = h * (1 + scale) + shift
         return x + self.conv2(F.silu(h))
@@ -72,7 +72,16 @@ class Upsample(nn.Module):
         return F.interpolate(self.conv(x), scale_factor=2, mode="nearest")
 
 
-def u_shape(net: nn.Module, h: Tensor, *condition: Any) -> list[Tensor]:
+class UShape(Protocol):
+    """What `u_shape` runs through."""
+
+    encoders: nn.ModuleList
+    downs: nn.ModuleList
+    ups: nn.ModuleList
+    decoders: nn.ModuleList
+
+
+def u_shape(net: UShape, h: Tensor, *condition: Any) -> list[Tensor]:
     """Down through `net.encoders` and `net.downs`, up again through `net.ups` and `net.decoders`, with skips added.
 
     Every stage is given `condition`, too. Returns the maps of the way up, finest first.
@@ -99,8 +108,8 @@ class ScalarEmbedding(nn.Module):
 
     def forward(self, scalars: Tensor, dtype: torch.dtype) -> Tensor:
         octaves = torch.arange(self.FREQUENCIES, device=scalars.device, dtype=torch.float32)
-        angles = scalars.float()[..., None] * (0.25 * 1.6**octaves)                  # (B, K, 16)
-        waves = torch.cat([angles.sin(), angles.cos()], -1).flatten(1)               # (B, 32 K)
+        angles = scalars.float()[..., None] * (0.25 * 1.6**octaves)  # (B, K, 16)
+        waves = torch.cat([angles.sin(), angles.cos()], -1).flatten(1)  # (B, 32 K)
         return self.linear2(F.silu(self.linear1(waves.to(dtype))))
 
 
@@ -110,6 +119,6 @@ def zero_(layer: nn.Module) -> nn.Module:
     A layer of a host that makes its weights only when a file is loaded has none yet.
     """
     for parameter in (layer.weight, layer.bias):
-        if parameter is not None:
+        if isinstance(parameter, Tensor):
             nn.init.zeros_(parameter)
     return layer

@@ -41,11 +41,11 @@ class DecompositionNet(nn.Module):
 
     def forward(self, image: Tensor) -> RetinexMaps:
         x = pad_to_multiple(image, self.multiple_of)
-        brightest = x.amax(1, keepdim=True)                                # (B, 1, H, W)
+        brightest = x.amax(1, keepdim=True)  # (B, 1, H, W)
         log = ((x + FLOOR).log() - (brightest + FLOOR).log()).clamp(-4, 0)  # chromaticity, blind to the light
         features = F.pixel_unshuffle(torch.cat([x, brightest, brightest.sqrt(), log], 1), 2)
-        e = self.encoder(self.stem(features))                              # (B, w, H/2, W/2)
-        m = self.middle(self.down(e))                                      # (B, 2w, H/4, W/4)
+        e = self.encoder(self.stem(features))  # (B, w, H/2, W/2)
+        m = self.middle(self.down(e))  # (B, 2w, H/4, W/4)
         gate = F.pixel_shuffle(self.head(self.decoder(e + self.up(m))), 2).sigmoid()
         room = (neighbourhood_max(brightest) - brightest).clamp_min(0)
         illumination = (brightest + room * gate.to(x.dtype)).clamp_min(FLOOR)

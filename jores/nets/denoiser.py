@@ -79,10 +79,10 @@ class DenoisingUNet(nn.Module):
         picture = reflectance * illumination * 2 - 1
         maps = torch.cat([low * 2 - 1, reflectance * 2 - 1, illumination * 2 - 1, picture], 1)
         inputs = pad_to_multiple(torch.cat([x, maps.to(x.dtype)], 1), self.multiple_of)  # (B, 13, H, W)
-        embedding = self.embed(noise_level.float().view(-1, 1) * 8, x.dtype)              # (B, E)
+        embedding = self.embed(noise_level.float().view(-1, 1) * 8, x.dtype)  # (B, E)
         guides = self._guides(pad_to_multiple(torch.cat([reflectance, illumination], 1), self.multiple_of), features)
         if semantics is not None:
-            semantics = self.semantic_embed(semantics.to(x.dtype))                       # (B, 32, h, w)
+            semantics = self.semantic_embed(semantics.to(x.dtype))  # (B, 32, h, w)
         h = u_shape(self, self.stem(self._fold(inputs)), embedding, guides, semantics)[0]
         out = crop_to(self._unfold(self.head(h)), size)
         return self._precondition(out, x, picture, noise_level) if self.config.picture_std else out

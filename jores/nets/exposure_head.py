@@ -34,6 +34,9 @@ class _Head(nn.Module):
     """A perceptron on statistics of a thumbnail (B, 3, 48, 64). `centre` and `spread` of the statistics over the
     training pictures travel with the weights."""
 
+    centre: Tensor
+    spread: Tensor
+
     def __init__(self, width: int, outputs: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
         self.register_buffer("centre", torch.zeros(BRIGHTNESS_STATISTICS, **factory))
@@ -106,9 +109,7 @@ class LightHead(_Head):
         offset, gate = self.out(hidden).float().unbind(1)
         return _between(offset + math.log(USUAL_EXPOSURE), statistics[:, 0], gate)
 
-    def share(
-        self, statistics: Tensor, own: Tensor, exposure: Tensor, dtype: torch.dtype = torch.float32
-    ) -> Tensor:
+    def share(self, statistics: Tensor, own: Tensor, exposure: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The wanted `shadow_share` (B,) of pictures with these statistics and a share of their `own` (B,)."""
         aim = exposure.float().clamp_min(1e-3).log()
         told = torch.stack([own.log(), aim - math.log(USUAL_EXPOSURE), (aim - statistics[:, 0]).clamp(-4, 4)], 1)

@@ -43,8 +43,8 @@ class FRCM(nn.Module):
         self.fuse = Stack(w0, config.blocks, emb, **kw)
 
     def forward(self, folded: Tensor, features: tuple[Tensor, ...], embedding: Tensor) -> Tensor:
-        fine = self.fine(self.stem(folded), embedding)                                    # (B, w0, h, w)
-        coarse = self.coarse(self.down(fine), embedding)                                  # (B, w1, h/2, w/2)
+        fine = self.fine(self.stem(folded), embedding)  # (B, w0, h, w)
+        coarse = self.coarse(self.down(fine), embedding)  # (B, w1, h/2, w/2)
         coarse = self.modulate_coarse(coarse, resize_map(features[1], coarse.shape[-2:]))
         fine = fine + self.up(coarse)
         fine = self.modulate_fine(fine, resize_map(features[0], fine.shape[-2:]))
@@ -102,6 +102,6 @@ class RefinementNet(nn.Module):
         padded = pad_to_multiple(torch.cat([x0, maps.to(x0.dtype)], 1), self.multiple_of)  # (B, 10, H, W)
         folded = F.pixel_unshuffle(padded, self.fold)
         embedding = self.embed(noise_level.float().view(-1, 1) * 8, x0.dtype)
-        feature = self.frcm(folded[:, : 3 * self.fold**2], features, embedding)            # F'_x0
+        feature = self.frcm(folded[:, : 3 * self.fold**2], features, embedding)  # F'_x0
         residual = F.pixel_shuffle(self.ircm(feature, folded, embedding), self.fold)
         return (x0 + crop_to(residual, x0.shape[-2:])).clamp(-1, 1)

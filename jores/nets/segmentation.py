@@ -6,12 +6,19 @@ lifts the picture first. The shipped SegFormer was distilled for exactly this in
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..conditions import SemanticPrior
 from ..imaging.exposure import brighten
 from ..imaging.resize import area_average
+from ..tiling.windows import size_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CLASSES = 150
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -36,7 +43,7 @@ class Segmenter(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: PreTrainedModel,
         *,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
@@ -45,14 +52,14 @@ class Segmenter(nn.Module):
         super().__init__()
         self.model, self.resolution = model, resolution
         self.mean, self.std = tuple(mean), tuple(std)
-        self.labels, self.first = ade20k_labels(model.config.id2label)
+        self.labels, self.first = ade20k_labels({int(i): name for i, name in (model.config.id2label or {}).items()})
 
     def forward(self, images: Tensor) -> SemanticPrior:
         """images (B, 3, H, W) in [0, 1], any size and brightness -> float32 map, a quarter of the working size."""
-        size = tuple(images.shape[-2:])
+        size = size_of(images)
         weight = next(self.model.parameters())
         rows, columns = working_size(size, self.resolution)
-        x = prepare(images.to(weight.device), (rows, columns), self.mean, self.std)  # (B, 3, rows, columns)
+        x = prepare(images, (rows, columns), self.mean, self.std, weight.device)  # (B, 3, rows, columns)
         logits = self.model(pixel_values=x.to(weight.dtype)).logits.float()  # (B, 150 | 151, h, w)
         probabilities = logits.softmax(1)[:, self.first :]  # (B, 150, h, w)
         if logits.shape[-2] > rows // 4:  # UPerNet scales its map up to the input: more pixels, no more detail
@@ -63,7 +70,8 @@ class Segmenter(nn.Module):
 def working_size(size: tuple[int, int], resolution: int) -> tuple[int, int]:
     """(H, W) scaled so that the long side is about `resolution`, both sides in multiples of 32 and never 0."""
     scale = resolution / max(size)
-    return tuple(STRIDE * max(1, round(side * scale / STRIDE)) for side in size)
+    rows, columns = (STRIDE * max(1, round(side * scale / STRIDE)) for side in size)
+    return rows, columns
 
 
 def prepare(
@@ -71,13 +79,15 @@ def prepare(
     size: tuple[int, int],
     mean: tuple[float, ...] = IMAGENET_MEAN,
     std: tuple[float, ...] = IMAGENET_STD,
+    device: torch.device | None = None,
 ) -> Tensor:
     """What the model sees of (B, 3, H, W) pictures in [0, 1]: resized, brightened, normalised, in float32.
 
-    Resizing comes first: it averages the noise away before the gain clips it.
+    Resizing comes first: it averages the noise away before the gain clips it. It is done where the pictures lie, so
+    that a big one in main memory needs no room on `device`, where the result is (None: there, too).
     """
     x = F.interpolate(images.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
-    x = brighten(x.clamp(0, 1))
+    x = brighten(x.to(device or images.device).clamp(0, 1))
     return (x - x.new_tensor(mean).view(1, 3, 1, 1)) / x.new_tensor(std).view(1, 3, 1, 1)
 
 

@@ -15,6 +15,12 @@ from .windows import ALIGNMENT, MIN_TILE
 SLACK = 1.25  # workspaces of convolutions, and gaps that the allocator cannot use
 SHARE = 0.5  # of the free memory that one window may take: the pictures themselves need some, and so do others
 MAX_TILE = 1024  # beyond, a tile costs memory and gains next to nothing: a tenth of it is overlap
+NO_MEMORY = (
+    "out of memory",  # CUDA, ROCm, XPU, Metal
+    "can't allocate memory", "not enough memory",  # the processor, on Linux and on Windows
+    "alloc_failed",  # CUDNN_STATUS_..., CUBLAS_STATUS_...
+    "bad_alloc", "bad allocation", "invalid buffer size",  # C++; Metal, for one tensor
+)  # fmt: skip
 MAIN_MEMORY = 4 * 2**30  # what a program may ask of a computer that it shares with others, however much is free
 
 
@@ -79,6 +85,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(
-        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
-    )
+    return isinstance(error, RuntimeError) and any(words in text for words in NO_MEMORY)

@@ -1,12 +1,12 @@
-"""Big pictures in bounded memory: the same stages, window by window.
+"""Work on big pictures in bounded memory, window by window.
 
-What belongs to the whole picture (exposure, brightness, noise, semantics) is made once and cut; what the nets make of
-the windows is blended at every step of the diffusion, so that the next step starts everywhere from one picture and
-neighbours cannot drift apart.
+Global statistics, noise and the semantic prior are computed once for the picture and cut to the windows. The results of
+the windows are blended at every diffusion step, so that the next step starts from one picture without seams.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -25,10 +25,10 @@ Work = Callable[[Window], tuple[Tensor, ...]]
 
 @dataclass
 class Tiler:
-    """Runs work on windows of at most `tile` pixels a side (0: on whole pictures) and blends what comes back.
+    """Runs work on windows of at most `tile` x `tile` pixels and blends the results. 0: one window, the picture.
 
-    When memory runs out, the tile is halved for good and the window at hand is done again in parts: keep one Tiler for
-    all stages of a picture.
+    When memory runs out, the tile is halved permanently and the current window is repeated in parts. So use one Tiler
+    for all stages of a picture.
     """
 
     tile: int = 0
@@ -39,7 +39,7 @@ class Tiler:
 
     @classmethod
     def choose(cls, tile: int | Tiler | None, config: JoReSConfig, images: Tensor, device: torch.device) -> Tiler:
-        """`tile` in pixels (0: whole), an existing Tiler, or None: what fits into the memory of `device`."""
+        """`tile`: pixels (0: one window), a Tiler, or None: the tile that fits into the memory of `device`."""
         if isinstance(tile, Tiler):
             return tile
         if tile is None:
@@ -51,24 +51,27 @@ class Tiler:
 
     def windows(self, size: tuple[int, int]) -> int:
         """How many windows a picture of this size takes."""
-        whole = Window.whole(size)
-        return 1 if self.covers(size) else sum(map(len, rows_of_windows(whole, self.tile)))
+        return len(self.layout(size))
+
+    def layout(self, size: tuple[int, int]) -> frozenset[Window]:
+        """The windows that a picture of this size is cut into at present."""
+        return _layout(size, 0 if self.covers(size) else self.tile)
 
     def run(self, size: tuple[int, int], work: Work, sides: tuple[int, ...] = (1,)) -> tuple[Tensor, ...]:
-        """`work` on every window of a picture of this size, blended to whole maps.
+        """Runs `work` on every window of a picture of this size, and returns the blended maps.
 
         Args:
-            work: gives one (B, C, h, w) tensor for every entry of `sides`.
-            sides: pixels in a cell of that tensor: 1, or a divisor of 16 for a map of the padded window.
+            work: returns one (B, C, h, w) tensor for every entry of `sides`.
+            sides: pixels per cell of that tensor: 1, or a divisor of 16 for a map of the padded window.
         """
         return self._made(Window.whole(size), work, sides)
 
     def bands(
         self, size: tuple[int, int], work: Work, sides: tuple[int, ...] = (1,)
     ) -> Iterator[tuple[tuple[slice, ...], tuple[Tensor, ...]]]:
-        """The same from top to bottom, in bands as soon as they are final: (their rows in each map, the rows).
+        """As `run`, but yields horizontal bands from top to bottom: (rows of the band in each map, the band's maps).
 
-        No window that is still to come looks at a band that was given out, so it may be written over the input.
+        No later window reads the rows of a band that was yielded, so the band may overwrite the input.
         """
         whole = Window.whole(size)
         if self.covers(size):
@@ -106,7 +109,7 @@ class Tiler:
             yield rows_done, tuple(band[..., :height, :] for band, height in zip(bands, heights, strict=True))
 
     def _row(self, row: list[Window], area: Window, work: Work, sides: tuple[int, ...]) -> list[Tensor]:
-        """The windows of a row, side by side and each times its weights."""
+        """The weighted sum of the windows of one row, for every map."""
         bands: list[Tensor] = []
         for window in row:
             made = self._made(window, work, sides)
@@ -124,3 +127,9 @@ class Tiler:
             raise error
         self.tile = max(MIN_TILE, longest // 2 // ALIGNMENT * ALIGNMENT)
         log.warning("out of memory at %d x %d pixels: going on in tiles of %d", *reversed(window.size), self.tile)
+
+
+@functools.lru_cache(maxsize=4)
+def _layout(size: tuple[int, int], tile: int) -> frozenset[Window]:
+    whole = Window.whole(size)
+    return frozenset(w for row in rows_of_windows(whole, tile) for w in row) if tile else frozenset({whole})

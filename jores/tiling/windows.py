@@ -1,8 +1,10 @@
-"""Windows that overlap and cover a picture, and the weights that blend what was made in them.
+"""Overlapping windows that cover a picture, and the weights by which their results are blended.
 
-Along each axis the windows have one size, begin at multiples of ALIGNMENT, and hand over to each other by a smooth ramp
-in the middle of their overlap. What a net makes near the rim of its window, where it sees less than it is used to,
-thus weighs nothing.
+Along each axis all windows have one size and begin at multiples of ALIGNMENT. In the middle of an overlap the weight
+moves smoothly from one window to the next. Near its border a net sees less of the surroundings than in training, so the
+result there gets the weight 0.
+
+A map that is coarser than the picture has cells: a cell of `side` pixels is one pixel of a map at 1/side of the size.
 """
 
 from __future__ import annotations
@@ -14,14 +16,19 @@ import torch
 from torch import Tensor
 
 ALIGNMENT = 16
-"""Pixels. The deepest maps have 1/16 of the picture's size: windows that begin here cut every map between two cells."""
+"""Pixels. The coarsest maps are at 1/16, so a window that begins at a multiple of 16 begins at a cell in every map."""
 MIN_TILE = 64
 OVERLAP = 64
 
 
+def size_of(x: Tensor) -> tuple[int, int]:
+    """(H, W) of a (..., H, W) tensor."""
+    return x.shape[-2], x.shape[-1]
+
+
 @dataclass(frozen=True)
 class Span:
-    """A window along one axis: [start, stop), and where it takes over (rise) and hands over (fall), if it does."""
+    """A window along one axis: pixels [start, stop). `rise`, `fall`: where the weight goes up to 1, and down to 0."""
 
     start: int
     stop: int
@@ -32,11 +39,11 @@ class Span:
         return self.stop - self.start
 
     def cells(self, side: int) -> slice:
-        """The span in a map whose cells are `side` pixels wide, of the picture padded to a multiple of ALIGNMENT."""
+        """The span in a map with cells of `side` pixels, made of the picture padded to a multiple of ALIGNMENT."""
         return slice(self.start // side, (self.stop if side == 1 else _up(self.stop)) // side)
 
     def weights(self, side: int = 1) -> Tensor:
-        """(cells,) in [0, 1]; at every cell of a picture its spans' weights sum to 1."""
+        """(cells,) in [0, 1]. At every cell the weights of all spans sum to 1."""
         cells = self.cells(side)
         centres = (torch.arange(cells.start, cells.stop, dtype=torch.float32) + 0.5) * side
         risen = _ramp(centres, self.rise) if self.rise else torch.ones_like(centres)
@@ -63,10 +70,10 @@ class Window:
         return x[..., self.rows.cells(side), self.columns.cells(side)]
 
     def sample(self, coarse: Tensor, size: tuple[int, int], side: int) -> Tensor:
-        """What a map (B, C, h, w) of ANY size, spread over a picture of `size`, shows under the window.
+        """The part under the window of a map (B, C, h, w) of any size that covers a picture of `size`.
 
-        Bilinear, at the centres of cells of `side` pixels: the same as cutting the map after it was resized to the
-        whole picture's cells, which is too much for 150 classes.
+        Bilinear, at the centres of cells of `side` pixels. The result is the same as resizing the map to the picture's
+        cells and cutting it; but 150 classes at that size take too much memory.
         """
         for dim, (span, length) in enumerate(zip((self.rows, self.columns), size, strict=True), start=2):
             cells, count = span.cells(side), coarse.shape[dim]
@@ -81,9 +88,9 @@ class Window:
 
 
 def spans(start: int, stop: int, tile: int) -> list[Span]:
-    """Covers [start, stop), where `start` is a multiple of ALIGNMENT, with as few spans of at most `tile` as will do.
+    """The fewest spans of at most `tile` pixels that cover [start, stop); `start` is a multiple of ALIGNMENT.
 
-    They are no longer than they need be: 1500 pixels in tiles of at most 1024 become two of 816.
+    The spans are as short as possible: 1500 pixels in tiles of at most 1024 become two spans of 816.
     """
     length = stop - start
     if length <= tile:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..checkpoint import JoReSNets, save_bundle
 from ..conditions import GAIN_SIDE, GlobalStatistics, RetinexCondition
 from ..imaging.exposure import mean_luma
 from ..nets.adjustment import AdjustmentNet
+from ..nets.decomposition import DecompositionNet
 from ..nets.lifting import brightness_guide, tightened
 from ..pipeline import adjust, decompose
 from .data import Sampler
@@ -29,7 +30,7 @@ class AdjustmentObjective(UsesFrozen):
     """The trunk is told the true mean brightness of the whole picture, so that L' follows the dial; that of an unseen
     picture is the exposure head's to propose (stage "expose")."""
 
-    def __init__(self, dnet: nn.Module, anet: nn.Module, options: dict[str, float]) -> None:
+    def __init__(self, dnet: DecompositionNet, anet: AdjustmentNet, options: dict[str, float]) -> None:
         super().__init__(dnet)
         self.net, self.options = anet, options
 
@@ -64,13 +65,13 @@ class Adjust:
 
     def __init__(self, nets: JoReSNets, sampler: Sampler, val: list[Pair], options: dict[str, float]) -> None:
         self.nets, self.batch, self.val = nets, sampler, val
-        nets.adjustment.requires_grad_(True).exposure_head.requires_grad_(False)
-        self.objective = AdjustmentObjective(nets.decomposition, nets.adjustment, options)
+        nets.anet.requires_grad_(True).exposure_head.requires_grad_(False)
+        self.objective = AdjustmentObjective(nets.dnet, nets.anet, options)
 
     def validate(self, objective: AdjustmentObjective) -> tuple[dict[str, float], list[Tensor]]:
         """Figures of R' * L' for each kind of pair, at the proposed exposure, and at the true one ("told"), which the
         weights are chosen by: the mean over the kinds of the PSNR raw."""
-        nets = JoReSNets(self.nets.config, objective.frozen[0], objective.net)
+        nets = JoReSNets(self.nets.config, objective.frozen_net(DecompositionNet), objective.net)
         kinds: dict[str, Scores] = {}
         rows = []
         for pair in self.val:

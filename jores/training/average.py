@@ -9,10 +9,13 @@ pictures are often served better than at either end. Only bundles of one trainin
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..checkpoint import JoReSNets, held_parts, load_bundle, save_bundle
 from .records import append_record, training_record
@@ -36,13 +39,17 @@ def averaged(paths: list[Path], weights: list[float]) -> JoReSNets:
     states = [{name: part.state_dict() for name, part in nets.parts().items()} for nets in bundles]
     for name, part in result.parts().items():
         part.load_state_dict({
-            key: sum(share * state[name][key].double() for share, state in zip(shares, states, strict=True)).to(value)
+            key: _sum(share * state[name][key].double() for share, state in zip(shares, states, strict=True)).to(value)
             for key, value in states[-1][name].items()
         })  # fmt: skip
     *others, own = (training_record(nets) for nets in bundles)
     record = {"stage": "average", "weights": [round(share, 4) for share in shares.tolist()]}
     result.metadata = append_record(result, {**record, "others": [_since_parting(other, own) for other in others]})
     return result
+
+
+def _sum(tensors: Iterable[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, tensors)
 
 
 def _since_parting(record: list, own: list) -> list:

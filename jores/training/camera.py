@@ -37,7 +37,7 @@ class Camera:
     @classmethod
     def of(cls, pair: Pair) -> Camera | None:
         """By least squares on the pair's logarithms; None where too little of the pair is neither black nor white."""
-        low, high = to_tensor(pair.low), to_tensor(pair.high)
+        low, high = to_tensor(pair.dark), to_tensor(pair.high)
         dark, light = (F.avg_pool2d(linear(p), CELL) for p in (low, high))
         fits = [_power(x.flatten(), y.flatten()) for x, y in zip(light, dark, strict=True)]
         if any(fit is None for fit in fits):

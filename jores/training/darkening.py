@@ -77,7 +77,7 @@ class Darkening:
             gain,
             read_noise=0.006 * signal * float(rng.random()) ** 2,
             shot_noise=0.016 * signal**0.5 * float(rng.random()) ** 2,
-            cast=tuple(float(v) for v in cast),
+            cast=(float(cast[0]), float(cast[1]), float(cast[2])),
             jpeg=int(rng.integers(40, 98)) if rng.random() < 0.5 else 0,
             lamp=_draw_lamp(rng, gain) if rng.random() < 0.15 else None,
             patch=int(rng.choice((1, 3, 5), p=(0.7, 0.2, 0.1))),
@@ -90,9 +90,12 @@ class Darkening:
     def _draw_shade(cls, rng: np.random.Generator) -> Darkening:
         depth, cast = float(rng.uniform(0.4, 1.6)), rng.uniform(0.95, 1.05, 3)
         jpeg = int(rng.integers(60, 98)) if rng.random() < 0.5 else 0
-        noise = {"read_noise": 0.002 * float(rng.random()) ** 2, "shot_noise": 0.006 * float(rng.random()) ** 2}
+        read_noise, shot_noise = 0.002 * float(rng.random()) ** 2, 0.006 * float(rng.random()) ** 2
         chroma = float(rng.uniform(0, 0.6)) if rng.random() < 0.5 else 1.0
-        return cls(0.5, cast=tuple(float(v) for v in cast), jpeg=jpeg, depth=depth, shade=True, chroma=chroma, **noise)
+        red, green, blue = (float(v) for v in cast)
+        return cls(
+            0.5, read_noise, shot_noise, (red, green, blue), jpeg=jpeg, depth=depth, shade=True, chroma=chroma
+        )  # fmt: skip
 
     def fitted(self, light: Tensor) -> Darkening:
         """This darkening for one picture, seen whole as (3, h, w): with `shade`, the gain that leaves all of the light
@@ -115,7 +118,7 @@ class Darkening:
             factor = factor.clamp(max=SHADE_LIFT) if self.shade else factor
         light = self._linear(picture) * factor * torch.tensor(self.cast).view(3, 1, 1)
         if self.lamp:
-            light = light * self.lamp(picture.shape[-2:], place)
+            light = light * self.lamp((picture.shape[-2], picture.shape[-1]), place)
         if generator is not None:
             light = light + self._noise(light, generator)
         dark = self._developed(light.clamp(0, 1))

@@ -30,8 +30,8 @@ def _at_least(photo: Pair, side: int) -> Pair:
     height, width = photo.high.shape[:2]
     if min(height, width) >= side:
         return photo
-    size = tuple(max(side, round(n * side / min(height, width))) for n in (width, height))
-    return Pair(photo.name, np.asarray(Image.fromarray(photo.high).resize(size, Image.Resampling.LANCZOS)))
+    wide, high = (max(side, round(n * side / min(height, width))) for n in (width, height))
+    return Pair(photo.name, np.asarray(Image.fromarray(photo.high).resize((wide, high), Image.Resampling.LANCZOS)))
 
 
 FOLD = 4  # a thumbnail is made of a picture so many times its size where the light is still to be changed
@@ -104,7 +104,7 @@ class Sampler:
             darken = darken.fitted(whole)
             low, thumb_low = darken(high, seeded(rng), place), darkened_thumbnail(whole, darken, rng)
         else:
-            low, thumb_low = to_tensor(_flip(pair.low[crop.slices], crop)), thumbnail(_flip(pair.low[view], crop))
+            low, thumb_low = to_tensor(_flip(pair.dark[crop.slices], crop)), thumbnail(_flip(pair.dark[view], crop))
             gain = exposure_jitter(rng)
             low, thumb_low = (low * gain).clamp(0, 1), (thumb_low * gain).clamp(0, 1)
         if rng.random() < self.retouch:
@@ -117,7 +117,7 @@ class Sampler:
             "shadows": shadows_of(thumb_low, thumb_high),
         }  # fmt: skip
         if pair.semantics is not None:
-            sample["semantics"] = _cut_semantics(pair, crop)
+            sample["semantics"] = _cut_semantics(pair.semantics, pair.high.shape, crop)
         return sample
 
     def _draw(self, rng: np.random.Generator) -> tuple[Pair, Darkening | Camera | None]:
@@ -158,7 +158,9 @@ class Crop:
 
     def within(self, view: tuple[slice, slice]) -> tuple[slice, slice]:
         """The view, enlarged until it holds the crop."""
-        return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(self.slices, view, strict=True))
+        pairs = zip(self.slices, view, strict=True)
+        rows, columns = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in pairs)
+        return rows, columns
 
     def place(self, view: tuple[slice, slice]) -> Tensor:
         """(2, 3): scale and centre of the crop in the view after both were flipped; the view is -1..1 wide and high."""
@@ -178,13 +180,12 @@ def _flip(pixels: np.ndarray, crop: Crop) -> np.ndarray:
     return pixels.swapaxes(0, 1) if crop.transpose else pixels
 
 
-def _cut_semantics(pair: Pair, crop: Crop) -> Tensor:
-    _, rows, columns = pair.semantics.shape
-    height, width = pair.high.shape[:2]
+def _cut_semantics(semantics: np.ndarray, shape: tuple[int, ...], crop: Crop) -> Tensor:
+    (_, rows, columns), (height, width) = semantics.shape, shape[:2]
     side = max(1, crop.size // 8)
     y = ((crop.top + (np.arange(side) + 0.5) * 8) * rows / height).astype(int).clip(0, rows - 1)
     x = ((crop.left + (np.arange(side) + 0.5) * 8) * columns / width).astype(int).clip(0, columns - 1)
-    cut = _flip(pair.semantics[:, y][:, :, x].transpose(1, 2, 0), crop)
+    cut = _flip(semantics[:, y][:, :, x].transpose(1, 2, 0), crop)
     return to_tensor(cut)
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..checkpoint import JoReSNets, save_bundle
 from ..metrics import psnr
+from ..nets.decomposition import DecompositionNet
 from .data import Sampler
 from .losses import smoothness_loss
 from .pairs import Pair, both_pictures
@@ -21,7 +22,7 @@ from .records import Scores, append_record
 class DecompositionObjective(nn.Module):
     """R * L = I holds by construction; what is learned is an L that is smooth and an R that does not change with it."""
 
-    def __init__(self, net: nn.Module, reflectance: float, cross: float, smooth: float) -> None:
+    def __init__(self, net: DecompositionNet, reflectance: float, cross: float, smooth: float) -> None:
         super().__init__()
         self.net, self.weights = net, (reflectance, cross, smooth)
 
@@ -42,7 +43,7 @@ class Decompose:
 
     def __init__(self, nets: JoReSNets, sampler: Sampler, val: list[Pair], options: dict[str, float]) -> None:
         self.nets, self.batch, self.val = nets, sampler, val
-        self.objective = DecompositionObjective(nets.decomposition.requires_grad_(True), **options)
+        self.objective = DecompositionObjective(nets.dnet.requires_grad_(True), **options)
 
     def validate(self, objective: DecompositionObjective) -> tuple[dict[str, float], list[Tensor]]:
         """How alike R of the dark and the light picture are, and their product with the light's illumination."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..checkpoint import SHIPPED_SEGMENTER, JoReSNets, save_bundle
@@ -16,6 +16,8 @@ from ..conditions import RetinexCondition, SemanticPrior
 from ..config import JoReSConfig
 from ..diffusion.sampling import ddim_step
 from ..diffusion.schedule import NoiseSchedule
+from ..nets.adjustment import AdjustmentNet
+from ..nets.decomposition import DecompositionNet
 from ..nets.segmentation import Segmenter
 from ..options import SampleOptions
 from ..pipeline import adjust, decompose, sample
@@ -42,16 +44,16 @@ class DiffusionObjective(UsesFrozen):
     """
 
     def __init__(self, nets: JoReSNets, options: dict[str, Any]) -> None:
-        dnet, anet, joint = nets.decomposition, nets.adjustment, options.get("joint")
+        dnet, anet, joint = nets.dnet, nets.anet, options.get("joint")
         super().__init__(dnet, *([] if joint else [anet]))
-        self.unet, self.rnet, self.options = nets.denoiser, nets.refinement, options
+        self.unet, self.rnet, self.options = nets.unet, nets.rnet, options
         self.schedule = NoiseSchedule(nets.config.schedule)
         self.adjusting = AdjustmentObjective(dnet, anet.requires_grad_(True), joint) if joint else None
         anet.exposure_head.requires_grad_(False)
 
     @property
-    def anet(self) -> nn.Module:
-        return self.adjusting.net if self.adjusting else self.frozen[1]
+    def anet(self) -> AdjustmentNet:
+        return self.adjusting.net if self.adjusting else self.frozen_net(AdjustmentNet)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         condition, terms = self._condition(batch)
@@ -115,7 +117,7 @@ class DiffusionObjective(UsesFrozen):
         return level.float().to(device)
 
     def _diffusion_loss(self, output: Tensor, target: Tensor | None, estimate: Tensor, x0: Tensor) -> Tensor:
-        """Of the prediction, or where it has no target, as no noise leads from x_t to x0, of the x0 it stands for."""
+        """L1 on the prediction, or on x0 when x_t is self-generated: the prediction then has no target."""
         loss = F.l1_loss(estimate, x0) if target is None else F.l1_loss(output, target)
         structure = self.options["unet_structure"]
         if structure and self.schedule.config.prediction == "v":
@@ -134,9 +136,9 @@ class Diffuse:
         shown = [*sampler.pairs, *sampler.photos]
         for pair, semantics in zip(shown, in_threads(partial(class_map, net), shown), strict=True):
             pair.semantics = semantics
-        self.priors = [net(to_tensor(pair.low)[None]) for pair in val]
-        nets.denoiser.requires_grad_(True)
-        nets.refinement.requires_grad_(True)
+        self.priors = [net(to_tensor(pair.dark)[None]) for pair in val]
+        nets.unet.requires_grad_(True)
+        nets.rnet.requires_grad_(True)
         self.objective = DiffusionObjective(nets, options)
 
     def validate(self, objective: DiffusionObjective) -> tuple[dict[str, float], list[Tensor]]:
@@ -160,7 +162,7 @@ class Diffuse:
 
 
 def _nets(config: JoReSConfig, objective: DiffusionObjective) -> JoReSNets:
-    return JoReSNets(config, objective.frozen[0], objective.anet, objective.unet, objective.rnet)
+    return JoReSNets(config, objective.frozen_net(DecompositionNet), objective.anet, objective.unet, objective.rnet)
 
 
 @torch.inference_mode()

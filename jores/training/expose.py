@@ -71,7 +71,9 @@ class Expose:
         if photos:
             self.pools.append(_Pool(data["photos"], [_of_photo(p, rng, j > 0) for p in photos for j in views]))
             self.pools.append(_Pool(own, [_as_it_is(p, rng) for p in photos]))
-        head = nets.adjustment.exposure_head.requires_grad_(True)
+        head = nets.anet.exposure_head.requires_grad_(True)
+        if not isinstance(head, LightHead):
+            raise ValueError("stage expose trains a light head: the recipe's config gives these nets none")
         statistics = torch.cat([pool.samples["statistics"] for pool in self.pools])
         head.centre.copy_(statistics.mean(0))
         head.spread.copy_(statistics.std(0).clamp_min(1e-4))
@@ -91,7 +93,7 @@ class Expose:
         kinds: dict[str, Scores] = {}
         device = next(objective.parameters()).device
         for pair in self.val:
-            scores, thumbnails = kinds.setdefault(pair.kind, Scores()), [thumbnail(pair.low), thumbnail(pair.high)]
+            scores, thumbnails = kinds.setdefault(pair.kind, Scores()), [thumbnail(pair.dark), thumbnail(pair.high)]
             true = mean_luma(to_tensor(pair.high)[None]).to(device)
             views = torch.stack(thumbnails).to(device)
             dark, lit = objective.net(views).log() - true.log()
@@ -105,7 +107,7 @@ class Expose:
         return {**flat, "score": -sum(errors) / len(errors)}, []
 
     def export(self, objective: ExposureObjective, path: Path, record: dict[str, Any]) -> None:
-        anet = copy.deepcopy(self.nets.adjustment)  # its own head goes on learning
+        anet = copy.deepcopy(self.nets.anet)  # its own head goes on learning
         anet.exposure_head.load_state_dict(objective.net.state_dict())
         save_bundle(path, replace(self.nets, adjustment=anet), append_record(self.nets, record))
 
@@ -128,7 +130,7 @@ class _Pool:
 def _of_pair(pair: Pair, rng: np.random.Generator, cut: bool) -> dict[str, Tensor]:
     view = random_view(pair.high.shape, rng) if cut else (slice(None), slice(None))
     gain = exposure_jitter(rng) if cut else 1.0
-    return _sample((thumbnail(pair.low[view]) * gain).clamp(0, 1), thumbnail(pair.high[view]), rng, cut)
+    return _sample((thumbnail(pair.dark[view]) * gain).clamp(0, 1), thumbnail(pair.high[view]), rng, cut)
 
 
 def _of_photo(photo: Pair, rng: np.random.Generator, cut: bool) -> dict[str, Tensor]:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from torch import Tensor, nn
 
+Net = TypeVar("Net", bound=nn.Module)
+
 
 class UsesFrozen(nn.Module):
-    """`frozen` nets are a plain list, which hides them from the optimiser, the average of the weights and checkpoints.
-    They go where the objective goes and keep their memory layout, which is part of what a seed's numbers hang on."""
+    """An objective with nets that are not trained.
+
+    They are kept in a plain list, which hides them from the optimiser, the averaged weights and the checkpoints. They
+    follow the objective to its device. Their memory layout is kept, because results depend on it in the last bits.
+    """
 
     def __init__(self, *frozen: nn.Module) -> None:
         super().__init__()
         self.frozen = [net.requires_grad_(False).eval() for net in frozen]
+
+    def frozen_net(self, kind: type[Net]) -> Net:
+        """The frozen net of this class."""
+        return next(net for net in self.frozen if isinstance(net, kind))
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> UsesFrozen:
         super()._apply(function, recurse)

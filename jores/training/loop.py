@@ -27,11 +27,13 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from .batches import batches
+from .convert import in_layout
 from .muon import Muon
 from .records import append_row, contact_sheet
 from .shutdown import stop_signal
 
 log = logging.getLogger(__name__)
+Tensors = tuple[Tensor, ...] | list[Tensor]
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
 
@@ -61,12 +63,15 @@ class Stage(Protocol):
     """One trainable part of the pipeline."""
 
     name: str
-    objective: nn.Module  # forward(batch) -> {"loss": scalar, and whatever else is worth a log line}
     best_score: str  # the key of `validate`'s scores that picks the weights to export; higher is better
 
-    def batch(self, rng: np.random.Generator) -> dict[str, Tensor]: ...
-    def validate(self, objective: nn.Module) -> tuple[dict[str, float], list[Tensor]]: ...
-    def export(self, objective: nn.Module, path: Path, record: dict[str, Any]) -> None: ...
+    @property
+    def objective(self) -> nn.Module: ...  # forward(batch) -> {"loss": scalar, and whatever else is worth a log line}
+    def batch(self, rng: np.random.Generator, /) -> dict[str, Tensor]: ...
+
+    # The objective that these two get is the stage's own, with averaged weights.
+    def validate(self, objective: Any) -> tuple[dict[str, float], list[Tensor]]: ...
+    def export(self, objective: Any, path: Path, record: dict[str, Any]) -> None: ...
 
 
 def train(
@@ -97,7 +102,7 @@ class _Run:
         self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[unused])
         set_seed(config.seed, device_specific=True)
         out.mkdir(parents=True, exist_ok=True)
-        objective = stage.objective.to(memory_format=torch.channels_last)
+        objective = in_layout(stage.objective, torch.channels_last)
         parameters = [p for p in objective.parameters() if p.requires_grad]
         optimizer = OPTIMIZERS[config.optimizer](parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.progress = _Progress()
@@ -161,7 +166,7 @@ class _Run:
         self.objective.train()
         terms = self.objective(batch)
         self.accelerator.backward(terms["loss"])
-        norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), self.config.clip)
+        norm = torch.as_tensor(self.accelerator.clip_grad_norm_(self.objective.parameters(), self.config.clip))
         if torch.isfinite(norm) or self.accelerator.scaler is not None:  # a scaler skips the others, and must see them
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -170,7 +175,7 @@ class _Run:
         p.step, p.seconds = p.step + 1, p.seconds + seconds
         if p.step % 50:
             return {}
-        rate = self.schedule.get_last_lr()[0]
+        rate = float(self.schedule.get_last_lr()[0])
         logs = {k: float(v.detach()) for k, v in terms.items()}
         share = data_seconds / seconds
         return {**logs, "grad_norm": float(norm), "rate": rate, "seconds": seconds, "data_share": share}
@@ -188,9 +193,10 @@ class _Run:
         with torch.inference_mode():
             scores, pictures = self.stage.validate(averaged)
         append_row(self.out / "validation.csv", {"step": p.step, "minutes": round(p.seconds / 60, 2), **scores})
-        for key, value in scores.items():
-            self.writer.add_scalar(f"val/{key}", value, p.step)
-        self.writer.flush()
+        if self.writer is not None:
+            for key, value in scores.items():
+                self.writer.add_scalar(f"val/{key}", value, p.step)
+            self.writer.flush()
         if pictures:
             contact_sheet(pictures, self.out / "contact_sheet.png")
         record = {
@@ -236,10 +242,10 @@ class _Progress:
         vars(self).update(state)
 
 
-def _warming_ema(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+def _warming_ema(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
     """Exponential moving average whose memory grows with the run, so that the first weights are soon forgotten."""
 
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+    def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
 
     return update

@@ -15,7 +15,8 @@ def gradients(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def edge_loss(a: Tensor, b: Tensor) -> Tensor:
     """L1 between the gradients of two pictures."""
-    return sum(F.l1_loss(da, db) for da, db in zip(gradients(a), gradients(b), strict=True))
+    (across_a, down_a), (across_b, down_b) = gradients(a), gradients(b)
+    return F.l1_loss(across_a, across_b) + F.l1_loss(down_a, down_b)
 
 
 def smoothness_loss(illumination: Tensor, reflectance: Tensor) -> Tensor:
@@ -24,7 +25,8 @@ def smoothness_loss(illumination: Tensor, reflectance: Tensor) -> Tensor:
     illumination = illumination / illumination.detach().mean((1, 2, 3), keepdim=True)
     grey = reflectance.mean(1, keepdim=True)
     pairs = zip(gradients(illumination), gradients(grey), strict=True)
-    return sum((dl.abs() * torch.exp(-10 * dr.abs())).mean() for dl, dr in pairs)
+    across, down = ((dl.abs() * torch.exp(-10 * dr.abs())).mean() for dl, dr in pairs)
+    return across + down
 
 
 def picture_loss(prediction: Tensor, target: Tensor, structure: float, edges: float, psnr: float = 0.0) -> Tensor:

@@ -35,7 +35,7 @@ class Muon(torch.optim.AdamW):
                 self._step_hidden([p for p in group["params"] if p.grad is not None], group)
         return super().step(closure)
 
-    def _step_hidden(self, parameters: list[nn.Parameter], group: dict[str, float]) -> None:
+    def _step_hidden(self, parameters: list[Tensor], group: dict[str, float]) -> None:
         alike = defaultdict(list)
         for p, momentum in zip(parameters, self._momenta(parameters), strict=True):
             alike[p.shape].append((p, momentum))
@@ -48,15 +48,16 @@ class Muon(torch.optim.AdamW):
         for p in parameters:
             p.grad = None
 
-    def _momenta(self, parameters: list[nn.Parameter]) -> list[Tensor]:
+    def _momenta(self, parameters: list[Tensor]) -> list[Tensor]:
         """Nesterov's: where the running means will be after these gradients once more."""
         for p in parameters:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
                 self.state[p]["step"] = torch.zeros(())  # AdamW looks for it when a state is loaded
-        gradients, means = [p.grad for p in parameters], [self.state[p]["momentum"] for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        means = [self.state[p]["momentum"] for p in parameters]
         torch._foreach_lerp_(means, gradients, 1 - MOMENTUM)
-        return torch._foreach_lerp(gradients, means, MOMENTUM)
+        return list(torch._foreach_lerp(gradients, means, MOMENTUM))
 
 
 def is_hidden(p: nn.Parameter) -> bool:
@@ -75,9 +76,9 @@ def orthogonalised(matrices: Tensor) -> Tensor:
         return orthogonalised(matrices.mT).mT
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-12)
     a, b, c = COEFFICIENTS
-    gram, product = x @ x.mT, None                                    # (N, rows, rows)
+    gram, product = x @ x.mT, None  # (N, rows, rows)
     for _ in range(ITERATIONS):
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal(dim1=1, dim2=2).add_(a)
         product, gram = factor if product is None else factor @ product, factor @ gram @ factor
-    return (product @ x).to(matrices.dtype)
+    return (x if product is None else product @ x).to(matrices.dtype)

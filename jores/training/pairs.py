@@ -32,6 +32,13 @@ class Pair:
     scene: str = ""
     weight: float = 1.0
 
+    @property
+    def dark(self) -> np.ndarray:
+        """`low`. Raises ValueError for a photograph, which has none."""
+        if self.low is None:
+            raise ValueError(f"{self.name} has no dark picture")
+        return self.low
+
 
 def read_rgb(path: Path) -> np.ndarray:
     with Image.open(path) as image:
@@ -122,4 +129,4 @@ def load_photos(folder: Path) -> list[Pair]:
 def both_pictures(pair: Pair, net: nn.Module) -> tuple[Tensor, Tensor]:
     """The dark and the light one, (1, 3, H, W) each, where the net's weights are."""
     device = next(net.parameters()).device
-    return to_tensor(pair.low)[None].to(device), to_tensor(pair.high)[None].to(device)
+    return to_tensor(pair.dark)[None].to(device), to_tensor(pair.high)[None].to(device)

@@ -13,7 +13,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,11 +25,14 @@ from ..files.saving import write_whole
 from ..imaging.exposure import brighten
 from ..nets.segmentation import Segmenter, prepare
 from ..semantics import load_segmenter
-from .convert import to_pixels, to_tensor
+from .convert import in_layout, to_pixels, to_tensor
 from .darkening import Darkening
 from .data import seeded
 from .pairs import Pair, load_pairs, load_photos
 from .teacher import Agreement, Teacher
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PALETTE_SEED = 7
 
@@ -45,7 +48,7 @@ class Scene:
 class DistillationObjective(nn.Module):
     """Cross-entropy with the teacher's soft map, over ADE20K's 150 classes and "others"."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: PreTrainedModel) -> None:
         super().__init__()
         self.net = net
 
@@ -121,7 +124,7 @@ class DistillSegmenter:
         for key, scenes in self.val.items():
             tally = Agreement()
             for i, scene in enumerate(scenes):
-                low = to_tensor(scene.pair.low)[None]
+                low = to_tensor(scene.pair.dark)[None]
                 found = segmenter(low).probabilities
                 tally.add(found, scene.target)
                 if i % 9 == 0:
@@ -137,7 +140,7 @@ class DistillSegmenter:
             return json.loads(path.read_text(encoding="utf-8"))
         raw, bright = Agreement(), Agreement()
         for scene in tqdm(scenes, f"teacher in the dark: {key}", mininterval=10):
-            low = to_tensor(scene.pair.low)
+            low = to_tensor(scene.pair.dark)
             raw.add(self.teacher(low)[None, 1:], scene.target)
             bright.add(self.teacher(brighten(low[None])[0])[None, 1:], scene.target)
         scores = {**raw.scores(f"{key}_teacher_dark"), **bright.scores(f"{key}_teacher_brightened")}
@@ -146,7 +149,7 @@ class DistillSegmenter:
 
     def export(self, objective: DistillationObjective, path: Path, record: dict[str, Any]) -> None:
         """Writes a Hugging Face folder in half precision; an older one is replaced only once this is complete."""
-        net = copy.deepcopy(objective.net).half().to(memory_format=torch.contiguous_format)
+        net = in_layout(copy.deepcopy(objective.net).half(), torch.contiguous_format)
         net.config.training = json.dumps(record)
         folder = path.with_suffix("")
         new, old = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("new", "old"))
@@ -159,7 +162,7 @@ class DistillSegmenter:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_student(folder: Path, classes: int) -> nn.Module:
+def load_student(folder: Path, classes: int) -> PreTrainedModel:
     """An exported student to train on. Raises ValueError that names the folder."""
     net = load_segmenter(folder).model.requires_grad_(True)
     if net.config.num_labels != classes:
@@ -167,7 +170,7 @@ def load_student(folder: Path, classes: int) -> nn.Module:
     return net
 
 
-def build_student(labels: list[str], options: dict[str, Any]) -> nn.Module:
+def build_student(labels: list[str], options: dict[str, Any]) -> PreTrainedModel:
     """A SegFormer with fresh weights and the teacher's classes."""
     from transformers import SegformerConfig, SegformerForSemanticSegmentation
 

@@ -1,4 +1,4 @@
-"""How a run ends early, and how a program that trained in several processes ends at all."""
+"""How a run of training ends: early on SIGTERM, and in several processes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from accelerate import PartialState
 
 
 def leave() -> None:
-    """Ends a program that trained in several processes, without the interpreter's own end: PyTorch keeps the threads of
-    DDP's process group beyond `destroy_process_group`, and one of them that lets go of a tensor meanwhile aborts it."""
+    """Ends a program that trained in several processes.
+
+    By os._exit: threads of DDP outlive `destroy_process_group` and can abort the interpreter's shutdown.
+    """
     state = PartialState()
     if state.num_processes > 1:
         state.wait_for_everyone()
@@ -25,8 +27,10 @@ def leave() -> None:
 
 
 def stop_signal() -> threading.Event:
-    """Set by SIGTERM, so that a run asked to end keeps the steps since its last validation.
-    Of several processes the main one's counts."""
+    """An event that SIGTERM sets, so that a run can save its last steps before it ends.
+
+    With several processes, the event of the main process decides.
+    """
     asked = threading.Event()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: asked.set())

@@ -96,7 +96,7 @@ def _grown(nets: JoReSNets, config: JoReSConfig) -> nn.Module:
     Raises ValueError where it is not of the recipe's widths."""
     anet = build_part(config, "adjustment")
     state = anet.state_dict()
-    for key, old in nets.adjustment.state_dict().items():
+    for key, old in nets.anet.state_dict().items():
         if key.startswith("gain_grid.head") and config.adjustment.light_bins:
             old = old.repeat(config.adjustment.light_bins, *[1] * (old.dim() - 1))
         if key in state and state[key].shape == old.shape:

@@ -24,14 +24,14 @@ class Teacher:
 
     def __init__(self, folder: Path, data: Path, cache: Path, side: int) -> None:
         code = folder / "ade20k_teacher.py"
-        self.home = next((p for p in (data.parent / "segmentation", folder) if (p / WEIGHTS).is_file()), None)
-        if not code.is_file() or self.home is None:
-            raise ValueError(f"--teacher {folder}: needs ade20k_teacher.py, and {WEIGHTS} there or beside the data")
+        home = next((p for p in (data.parent / "segmentation", folder) if (p / WEIGHTS).is_file()), None)
         spec = importlib.util.spec_from_file_location("ade20k_teacher", code)
+        if not code.is_file() or home is None or spec is None or spec.loader is None:
+            raise ValueError(f"--teacher {folder}: needs ade20k_teacher.py, and {WEIGHTS} there or beside the data")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        self.net = module.load_teacher(self.home / WEIGHTS).to(memory_format=torch.channels_last)
-        self.cache, self.side = cache, side
+        self.net = module.load_teacher(home / WEIGHTS).to(memory_format=torch.channels_last)
+        self.home, self.cache, self.side = home, cache, side
 
     def labels(self) -> list[str]:
         lines = (self.home / LABELS).read_text(encoding="utf-8").splitlines()

@@ -52,7 +52,7 @@ def _behaves_alike(sampling: Any, own: torch.nn.Module) -> bool:
         return False
 
 
-def _probes(own: torch.nn.Module) -> list[Callable[[Any], Tensor]]:
+def _probes(own: Any) -> list[Callable[[Any], Tensor]]:
     sigmas = own.sigmas[[0, len(own.sigmas) // 3, -2]].cpu()
     output, x = (torch.tensor(PROBE).roll(i).view(3, 1, 1, 1) for i in (0, 1))
 

@@ -28,7 +28,8 @@ def fingerprints(image: Tensor) -> Tensor:
     rows = []
     for one in image[..., :3].float().cpu():
         pixels = (one.expand(-1, -1, 3) if grey else one).contiguous()
-        digest = hashlib.blake2b(pixels.numpy(), digest_size=16, salt=str(tuple(pixels.shape[:2])).encode()[:16])
+        data = pixels.numpy().tobytes()
+        digest = hashlib.blake2b(data, digest_size=16, salt=str(tuple(pixels.shape[:2])).encode()[:16])
         rows.append([int.from_bytes(digest.digest()[i : i + 8], "little", signed=True) for i in (0, 8)])
     return torch.tensor(rows, dtype=torch.int64)
 

@@ -11,6 +11,15 @@ import folder_paths
 from ...jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS
 from ...jores.nets.segmentation import ade20k_labels
 
+_PICTURES = Path(__file__).resolve().parents[2] / "workflows"
+EXAMPLES = {
+    "coffee": "enhance_low_light.input.png",
+    "portrait": "jores_five_stages.input.png",
+    "region": "only_this_region.input.png",
+    "clip": "video_without_flicker.input.mp4",
+}
+"""The shipped pictures by the names that graphs know them by; they lie beside the workflows."""
+
 BUNDLES, SEGMENTERS = "jores", "jores_segmenters"
 SHIPPED_BUNDLE_NAME = f"{SHIPPED_WEIGHTS.name} (shipped)"
 SHIPPED_SEGMENTER_NAME = f"{SHIPPED_SEGMENTER.name} (shipped)"
@@ -35,6 +44,12 @@ def bundle_path(name: str) -> Path:
     if path is None:
         raise ValueError(f"model_name: there is no file '{name}' in models/{BUNDLES}: put it there, or choose another")
     return Path(path)
+
+
+def example_path(name: str) -> Path:
+    if name not in EXAMPLES:
+        raise ValueError(f"picture: there is no example '{name}', only {', '.join(EXAMPLES)}")
+    return _PICTURES / EXAMPLES[name]
 
 
 def segmenter_names() -> list[str]:

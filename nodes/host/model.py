@@ -23,7 +23,7 @@ from ...jores.config import DenoiserConfig, JoReSConfig
 from ...jores.diffusion.schedule import NoiseSchedule
 from ...jores.nets.denoiser import DenoisingUNet
 from ...jores.tiling.tiler import Tiler
-from ...jores.tiling.windows import Window
+from ...jores.tiling.windows import Window, size_of
 from .budget import denoiser_bytes, refinement_bytes
 from .checks import check_counts, check_finite, check_inner_patches, check_pixels, check_schedule, expect
 from .conds import CoarseMap, CoarseMaps
@@ -52,7 +52,7 @@ class _UNetConfig(dict):
     def __missing__(self, key: str) -> Any:
         raise _OtherNetError(
             f"a JoReS model has no {key!r}: the node asks for it to patch Stable Diffusion's UNet, and this is another "
-            "net: take the node out (FreeU, HyperTile or the like)"
+            "net: take the node out (FreeU or the like)"
         )
 
     def copy(self) -> _UNetConfig:
@@ -110,7 +110,7 @@ class NativeUNet(DenoisingUNet):
     ) -> Tensor:
         """x (B, 10, H, W): x_t, then low, R' and L' from c_concat; timesteps (B,): sqrt(alpha_bar) by now."""
         check_inner_patches(transformer_options)
-        size = tuple(x.shape[-2:])
+        size = size_of(x)
 
         def work(window: Window) -> tuple[Tensor]:
             mm.throw_exception_if_processing_interrupted()
@@ -145,7 +145,7 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
         index = timestep.round().long().clamp(0, len(self.noise_levels) - 1)
         return self.noise_levels.to(timestep.device)[index]
 
-    def noise_level(self, sigma: Tensor, sampling: torch.nn.Module | None = None) -> Tensor:
+    def noise_level(self, sigma: Tensor, sampling: Any = None) -> Tensor:
         """While nothing is sampled, give the MODEL's own `sampling`: the one in here may be another MODEL's patch."""
         return self.process_timestep((sampling or self.model_sampling).timestep(sigma).float())
 
@@ -179,7 +179,7 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
         """Bytes of the UNet, or of RNet if that needs more: stock samplers run it in between (see sampler.py)."""
         if len(input_shape) != 4 or min(input_shape) < 1:  # it is the first to be asked when a sampling begins
             check_pixels(torch.empty(tuple(input_shape), device="meta"), "The JoReS model's latent", OWN_LATENT)
-        batch, size = input_shape[0], tuple(input_shape[2:])
+        batch, size = input_shape[0], (input_shape[2], input_shape[3])
         pixels = window_pixels(tiler_of(0, self.jores, size, batch), size)
         if tiles := (cond_shapes or {}).get(TILE_KEY):
             pixels = min(pixels, max(math.prod(shape[2:]) for shape in tiles))
@@ -188,7 +188,7 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
 
     def _check(self, adjusted: Adjusted, noise: Tensor, options: dict[str, Any]) -> None:
         node, condition = "The JoReS model", adjusted.condition
-        if noise.ndim != 4 or tuple(noise.shape[-2:]) != condition.size or noise.shape[1] != 3:
+        if noise.ndim != 4 or size_of(noise) != condition.size or noise.shape[1] != 3:
             raise ValueError(
                 f"{node}'s latent is {shown_size(noise)} with {noise.shape[1]} channels, its conditioning "
                 f"was made from a picture of {shown_size(condition.reflectance)}. Connect the latent of 'Condition "
@@ -221,7 +221,7 @@ def load_native(path: Path, disable_dynamic: bool = False) -> comfy.model_patche
     nodes that cannot work on weights which come and go (TorchCompileModel, hooks), without for another device.
     """
     nets = load_bundle(path, parts=("denoiser",), operations=comfy.ops.manual_cast)
-    weights = nets.denoiser.state_dict()
+    weights = nets.unet.state_dict()
     load, offload = mm.get_torch_device(), mm.unet_offload_device()
     config = JoReSModelConfig(_UNetConfig(config=nets.config.denoiser))
     count = sum(w.numel() for w in weights.values())

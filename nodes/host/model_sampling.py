@@ -79,6 +79,6 @@ def model_sampling(config: ScheduleConfig) -> _Discrete:
     return (VSampling if config.prediction == "v" else EpsSampling)(config)
 
 
-def sampling_sigmas(sampling: torch.nn.Module, timesteps: list[int]) -> Tensor:
+def sampling_sigmas(sampling: _Discrete, timesteps: list[int]) -> Tensor:
     """SIGMAS of the library's time steps, down to 0."""
     return torch.cat([sampling.sigmas[timesteps].cpu(), torch.zeros(1)])

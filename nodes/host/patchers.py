@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import comfy.model_management as mm
@@ -19,6 +19,7 @@ from ...jores.conditions import RetinexCondition
 from ...jores.config import JoReSConfig
 from ...jores.tiling.memory import is_out_of_memory
 from .progress import StepProgress
+from .results import Results
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,12 @@ class NetPatchers:
     """JORES_NETS: DNet, ANet and RNet, each for the host to load and to drop. Enhance also keeps the UNet here.
 
     They stay in float32: a dark picture lives in the last bits, and together they are smaller than one picture's maps.
+    `results`: what they made of the last pictures, for nodes that keep it.
     """
 
     config: JoReSConfig
     parts: dict[str, ModelPatcher]
+    results: Results = field(default_factory=Results, compare=False, repr=False)
 
     def load(self, memory: int, *names: str, beside: tuple[ModelPatcher, ...] = ()) -> JoReSNets:
         """Brings the named nets to the compute device, with room for `memory` bytes of activations."""

@@ -15,7 +15,7 @@ from ...jores.diffusion.sampling import Callback, Denoise, Refine, ddim_in_tiles
 from ...jores.diffusion.schedule import NoiseSchedule
 from ...jores.options import SampleOptions
 from ...jores.tiling.tiler import Tiler
-from ...jores.tiling.windows import Window
+from ...jores.tiling.windows import Window, size_of
 from .checks import check_counts, check_schedule
 from .fingerprints import same_pictures
 from .model import CONDITION_KEY
@@ -27,78 +27,85 @@ from .windows import TILED_KEY, conditioned_on, tiler_of
 ROUNDING = 1e-6
 SAME_SIGMA = 1e-3  # stock schedulers come back a rounding beside the table's values
 POST_CFG = "sampler_post_cfg_function"
+NODE = "Apply RNet Refinement"
 
 
-def refinement(
-    rnet: ModelPatcher, config: JoReSConfig, adjusted: Adjusted, start: float, end: float
-) -> Callable[[dict[str, Any]], Tensor]:
+class Refinement:
     """The host's post-CFG function that puts x0 through RNet where the noise level lies between `start` and `end`.
 
-    Its attribute `refine` is the same without the host's envelope, for our own sampler. Functions, not an object:
-    cloning a MODEL copies its options deeply, and would copy the network with the object.
+    `refine` is the same without the host's envelope, for our own sampler. Cloning a MODEL copies its options deeply:
+    this object stays one and the same then, or its network would be copied with it.
     """
 
-    node = "Apply RNet Refinement"
+    def __init__(self, rnet: ModelPatcher, config: JoReSConfig, adjusted: Adjusted, start: float, end: float) -> None:
+        self.rnet, self.config, self.adjusted, self.start, self.end = rnet, config, adjusted, start, end
 
-    def check(conds: list[dict[str, Any]], count: int, frame: int | None = None) -> None:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Refinement:
+        return self
+
+    def check(self, conds: list[dict[str, Any]], count: int, frame: int | None = None) -> None:
         """Raises ValueError unless RNet's condition is of the pictures that are sampled."""
-        own = adjusted if frame is None else adjusted.frame(frame)
-        if frame is None or frame >= len(adjusted.low):
-            check_counts(len(adjusted.low), count if frame is None else frame + 1, node)
+        own = self.adjusted if frame is None else self.adjusted.frame(frame)
+        if frame is None or frame >= len(self.adjusted.low):
+            check_counts(len(self.adjusted.low), count if frame is None else frame + 1, NODE)
         for cond in conds:
             sampled = cond.get(CONDITION_KEY)
             if sampled is None:
                 continue
             if sampled.condition.size != own.condition.size:
                 raise ValueError(
-                    f"{node}: condition was made from a picture of {shown_size(own.low)}, but "
+                    f"{NODE}: condition was made from a picture of {shown_size(own.low)}, but "
                     f"{shown_size(sampled.low)} is sampled: use the condition that 'Condition JoReS Diffusion' got"
                 )
             if not same_pictures(own.source, sampled.source):
                 raise ValueError(
-                    f"{node}: condition was made from another picture than the one that is sampled: use the condition "
+                    f"{NODE}: condition was made from another picture than the one that is sampled: use the condition "
                     "that 'Condition JoReS Diffusion' got"
                 )
 
     def refine(
-        x0: Tensor, level: Tensor, frame: int | None = None, window: Window | None = None, tiler: Tiler | None = None
+        self,
+        x0: Tensor,
+        level: Tensor,
+        frame: int | None = None,
+        window: Window | None = None,
+        tiler: Tiler | None = None,
     ) -> Tensor:
-        if not start - ROUNDING <= float(level[0]) <= end + ROUNDING:
+        if not self.start - ROUNDING <= float(level[0]) <= self.end + ROUNDING:
             return x0
-        condition = adjusted.condition
+        condition = self.adjusted.condition
         if frame is not None:
-            condition = condition.frame(frame % len(adjusted.low))
+            condition = condition.frame(frame % len(self.adjusted.low))
         if window is not None:
             condition = condition.at(window)
-        if condition.size != tuple(x0.shape[-2:]):
+        if condition.size != size_of(x0):
             raise ValueError(
-                f"{node}: condition was made from a picture of {shown_size(condition.reflectance)}, but "
+                f"{NODE}: condition was made from a picture of {shown_size(condition.reflectance)}, but "
                 f"{shown_size(x0)} is sampled: use the condition that 'Condition JoReS Diffusion' got"
             )
+
+        rnet = self.rnet.model
 
         def work(part: Window) -> tuple[Tensor]:
             cut = condition.at(part)
             maps = (cut.reflectance, cut.illumination, *cut.features)
             maps = [comfy.utils.repeat_to_batch_size(m.to(x0.device, torch.float32), len(x0)) for m in maps]
             x0_part = part.cut(x0).float().clamp(-1, 1)
-            return (rnet.model(x0_part, level, maps[0], maps[1], tuple(maps[2:])).to(x0.dtype),)
+            return (rnet(x0_part, level, maps[0], maps[1], tuple(maps[2:])).to(x0.dtype),)
 
         if tiler is None:  # whoever cut the window looks after the memory
             return work(Window.whole(condition.size))[0]
         return tiler.run(condition.size, work)[0]
 
-    def kept_tiler(base: Any, x: Tensor) -> Tiler:
-        size = tuple(x.shape[-2:])
-        return base.diffusion_model.tiler_for(("rnet", size, len(x)), lambda: tiler_of(0, config, size, len(x)))
+    def kept_tiler(self, base: Any, x: Tensor) -> Tiler:
+        size = size_of(x)
+        return base.diffusion_model.tiler_for(("rnet", size, len(x)), lambda: tiler_of(0, self.config, size, len(x)))
 
-    def post_cfg(args: dict[str, Any]) -> Tensor:
+    def __call__(self, args: dict[str, Any]) -> Tensor:
         x0, base = args["denoised"], args["model"]
-        check_schedule(base.model_sampling, base.jores.schedule, node)
-        check(args.get("cond") or [], len(x0))
-        return refine(x0, base.noise_level(args["sigma"]), tiler=kept_tiler(base, x0))
-
-    post_cfg.refine, post_cfg.check, post_cfg.kept_tiler = refine, check, kept_tiler
-    return post_cfg
+        check_schedule(base.model_sampling, base.jores.schedule, NODE)
+        self.check(args.get("cond") or [], len(x0))
+        return self.refine(x0, base.noise_level(args["sigma"]), tiler=self.kept_tiler(base, x0))
 
 
 def few_step_sampler(
@@ -120,10 +127,10 @@ def few_step_sampler(
     ) -> Tensor:
         given = extra_args["model_options"]
         hooks, guider = given.get(POST_CFG, []), model.inner_model
-        refiners = [hook for hook in hooks if hasattr(hook, "refine")]
+        refiners = [hook for hook in hooks if isinstance(hook, Refinement)]
         for hook in refiners:
             hook.check([cond for conds in guider.conds.values() for cond in conds or []], len(x), frame)
-        plain = {**given, POST_CFG: [hook for hook in hooks if not hasattr(hook, "refine")]}
+        plain = {**given, POST_CFG: [hook for hook in hooks if not isinstance(hook, Refinement)]}
         if cut_here:
             plain["transformer_options"] = {**given.get("transformer_options", {}), TILED_KEY: True}
         sigma_of = dict(zip(schedule.timesteps(options.steps), sigmas[:-1], strict=True))
@@ -135,7 +142,7 @@ def few_step_sampler(
             return schedule.output(x_t, x0, schedule.alpha_bar(t))
 
         def stage(window: Window) -> tuple[Denoise, Refine]:
-            part = None if window.size == tuple(x.shape[-2:]) else window
+            part = None if window.size == size_of(x) else window
 
             def denoise_part(x_t: Tensor, t: int) -> Tensor:
                 with conditioned_on(model.inner_model, window, x_t):

@@ -111,7 +111,7 @@ def caption(figures: dict[str, Any]) -> str:
     return (
         f"PSNR {figures['psnr_raw']:.2f} dB raw, {figures['psnr_gt_mean']:.2f} dB GT-mean   "
         f"SSIM {figures['ssim_raw']:.3f} raw, {figures['ssim_gt_mean']:.3f} GT-mean   "
-        f"exposure error {figures['exposure_error']:.2f}   NIQE {figures['niqe']:.2f}"
+        f"exposure error {figures['exposure_error']:.2f}   own NIQE {figures['niqe']:.2f}"
     )
 
 

@@ -27,7 +27,7 @@ from PIL import Image
 from jores.checkpoint import build, save_bundle
 from jores.config import PRESETS
 
-from ..host.client import Client, HostError, Prompt, PromptError
+from ..host.client import Client, HostError, Prompt, PromptError, with_own
 from ..host.server import BASE_FOLDERS, PACK, Server, start_server
 
 WORKFLOWS = PACK / "workflows" / "api"
@@ -39,9 +39,8 @@ BUNDLE = "soak.safetensors"
 def prompt_of(name: str, picture: str, seed: int) -> Prompt:
     """A shipped workflow on a picture of the host's input folder, with a seed that keeps it out of the host's cache."""
     prompt = json.loads((WORKFLOWS / f"{name}.json").read_text("utf-8"))
+    with_own(prompt, picture)
     for node in prompt.values():
-        if "image" in node["inputs"] and node["class_type"] == "LoadImage":
-            node["inputs"]["image"] = picture
         if "model_name" in node["inputs"]:
             node["inputs"]["model_name"] = BUNDLE
     prompt[SAMPLER[name]]["inputs"] |= {"seed": seed, "steps": 2}

@@ -52,6 +52,18 @@ _SET = """([id, widgets]) => {
   for (const widget of app.graph.getNodeById(id).widgets)
     if (widget.name in widgets) widget.value = widgets[widget.name];
 }"""
+_ARROW = """([id, name]) => {
+  const node = app.graph.getNodeById(id), view = app.canvas.ds, box = app.canvas.canvas.getBoundingClientRect();
+  const widget = node.widgets.find(w => w.name === name);
+  const at = [node.pos[0] + node.size[0] - 26, node.pos[1] + (widget.y ?? widget.last_y) + 10];
+  return [0, 1].map(i => (at[i] + view.offset[i]) * view.scale + [box.left, box.top][i]);
+}"""
+_NEW = """type => {
+  const node = LiteGraph.createNode(type);
+  app.graph.add(node); node.pos = [300, 100];
+  return node.id;
+}"""
+_VALUES = "id => Object.fromEntries(app.graph.getNodeById(id).widgets.map(w => [w.name, w.value]))"
 _STORE = "document.getElementById('vue-app').__vue_app__.config.globalProperties.$pinia._s.get('subgraph')"
 _BLUEPRINTS = f"() => ({_STORE}?.subgraphBlueprints ?? []).map(b => b.display_name)"
 _LOAD_BLUEPRINT = f"""async ([name, picture, prefix]) => {{
@@ -108,6 +120,20 @@ class Editor:
 
     def set_widgets(self, node: int, values: dict[str, Any]) -> None:
         self.page.evaluate(_SET, [node, values])
+
+    def add(self, kind: str) -> int:
+        """A node as the menu inserts it; returns its id."""
+        return self.page.evaluate(_NEW, kind)
+
+    def values(self, node: int) -> dict[str, Any]:
+        return self.page.evaluate(_VALUES, node)
+
+    def click_up(self, node: int, widget: str) -> None:
+        """One click of the mouse on the right arrow of a number."""
+        self.fit()
+        self.page.wait_for_timeout(400)  # until it is drawn, widgets have no place
+        self.page.mouse.click(*self.page.evaluate(_ARROW, [node, widget]))
+        self.page.wait_for_timeout(200)
 
     def blueprints(self) -> list[str]:
         """Names of the subgraph blueprints that the node library offers."""

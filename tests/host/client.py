@@ -12,10 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .websocket import WebSocket
-
 Prompt = dict[str, dict[str, Any]]
 """A graph in API format: node id -> {"class_type": ..., "inputs": {...}}."""
+
+EXAMPLE = "JoReSLoadExample"
+EXAMPLES = {
+    "coffee": "enhance_low_light.input.png",
+    "portrait": "jores_five_stages.input.png",
+    "region": "only_this_region.input.png",
+    "clip": "video_without_flicker.input.mp4",
+}
+"""What Load Example Photograph calls the pictures in workflows/."""
 
 ProgressCallback = Callable[[str, dict[str, Any]], None]
 """Called with the type and data of each event of the graph: "executing" {"node"}, "progress" {"node", "value",
@@ -23,6 +30,20 @@ ProgressCallback = Callable[[str, dict[str, Any]], None]
 
 _FINAL = {"execution_success", "execution_error", "execution_interrupted"}
 _LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach this machine's loopback
+
+
+def with_own(prompt: Prompt, name: str) -> None:
+    """Put Load Image or Load Video with this file of the input folder in the place of Load Example Photograph."""
+    examples = {key for key, node in prompt.items() if node["class_type"] == EXAMPLE}
+    for key in examples:
+        film = prompt[key]["inputs"]["picture"] == "clip"
+        prompt[key] |= {"class_type": "LoadVideo", "inputs": {"file": name}} if film else {
+            "class_type": "LoadImage", "inputs": {"image": name},
+        }  # fmt: skip
+        for node in prompt.values() if film else ():
+            for slot, link in node["inputs"].items():
+                if isinstance(link, list) and link[0] == key:
+                    node["inputs"][slot] = [key, 0]
 
 
 class HostError(RuntimeError):
@@ -49,6 +70,8 @@ class Client:
     """
 
     def __init__(self, url: str) -> None:
+        from .websocket import WebSocket  # needs aiohttp, which .venv has: dev.py starts without it
+
         self.url = url
         self.id = uuid.uuid4().hex
         parts = urllib.parse.urlsplit(url)

@@ -2,7 +2,7 @@
 
     .venv/bin/python -m tests.host.help_pictures
 
-Each nodes/web/docs/<node id>.jpg is a strip of what that node is given and what it makes of it.
+Each nodes/web/docs/<node id>.jpg shows what that node is given and what it makes of it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from .refresh_workflows import WORKFLOWS
 from .server import PACK, start_server
 
 DOCS = PACK / "nodes" / "web" / "docs"
-HEIGHT, GAP, BAR = 200, 4, 20
+WIDTH, GAP, BAR = 300, 6, 24
 FACE = (150, 20, 310, 180)  # of the astronaut, where single pixels are to be seen
 
 STRIPS: dict[str, list[tuple[str, str, tuple[int, int, int, int] | None]]] = {
     "JoReSEnhance": [("cup", "dark picture", None), ("enhanced", "enhanced", None)],
+    "JoReSLoadExample": [("enhanced", "coffee", None), ("result", "portrait", None)],
+    "JoReSCompare": [("split", "split", None)],
     "JoReSLoadModel": [("dark", "picture", None), ("R", "R (DNet)", None), ("R2", "R' (ANet)", None),
                        ("result", "UNet and RNet", None)],
     "JoReSDecompose": [("dark", "picture", None), ("R", "reflectance", None), ("L", "illumination", None)],
@@ -74,6 +76,8 @@ def build(dark_file: str, cup_file: str) -> Prompt:
         model_name="jores-compact.safetensors (shipped)",
     )  # fmt: skip
     graph.show("enhanced", enhanced[0])
+    split = graph.add("JoReSCompare", before=cup, after=enhanced[0], mode="split", position=0.5)[0]
+    graph.show("split", split)
     retinex, reflectance, illumination, _ = graph.add("JoReSDecompose", nets=nets, image=dark)
     condition, cleaned, lifted, preview = graph.add(
         "JoReSAdjust", nets=nets, retinex=retinex, exposure=0.0, denoise=1.0
@@ -114,16 +118,20 @@ def build(dark_file: str, cup_file: str) -> Prompt:
 
 
 def strip(pictures: list[tuple[str, Image.Image]]) -> Image.Image:
-    """Pictures side by side at one height, with captions under them."""
-    scaled = [(text, p.resize((round(p.width * HEIGHT / p.height), HEIGHT), Image.Resampling.LANCZOS))
+    """Pictures in rows of two, which the narrow help panel shows large enough, with captions under them."""
+    across = min(2, len(pictures))
+    width = (2 * WIDTH + GAP) // across - GAP * (across == 2) // 2
+    scaled = [(text, p.resize((width, round(p.height * width / p.width)), Image.Resampling.LANCZOS))
               for text, p in pictures]  # fmt: skip
-    width = sum(p.width for _text, p in scaled) + GAP * (len(scaled) - 1)
-    sheet = Image.new("RGB", (width, HEIGHT + BAR), "white")
-    draw, x = ImageDraw.Draw(sheet), 0
-    for text, p in scaled:
-        sheet.paste(p, (x, 0))
-        draw.text((x + 2, HEIGHT + 3), text, fill="black", font=ImageFont.load_default(13))
-        x += p.width + GAP
+    rows = [scaled[i : i + across] for i in range(0, len(scaled), across)]
+    heights = [max(p.height for _text, p in row) + BAR for row in rows]
+    sheet = Image.new("RGB", (across * width + GAP * (across - 1), sum(heights)), "white")
+    draw, y = ImageDraw.Draw(sheet), 0
+    for row, height in zip(rows, heights, strict=True):
+        for i, (text, p) in enumerate(row):
+            sheet.paste(p, (i * (width + GAP), y))
+            draw.text((i * (width + GAP) + 2, y + p.height + 4), text, fill="black", font=ImageFont.load_default(15))
+        y += height
     return sheet
 
 

@@ -4,7 +4,7 @@
     .venv/bin/python -m tests.host.refresh_workflows NAME ...     the pictures of some
 
 workflows/<name>.json is the source; workflows/api/<name>.json and workflows/<name>.jpg follow from it, and
-workflows/before_after.jpg from two of the results.
+workflows/before_after.jpg and the Registry's icon and banner from two of the results.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ from PIL import Image
 from jores.metrics import gt_mean
 from jores.training.convert import to_pixels, to_tensor
 
-from .client import Client, Prompt
+from .client import EXAMPLE, EXAMPLES, Client, Prompt, with_own
 from .server import PACK, start_server
 
 WORKFLOWS = PACK / "workflows"
+WEB = PACK / "nodes" / "web"
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-LOADERS = {"LoadImage": "image", "LoadVideo": "file"}
-"""Which input of the host's loaders names a file of its input folder."""
-
 THUMBNAIL_WIDTH = 640
 BEFORE_AFTER, COLUMN = ("enhance_low_light", "jores_five_stages"), 400
 
@@ -72,16 +70,13 @@ def widget_values(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
 
 def source_of(prompt: Prompt) -> Path:
     """The picture or clip in workflows/ that a graph starts from."""
-    names = [node["inputs"][LOADERS[node["class_type"]]] for node in prompt.values() if node["class_type"] in LOADERS]
-    return WORKFLOWS / names[0]
+    (name,) = [node["inputs"]["picture"] for node in prompt.values() if node["class_type"] == EXAMPLE]
+    return WORKFLOWS / EXAMPLES[name]
 
 
 def run_on(client: Client, prompt: Prompt, source: Path, timeout: float = 600.0) -> dict[str, Any]:
-    """Run a workflow with `source` in its Load Image or Load Video; return the history entry."""
-    name = client.upload(source)
-    for node in prompt.values():
-        if node["class_type"] in LOADERS:
-            node["inputs"][LOADERS[node["class_type"]]] = name
+    """Run a workflow on `source` in place of its example; return the history entry."""
+    with_own(prompt, client.upload(source))
     return client.run(prompt, timeout)
 
 
@@ -123,6 +118,17 @@ def as_bright_as(before: Image.Image, after: Image.Image) -> Image.Image:
     return Image.fromarray(to_pixels(gt_mean(low, high)[0]))
 
 
+def halves(after: Image.Image, aspect: float, width: int) -> Image.Image:
+    """The Registry's pictures: the middle of the first example at this aspect, its left half as it was."""
+    with Image.open(WORKFLOWS / f"{BEFORE_AFTER[0]}.input.png") as before:
+        sheet = after.convert("RGB").resize(before.size)
+        sheet.paste(before.convert("RGB").crop((0, 0, before.width // 2, before.height)), (0, 0))
+    wide, high = min(sheet.width, round(sheet.height * aspect)), min(sheet.height, round(sheet.width / aspect))
+    left, top = (sheet.width - wide) // 2, (sheet.height - high) // 2
+    cut = sheet.crop((left, top, left + wide, top + high))
+    return cut.resize((width, round(width / aspect)), Image.Resampling.LANCZOS)
+
+
 def main(names: list[str]) -> None:
     known = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
     if unknown := set(names) - set(known):
@@ -141,6 +147,8 @@ def main(names: list[str]) -> None:
             sys.stdout.write(f"{name}: API copy and thumbnail written\n")
             sys.stdout.flush()
     if set(BEFORE_AFTER) <= set(results):
+        write_jpeg(WEB / "icon.jpg", halves(results[BEFORE_AFTER[0]], 1, 400))
+        write_jpeg(WEB / "banner.jpg", halves(results[BEFORE_AFTER[0]], 21 / 9, 1260))
         pairs = [(Image.open(WORKFLOWS / f"{name}.input.png"), results[name]) for name in BEFORE_AFTER]
         write_jpeg(WORKFLOWS / "before_after.jpg", before_after(pairs))
 

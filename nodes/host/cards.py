@@ -1,0 +1,57 @@
+"""The small picture under a node after its run: which exposure was chosen, and the tones before and after."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from comfy_api.latest import ui
+from torch import Tensor
+
+from ...jores.imaging.exposure import luma
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SIZE = (480, 176)
+BINS = 60
+SAMPLES = 256  # pixels a side, at most, that are counted
+GROUND, INK = (24, 24, 24), (238, 238, 238)
+BEFORE, AFTER = (86, 180, 233), (230, 159, 0)
+"""Sky blue and orange of Okabe and Ito's palette, which colour-blind eyes tell apart."""
+
+
+def exposure_card(before: Tensor, after: Tensor, text: str) -> dict[str, tuple]:
+    """What the front end shows under the node: `text`, and histograms of the luma of two IMAGEs (B, H, W, C)."""
+    picture = torch.from_numpy(np.array(drawn(tones(before), tones(after), text))).float() / 255
+    return {**ui.PreviewImage(picture[None]).as_dict(), "text": (text,)}
+
+
+def tones(image: Tensor) -> Tensor:
+    """Share of the pixels in each of BINS steps of luma, from black to white."""
+    step = [max(1, -(-side // SAMPLES)) for side in image.shape[1:3]]
+    some = image[:, :: step[0], :: step[1], :3].float().movedim(-1, 1)
+    some = some.expand(-1, 3, -1, -1)
+    counts = torch.histc(luma(some).clamp(0, 1).cpu(), BINS, 0, 1)
+    return counts / counts.sum()
+
+
+def drawn(before: Tensor, after: Tensor, text: str) -> Image.Image:
+    """The two curves over one axis; heights are square roots, or a dark picture's one peak would be all there is."""
+    from PIL import Image, ImageDraw, ImageFont  # not when the host starts
+
+    card, (width, height), top = Image.new("RGB", SIZE, GROUND), SIZE, 62
+    pen, font, small = ImageDraw.Draw(card), ImageFont.load_default(21), ImageFont.load_default(17)
+    pen.text((12, 6), text, INK, font)
+    pen.text((12, 34), "before", BEFORE, small)
+    pen.text((84, 34), "after", AFTER, small)
+    highest = float(torch.maximum(before, after).max()) ** 0.5 or 1.0
+    for curve, colour, filled in ((before, BEFORE, True), (after, AFTER, False)):
+        ys = (height - 8 - (height - 8 - top) * curve.sqrt() / highest).tolist()
+        points = [(12 + (width - 24) * (i + 0.5) / BINS, y) for i, y in enumerate(ys)]
+        if filled:
+            corners = [(points[0][0], height - 8), *points, (points[-1][0], height - 8)]
+            pen.polygon(corners, tuple(c // 2 for c in colour))
+        pen.line(points, colour, 3, "curve")
+    return card

@@ -1,0 +1,67 @@
+"""Picture files that no library writes, made byte by byte for the tests."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from jores.files import png
+from jores.files.pictures import read_image, write_image
+
+SIZE = (12, 20)  # height, width
+
+
+def levels(channels: int = 3, bits: int = 8) -> np.ndarray:
+    found = np.random.default_rng(bits).integers(0, 2**bits // 4, (*SIZE, channels))
+    return found.astype(np.uint8 if bits == 8 else np.uint16)
+
+
+def written_again(path: Path) -> Path:
+    target = path.with_name(f"again {path.name}")
+    write_image(target, read_image(path))
+    return target
+
+
+def with_png_chunks(data: bytes, *extra: tuple[bytes, bytes]) -> bytes:
+    made = b"".join(
+        struct.pack(">I", len(b)) + n + b + struct.pack(">I", zlib.crc32(n + b)) for n, b in extra
+    )  # fmt: skip
+    return data[:33] + made + data[33:]
+
+
+def png_of(array: np.ndarray, *extra: tuple[bytes, bytes], kind: int | None = None) -> bytes:
+    """A PNG by hand, of uint8 or uint16 levels (H, W, C)."""
+    height, width, channels = array.shape
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels] if kind is None else kind
+    rows = b"".join(b"\0" + row.astype(array.dtype.newbyteorder(">")).tobytes() for row in array)
+    header = struct.pack(">IIBBBBB", width, height, array.itemsize * 8, kind, 0, 0, 0)
+    return with_png_chunks(
+        png.SIGNATURE + struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)),
+        *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b""),
+    )  # fmt: skip
+
+
+def packed(values: np.ndarray, bits: int) -> bytes:
+    """Rows of numbers, the highest bit first."""
+    rows = values.reshape(len(values), -1)
+    spread = (rows[..., None] >> np.arange(bits - 1, -1, -1)) & 1
+    return np.packbits(spread.reshape(len(rows), -1).astype(np.uint8), axis=1).tobytes()
+
+
+def tiff_of(pixels: bytes, bits: int, channels: int, *extra: tuple[int, int, int], order: str = "<") -> bytes:
+    """A TIFF by hand, of one strip."""
+    tags = {256: SIZE[1], 257: SIZE[0], 259: 1, 262: 2 if channels > 2 else 1, 273: 8, 277: channels, 278: SIZE[0],
+            279: len(pixels)} | {tag: value for tag, _, value in extra}  # fmt: skip
+    entries = [(tag, 4, 1, value) for tag, value in tags.items()]
+    behind = 8 + len(pixels)
+    where = behind + 2 + 12 * (len(entries) + 1) + 4
+    entries.append((258, 3, channels, where if channels > 2 else bits if order == "<" else bits << 16))
+    if channels == 2:
+        entries[-1] = (258, 3, 2, bits | bits << 16)
+    table = b"".join(struct.pack(order + "HHII", *entry) for entry in sorted(entries))
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", behind)
+    depths = struct.pack(order + f"{channels}H", *[bits] * channels)
+    return start + pixels + struct.pack(order + "H", len(entries)) + table + bytes(4) + depths

@@ -1,0 +1,130 @@
+"""Pictures of unusual depths and curves are read right or refused."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from jores.files import png
+from jores.files.light import decode_srgb, encode_srgb
+from jores.files.pictures import ImageFileError, read_image
+from tests.files_by_hand import SIZE, levels, packed, png_of, tiff_of, written_again
+
+
+@pytest.mark.parametrize("gamma", [100_000, 55_556, 200_000, 38_000])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_gama_is_heeded_and_kept(tmp_path, gamma, bits):
+    stored = levels(3, bits)
+    chroma = (b"cHRM", struct.pack(">8I", *range(8)))
+    (tmp_path / "a.png").write_bytes(png_of(stored, (b"gAMA", struct.pack(">I", gamma)), chroma))
+    found = read_image(tmp_path / "a.png")
+    light = (stored / (2**bits - 1)) ** (100_000 / gamma)
+    assert np.abs(found.pixels.permute(1, 2, 0).numpy() - encode_srgb(light)).max() < 1e-4
+    again = written_again(tmp_path / "a.png")
+    assert {(b"gAMA", struct.pack(">I", gamma)), chroma} <= set(png.chunks(again.read_bytes()))
+    assert read_image(again).pixels.equal(found.pixels)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "power"),
+    [
+        (((b"gAMA", struct.pack(">I", 45_455)),), None),
+        (((b"sRGB", b"\0"), (b"gAMA", struct.pack(">I", 100_000))), None),
+        (((b"iCCP", b"p\0\0" + zlib.compress(bytes(132))), (b"gAMA", struct.pack(">I", 100_000))), None),
+        (((b"gAMA", bytes(4)),), None),
+        (((b"cICP", bytes((1, 13, 0, 1))), (b"gAMA", struct.pack(">I", 100_000))), None),
+        (((b"cICP", bytes((12, 13, 0, 1))),), None),
+        (((b"cICP", bytes((9, 8, 0, 1))),), 1.0),
+    ],
+)
+def test_which_chunk_speaks_for_the_colours(tmp_path, chunks, power):
+    (tmp_path / "a.png").write_bytes(png_of(levels(), *chunks))
+    assert read_image(tmp_path / "a.png").metadata.power == power
+    kept = set(png.chunks(written_again(tmp_path / "a.png").read_bytes()))
+    assert {chunk for chunk in chunks if chunk[0] != b"iCCP"} <= kept
+
+
+@pytest.mark.parametrize(
+    ("code", "word"), [((9, 16, 0, 1), "PQ"), ((9, 18, 0, 1), "HLG"), ((12, 16, 0, 1), "PQ"), ((1, 1, 0, 0), "range 0")]
+)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_hdr_pngs_are_refused(tmp_path, code, word, bits):
+    (tmp_path / "a.png").write_bytes(png_of(levels(3, bits), (b"cICP", bytes(code))))
+    with pytest.raises(ImageFileError, match=f"a.png.*{word}"):
+        read_image(tmp_path / "a.png")
+
+
+def test_the_srgb_curve_and_back():
+    values = torch.linspace(0, 1, 65536)
+    assert (encode_srgb(decode_srgb(values)) - values).abs().max() < 1e-6
+    assert np.allclose(encode_srgb(np.array([0.0, 0.2140, 1.0])), [0, 0.5, 1], atol=1e-3)
+
+
+@pytest.mark.parametrize("key", [0, 7196, 65535])
+def test_a_transparent_level_of_grey_in_16_bits(tmp_path, key):
+    stored = levels(1, 16)
+    stored[3:6, 4:9] = key
+    (tmp_path / "a.png").write_bytes(png_of(stored, (b"tRNS", struct.pack(">H", key))))
+    found = read_image(tmp_path / "a.png")
+    assert found.bit_depth == 16 and found.pixels.shape == (4, *SIZE)
+    assert np.array_equal(found.pixels[3].numpy() == 0, stored[..., 0] == key)
+    assert np.array_equal((found.pixels[0] * 65535).round().numpy(), stored[..., 0])
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 14])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("deflated", [False, True])
+def test_tiffs_of_9_to_15_bits(tmp_path, bits, channels, order, deflated):
+    values = np.random.default_rng(bits).integers(0, 2**bits, (*SIZE, channels))
+    data = packed(values, bits)
+    extra = ((259, 4, 8),) if deflated else ()
+    data = zlib.compress(data) if deflated else data
+    (tmp_path / "a.tif").write_bytes(tiff_of(data, bits, channels, *extra, order=order))
+    found = read_image(tmp_path / "a.tif")
+    assert (found.bit_depth, found.grey) == (16, channels == 1)
+    assert np.array_equal((found.pixels[:channels] * (2**bits - 1)).round().permute(1, 2, 0).numpy(), values)
+    again = tifffile.imread(written_again(tmp_path / "a.tif")).reshape(*SIZE, channels)
+    assert np.array_equal(np.rint(again / 65535 * (2**bits - 1)), values)
+
+
+@pytest.mark.parametrize("largest", [1023, 4095, 16383])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fewer_bits_in_a_tiff_of_16(tmp_path, largest, channels):
+    values = np.random.default_rng(1).integers(0, largest + 1, (*SIZE, channels)).astype(np.uint16)
+    photometric = "rgb" if channels == 3 else "minisblack"
+    tag = [(281, "H", channels, (largest,) * channels if channels > 1 else largest, True)]
+    tifffile.imwrite(tmp_path / "a.tif", values.squeeze(), photometric=photometric, extratags=tag)
+    found = read_image(tmp_path / "a.tif")
+    assert np.array_equal((found.pixels[:channels] * largest).round().permute(1, 2, 0).numpy(), values)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_signed_tiffs_are_refused(tmp_path, kind, channels):
+    photometric = "rgb" if channels == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((*SIZE, channels), kind).squeeze(), photometric=photometric)
+    with pytest.raises(ImageFileError, match="a.tif.*signed"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_grey_with_alpha_in_a_tiff_of_16_bits(tmp_path):
+    values = levels(2, 16)
+    options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(tmp_path / "a.tif", values, **options)
+    found = (read_image(tmp_path / "a.tif").pixels * 65535).round().permute(1, 2, 0).numpy()
+    assert np.array_equal(found, values[..., [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
+def test_no_limit_of_pillows_stands_in_the_way(tmp_path, monkeypatch, suffix):
+    """Pillow refuses 179 megapixels; here, 21 pixels."""
+    Image.fromarray(levels()).save(tmp_path / f"a{suffix}")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert read_image(tmp_path / f"a{suffix}").pixels.shape == (3, *SIZE)

@@ -28,11 +28,13 @@ def experiment(data, tmp_path):  # noqa: F811
     content = {
         "stage": "adjust", "minutes": 5, "data": str(data), "init": str(tmp_path / "init.safetensors"),
         "keep": ["decomposition"], "arguments": ["--cpu", "--mixed-precision", "no"],
-        "common": {"loop": {"steps": 3, "warmup": 1}, "data": {"crop": 32, "batch": 2}, "validate_every": 1},
+        "common": {"loop": {"steps": 3, "warmup": 1}, "data": {"crop": 32, "batch": 2, "set_shares": None},
+                   "validate_every": 1},
         "candidates": {
             "baseline": None,
             "edges, one more block": {
-                "options": {"edges": 0.3, "retouch": 0.0}, "config": {"adjustment": {"encoder": [2, 1, 1, 1]}},
+                "options": {"edges": 0.3}, "data": {"retouch": 0.0},
+                "config": {"adjustment": {"encoder": [2, 1, 1, 1]}},
             },
         },
     }  # fmt: skip

@@ -146,10 +146,10 @@ def test_no_stage_changes_what_it_is_given(dtype):
     light, exposure = torch.rand(2, 1, 33, 20), torch.tensor([0.3, 0.4])
     condition = unchanged(pipeline.adjust, nets, maps, exposure=exposure, denoise=0.5, illumination=light)
     prior = unchanged(pipeline.segment, segmenter, images)
-    x0 = unchanged(pipeline.sample, nets, condition, prior, low=images, steps=2, eta=0.5)
+    x0 = unchanged(flat(pipeline.sample), nets, condition, prior, low=images, steps=2, eta=0.5)
     finish = {"mask": torch.rand(2, 1, 33, 20).round(), "feather": 3, "shadows": 0.5, "colour_fidelity": 0.5}
-    unchanged(pipeline.finish, x0, images, **finish)
-    unchanged(pipeline.enhance, images, nets, segmenter, steps=2, exposure=exposure, **finish)
+    unchanged(flat(pipeline.finish), x0, images, **finish)
+    unchanged(flat(pipeline.enhance), images, nets, segmenter, steps=2, exposure=exposure, **finish)
 
 
 def unchanged(function, *args, **options):

@@ -107,7 +107,7 @@ def test_the_recipe_in_custom_sampling_is_our_sample_node(pack, graph, one, step
     expected = our_sample(pack, one, steps, eta)
     torch.testing.assert_close(given, expected, atol=1e-6, rtol=0)
     if eta:
-        assert (expected - our_sample(pack, one, steps)).abs().max() > 1e-3 or steps == 1
+        assert (expected - our_sample(pack, one, steps)).abs().max() > 5e-4 or steps == 1
 
 
 def test_random_noise_is_ours_for_one_picture_and_differs_from_the_second_on(pack, graph, one):

@@ -17,7 +17,7 @@ from host.requirements import package_name, read_requirements, tomllib
 from host.server import PACK
 
 PYPROJECT = tomllib.loads((PACK / "pyproject.toml").read_text("utf-8"))
-EXTRAS = ("jores/training/", "jores/commands/", "jores/cli.py", "jores/__main__.py")
+EXTRAS = ("jores/training/", "jores/commands/", "jores/cli.py", "jores/__main__.py", "jores/files/")
 IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "breakpoint", ".system", ".popen", ".putenv", ".unsetenv"}
 FORBIDDEN_MODULES = {

@@ -21,7 +21,7 @@ from .data import Sampler
 from .frozen import UsesFrozen
 from .losses import picture_loss, smoothness_loss
 from .pairs import Pair, both_pictures
-from .records import Scores, append_record
+from .records import Scores, append_record, means_of_kinds
 
 SHEET_ROWS = 16  # pictures shown of a validation
 
@@ -61,7 +61,7 @@ def statistics_of(net: AdjustmentNet, batch: dict[str, Tensor]) -> GlobalStatist
 
 
 class Adjust:
-    name, best_score = "adjust", "score"
+    name, best_score = "adjust", "told_psnr_raw"
 
     def __init__(self, nets: JoReSNets, sampler: Sampler, val: list[Pair], options: dict[str, float]) -> None:
         self.nets, self.batch, self.val = nets, sampler, val
@@ -85,10 +85,7 @@ class Adjust:
                 illumination = told.illumination.expand(-1, 3, -1, -1)
                 shown = [low, auto.picture, told.picture, high, told.reflectance, illumination]
                 rows.append(F.interpolate(torch.cat(shown, 3), (200, 6 * 200), mode="area")[0])
-        means = {kind: scores.means() for kind, scores in kinds.items()}
-        flat = {f"{kind}: {key}": value for kind, figures in means.items() for key, value in figures.items()}
-        score = sum(figures["told_psnr_raw"] for figures in means.values()) / len(means)
-        return {**flat, "score": round(score, 4)}, rows
+        return means_of_kinds(kinds), rows
 
     def export(self, objective: AdjustmentObjective, path: Path, record: dict[str, Any]) -> None:
         save_bundle(path, replace(self.nets, adjustment=objective.net), append_record(self.nets, record))

@@ -29,7 +29,7 @@ from .data import (
     thumbnail,
 )
 from .pairs import Pair
-from .records import Scores, append_record
+from .records import Scores, append_record, means_of_kinds
 
 POOL_SEED = 11
 RETOUCHED = 0.3  # share of the views of a pair whose shadows are asked for at another brightness than the light one's
@@ -101,10 +101,8 @@ class Expose:
             for key, value in (("exposure_error", dark.abs()), ("exposure_bias", dark), ("shadow_error", wanted.abs()),
                                ("shadow_bias", wanted), ("well_lit_error", lit.abs())):  # fmt: skip
                 scores.note(key, value)
-        means = {kind: scores.means() for kind, scores in kinds.items()}
-        flat = {f"{kind}: {key}": value for kind, figures in means.items() for key, value in figures.items()}
-        errors = [f["exposure_error"] + f["shadow_error"] for f in means.values()]
-        return {**flat, "score": -sum(errors) / len(errors)}, []
+        means = means_of_kinds(kinds)
+        return {**means, "score": -means["exposure_error"] - means["shadow_error"]}, []
 
     def export(self, objective: ExposureObjective, path: Path, record: dict[str, Any]) -> None:
         anet = copy.deepcopy(self.nets.anet)  # its own head goes on learning

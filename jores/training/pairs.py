@@ -89,7 +89,10 @@ def load_sets(sources: list[Path], split: str, shares: list[float] | None = None
     sets = [load_pairs(source, split) for source in sources]
     shares = shares if shares is not None else [len(pairs) for pairs in sets]
     if len(shares) != len(sets):
-        raise ValueError(f"the recipe gives shares for {len(shares)} sets, --data names {len(sets)}")
+        raise ValueError(
+            f"the recipe has set_shares for {len(shares)} sets, --data names {len(sets)}: name as many, or write a "
+            "recipe with set_shares: null"
+        )
     for pairs, share in zip(sets, shares, strict=True):
         for pair in pairs:
             pair.weight = share / len(pairs)

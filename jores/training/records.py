@@ -45,6 +45,17 @@ class Scores:
         return {key: round(sum(values) / len(values), 4) for key, values in self.values.items()}
 
 
+def means_of_kinds(kinds: dict[str, Scores]) -> dict[str, float]:
+    """Each figure's mean over the kinds of pairs, which count alike; and where there are several, that of each kind
+    under "kind: figure"."""
+    means = {kind: scores.means() for kind, scores in kinds.items()}
+    keys = next(iter(means.values()))
+    overall = {key: round(sum(figures[key] for figures in means.values()) / len(means), 4) for key in keys}
+    if len(means) == 1:
+        return overall
+    return overall | {f"{kind}: {key}": value for kind, figures in means.items() for key, value in figures.items()}
+
+
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """To a CSV file, whose first line names the columns."""
     new = not path.exists()

@@ -182,7 +182,7 @@ def summary(records: list[dict[str, Any]]) -> str:
     off, bias = sum(abs(r["bias"]) for r in records) / count, sum(r["bias"] for r in records) / count
     low, high = (sum(r[key] for r in records) / count for key in ("niqe_low", "niqe_high"))
     return (
-        f"NIQE (own fit, compares with no published one) of the inputs {low:.2f}, of the ground truths {high:.2f}\n"
+        f"NIQE of the inputs {low:.2f}, of the ground truths {high:.2f} (own fit, compares with no published one)\n"
         f"proposed exposure, error of its logarithm: {off:.3f} in the mean, bias {bias:+.3f}\n"
     )
 

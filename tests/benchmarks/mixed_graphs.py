@@ -23,7 +23,7 @@ import psutil
 import torch
 from PIL import Image
 
-from ..host.client import Client, HostError, Prompt, PromptError
+from ..host.client import Client, HostError, Prompt, PromptError, with_own
 from ..host.server import Server, start_server
 from .soak import BUNDLE, WORKFLOWS, growth, mistake_in, prepare, prompt_of
 
@@ -41,7 +41,7 @@ def node_of(prompt: Prompt, kind: str) -> str:
 
 def stock_prompt(picture: str, seed: int) -> Prompt:
     prompt = json.loads((WORKFLOWS / f"{STOCK}.json").read_text("utf-8"))
-    prompt[node_of(prompt, "LoadImage")]["inputs"]["image"] = picture
+    with_own(prompt, picture)
     prompt[node_of(prompt, "JoReSLoadModel")]["inputs"]["model_name"] = BUNDLE
     prompt[node_of(prompt, "KSampler")]["inputs"] |= {"seed": seed, "steps": 2}
     return prompt

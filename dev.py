@@ -305,7 +305,7 @@ def has_accelerator() -> bool:
 def check() -> int:
     """Lint, layout and types of the code; every finding is printed. Returns an exit code."""
     setup()
-    commands = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("pyright",))
+    commands = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("pyright", "--project", "pyproject.toml"))
     codes = []
     for command in commands:
         print(f"{' '.join(command)}:", flush=True)

@@ -24,6 +24,7 @@ import pytest
 from host.client import Client
 from host.server import BASE_FOLDERS, PACK, Server, host_tree, start_server
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
+from jores.files.encoders import ordinary_threads
 from jores.nets.segmentation import Segmenter
 from jores.semantics import load_segmenter
 
@@ -31,6 +32,14 @@ from jores.semantics import load_segmenter
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--gpu", action="store_true", help="let ComfyUI use this machine's accelerator, not the CPU")
     parser.addoption("--renew-schema", action="store_true", help="write tests/schema.json and locales/en anew")
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before() -> Iterator[None]:
+    """A test that writes AV1 itself, as root, must not make the rest of the suite a real-time process: the servers
+    beside it would starve."""
+    with ordinary_threads():
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import av
 import numpy as np
 import pytest
 import torch
 
 from jores.files.clips import VideoFileError, rewrite_video
+from jores.files.encoders import ordinary_threads
 from jores.files.formats import losses, ranked
 from tests.films import LENGTH, QUIET, frames_of, write_film
 
@@ -60,6 +63,23 @@ def test_codec_sampling_and_depth_stay(tmp_path, encoder, pix_fmt, suffix, optio
     if encoder == "prores_ks":
         with av.open(str(source)) as a, av.open(str(target)) as b:
             assert a.streams.video[0].profile == b.streams.video[0].profile
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system has one kind of scheduling")
+@pytest.mark.parametrize("encoder", ["libsvtav1", "libaom-av1", "libx265", "libvpx-vp9"])
+def test_no_encoder_makes_the_process_a_real_time_one(tmp_path, encoder):
+    """SVT-AV1 does where it runs as root: every other program of the machine then waits for the enhancement."""
+    with ordinary_threads():
+        source = write_film(tmp_path / "in.mkv", encoder, count=3)
+    before, during = os.sched_getscheduler(0), set()
+
+    def watched(frames):
+        for frame in frames:
+            during.add(os.sched_getscheduler(0))
+            yield frame
+
+    rewrite_video(source, tmp_path / "out.mkv", watched)
+    assert during == {before} and os.sched_getscheduler(0) == before
 
 
 WITH_ALPHA = [

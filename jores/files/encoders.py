@@ -5,8 +5,10 @@ What a container and an encoder can do together is found out by trying it, in me
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -107,7 +109,45 @@ class Encoding:
         if film.rows != WHOLE and hasattr(type(context), "field_order"):
             context.field_order = 3 if film.rows == BOTTOM_FIRST else 2
         context.color_primaries, context.color_trc, context.colorspace, context.color_range = film.tags
+        with ordinary_threads():
+            context.open()
         return stream
+
+
+@contextlib.contextmanager
+def ordinary_threads() -> Iterator[None]:
+    """Gives back to this process's threads the scheduling that they had, and to new ones that of the caller.
+
+    SVT-AV1, where it runs as root, as in many containers, makes real-time threads of its own and of the caller's, for
+    good: all other programs would wait for them.
+    """
+    if not hasattr(os, "sched_getscheduler"):  # it asks for this on Linux alone
+        yield
+        return
+    before = {thread: _scheduling(thread) for thread in _threads()}
+    own = _scheduling(0)
+    try:
+        yield
+    finally:
+        for thread in _threads():
+            usual = before.get(thread) or own
+            if usual and _scheduling(thread) not in (usual, None):
+                os.sched_setscheduler(thread, usual[0], os.sched_param(usual[1]))
+
+
+def _threads() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc/self/task")]
+    except OSError:  # no such folder on other systems than Linux
+        return [0]
+
+
+def _scheduling(thread: int) -> tuple[int, int] | None:
+    """Policy and priority; None for a thread that has ended."""
+    try:
+        return os.sched_getscheduler(thread), os.sched_getparam(thread).sched_priority
+    except ProcessLookupError:
+        return None
 
 
 def choose(film: Film, container: str, suffix: str, options: dict[str, str]) -> Encoding:

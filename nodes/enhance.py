@@ -39,6 +39,7 @@ from .schema import (
     ADVANCED,
     EVERYDAY,
     LOW_LIGHT,
+    SHOWS_FROM_CACHE,
     brightness_input,
     control_inputs,
     exposure_input,
@@ -121,6 +122,7 @@ class JoReSEnhance(io.ComfyNode):
             "decomposition, semantic prior, diffusion and refinement (JoReS-Diff) in one block. Needs no download.",
             search_aliases=EVERYDAY,
             essentials_category="Image Tools",
+            **SHOWS_FROM_CACHE,
             inputs=[
                 io.Image.Input(
                     "image", tooltip="Dark pictures of any size; a batch (video) is worked on frame by frame. Alpha "

@@ -27,6 +27,7 @@ class JoReSLoadExample(io.ComfyNode):
             description="Dark pictures to try the nodes on, shipped with them. For your own use Load Image or Load "
             "Video in its place.",
             search_aliases=["example", "sample picture", "test image", "demo", "dark photo", "JoReS"],
+            has_intermediate_output=True,
             inputs=[
                 io.Combo.Input(
                     "picture", options=list(EXAMPLES), default=next(iter(EXAMPLES)),

@@ -28,6 +28,15 @@ EVERYDAY = [
 ]  # fmt: skip
 
 _SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
+SHOWS_FROM_CACHE = (
+    {"has_intermediate_output": True} if "has_intermediate_output" in _SCHEMA_FIELDS else {"is_output_node": True}
+)
+"""Fields of a node in mid-graph that shows something under itself.
+
+Without them a host that has the node's result from an earlier graph (another template on the same picture, or the page
+loaded anew) passes it by, and it stands there empty. Older hosts know no other name for it than an output node.
+"""
+
 ADVANCED = {"advanced": True} if "advanced" in inspect.signature(io.Float.Input).parameters else {}
 """Keyword for inputs that few people need: newer hosts fold them away."""
 

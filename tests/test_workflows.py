@@ -47,6 +47,24 @@ def test_one_seed_is_one_picture(comfy_client: Client, tmp_path: Path):
     assert np.array_equal(first, second) and not np.array_equal(first, third)
 
 
+def test_a_result_that_the_host_still_has_is_shown_again(comfy_client: Client, tmp_path: Path):
+    """Another graph on the same picture, as when a second template is opened: the chart must not be missing there."""
+    source, charts = small("enhance_low_light", tmp_path, file="shown.png"), []
+    for ending in ("JoReS/first", "JoReS/second"):
+        prompt, ran = api("enhance_low_light"), []
+        prompt["2"]["inputs"]["steps"] = 1
+        prompt["3"]["inputs"]["filename_prefix"] = ending
+        with_own(prompt, comfy_client.upload(source))
+
+        def note(kind: str, data: dict, ran: list[str] = ran) -> None:
+            if kind == "executing":
+                ran.append(data["node"])
+
+        charts += comfy_client.pictures(comfy_client.run(prompt, 120, note), "2", "temp")
+    assert "2" not in ran and "3" in ran
+    assert len(charts) == 2 and charts[0] == charts[1]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_cancel_in_mid_sampling_leaves_the_server_usable(comfy_client: Client, tmp_path: Path, name: str):
     sampler, steps = ("2", "9")[NAMES.index(name)], 100

@@ -34,8 +34,8 @@ _RUN = """async () => {
                              return q.queue_running.length + q.queue_pending.length; };
   do { await new Promise(done => setTimeout(done, 100)); } while (await busy());
 }"""
-_SHOWN = """types => app.graph._nodes.filter(n => types.includes(n.type)).every(
-  n => n.imgs?.length || n.videoContainer?.querySelector('video'))"""
+_EMPTY = """types => app.graph._nodes.filter(n => types.includes(n.type)
+  && !n.imgs?.length && !n.videoContainer?.querySelector('video')).map(n => `${n.id}: ${n.title}`)"""
 _PROBLEMS = """() => {
   const found = [];
   for (const n of app.graph._nodes) {
@@ -109,10 +109,15 @@ class Editor:
         return json.loads(self.page.evaluate(_PROMPT))
 
     def run(self, previews: tuple[str, ...]) -> None:
-        """Run the graph and wait for the pictures on its nodes of the given types."""
+        """Run the graph and wait for the pictures on its nodes of the given types; say which of them stay empty."""
+        from playwright.sync_api import TimeoutError as TooLate
+
         self.page.evaluate(_RUN)
         self.fit()
-        self.page.wait_for_function(_SHOWN, arg=list(previews), timeout=30_000)
+        try:
+            self.page.wait_for_function(f"types => !({_EMPTY})(types).length", arg=list(previews), timeout=60_000)
+        except TooLate:
+            raise AssertionError(f"no picture on {self.page.evaluate(_EMPTY, list(previews))} after the run") from None
 
     def problems(self) -> list[str]:
         """Red or unknown nodes, errors, and what dialogs and warnings say."""

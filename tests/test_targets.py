@@ -185,9 +185,10 @@ def unknown_codec() -> bytes:
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_run_that_is_told_to_end_leaves_nothing_half_written(tmp_path, name):
     program = """
-        import sys, time
+        import signal, sys, time
         from pathlib import Path
         from jores.files import saving
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which is ignored under nohup, and stays so
         path = Path(sys.argv[1])
         def slow(temporary, target):
             print("writing", flush=True)

@@ -39,7 +39,8 @@ class DenoiserConfig:
 
     `semantic_levels` names the levels (0 is the finest) that carry a semantic attention layer; Retinex attention is on
     all. `feature_widths` are the channels of ANet's F^k. `picture_std` and `residual_scale` precondition a "v"
-    prediction around R' * L' (see the net); 0: none.
+    prediction around R' * L' (see the net); 0: none. `detail_std` above 0 makes the net a flow to the fine detail that
+    R' * L' leaves out (see the net): the standard deviation of that detail, in [-1, 1].
     """
 
     fold: int = 4
@@ -52,6 +53,7 @@ class DenoiserConfig:
     feature_widths: tuple[int, ...] = (96, 160, 256)
     picture_std: float = 0.03
     residual_scale: float = 0.15
+    detail_std: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,19 +69,26 @@ class RefinementConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Noise schedule. `zero_terminal_snr` rescales it so that the last step is pure noise (needs prediction "v")."""
+    """Noise schedule. `zero_terminal_snr` rescales it so that the last step is pure noise (needs prediction "v").
+
+    `detail_std` above 0 replaces the betas: the time steps are then evenly spaced in the time of a flow from noise to
+    detail of this standard deviation (see `diffusion.schedule`). It is the UNet's own `detail_std`.
+    """
 
     timesteps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 2e-2
     prediction: str = "v"
     zero_terminal_snr: bool = True
+    detail_std: float = 0.0
 
     def __post_init__(self) -> None:
         if self.prediction not in ("v", "eps"):
             raise ValueError(f"prediction must be 'v' or 'eps', not {self.prediction!r}")
         if self.zero_terminal_snr and self.prediction == "eps":
             raise ValueError("zero_terminal_snr needs prediction 'v': eps says nothing about x0 at zero signal")
+        if self.detail_std and not self.zero_terminal_snr:
+            raise ValueError("detail_std needs zero_terminal_snr: a flow starts at pure noise")
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,8 @@ class JoReSConfig:
                 raise ValueError(f"feature_widths {part.feature_widths} must be ANet's lower widths {given}")
         if self.denoiser.picture_std and self.schedule.prediction != "v":
             raise ValueError("picture_std is defined for prediction 'v' only")
+        if self.denoiser.detail_std != self.schedule.detail_std:
+            raise ValueError("denoiser and schedule must have the same detail_std")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -127,7 +138,11 @@ _PARTS = {
 # "paper": as close to PyDiff, the paper's nearest ancestor, as the readable text allows: a wide eps-prediction UNet at
 # full resolution and the plain linear schedule 1e-6..1e-2 over 2000 steps. For owners of GPUs, who train it themselves.
 PRESETS: dict[str, JoReSConfig] = {
-    "compact": JoReSConfig(adjustment=AdjustmentConfig(light_bins=8)),
+    "compact": JoReSConfig(
+        adjustment=AdjustmentConfig(light_bins=8),
+        denoiser=DenoiserConfig(fold=2, widths=(32, 64, 128), semantic_levels=(1, 2), picture_std=0.0, detail_std=0.12),
+        schedule=ScheduleConfig(detail_std=0.12),
+    ),
     "paper": JoReSConfig(
         name="paper",
         decomposition=DecompositionConfig(width=32, blocks=3),

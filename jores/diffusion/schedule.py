@@ -1,5 +1,11 @@
 """Noise schedule: tables in float64, computed once (Eq. 2 and DDPM; zero terminal SNR after Lin et al., WACV 2024)."""
 
+# The schedule of a flow. A rectified flow leads from noise eps to the detail y that R' * L' leaves out, in units of
+# its standard deviation c: y_t = (1 - t) eps + t y. With x0 = R' * L' + c y, the x_t = a x0 + s eps of a diffusion
+# holds the same y_t where a / s = t / (c (1 - t)). So a flow is a diffusion around R' * L' whose alpha_bar is spaced
+# as here, DDIM's step is Euler's, and all that works with a diffusion (the host's samplers, the refiner on x0) works
+# with the flow. Posterior-mean rectified flow (Ohayon et al., ICLR 2025) starts at R' * L' plus noise in the same way.
+
 from __future__ import annotations
 
 import torch
@@ -16,6 +22,9 @@ class NoiseSchedule:
 
     def __init__(self, config: ScheduleConfig) -> None:
         self.config = config
+        if config.detail_std:
+            self.alphas_cumprod = _flow_table(config.timesteps, config.detail_std)
+            return
         betas = torch.linspace(config.beta_start, config.beta_end, config.timesteps, dtype=torch.float64)
         alphas_cumprod = torch.cumprod(1 - betas, 0)
         self.alphas_cumprod = rescale_zero_terminal_snr(alphas_cumprod) if config.zero_terminal_snr else alphas_cumprod
@@ -50,6 +59,13 @@ class NoiseSchedule:
         if self.config.prediction == "eps":
             return eps
         return noise_level * eps - (1 - noise_level.square()).clamp_min(0).sqrt() * x0
+
+
+def _flow_table(timesteps: int, detail_std: float) -> Tensor:
+    """alpha_bar for the flow's times t = 1 - k / T, k = 1..T: from all but clean to pure noise."""
+    t = 1 - torch.arange(1, timesteps + 1, dtype=torch.float64) / timesteps
+    signal, noise = t, detail_std * (1 - t)
+    return signal.square() / (signal.square() + noise.square())
 
 
 def rescale_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:

@@ -5,5 +5,6 @@ There is no LPIPS: it needs trained weights of a backbone, and none with a clear
 
 from .full_reference import exposure_error, gt_mean, psnr, ssim
 from .no_reference import niqe
+from .spectrum import spectrum_error
 
-__all__ = ["exposure_error", "gt_mean", "niqe", "psnr", "ssim"]
+__all__ = ["exposure_error", "gt_mean", "niqe", "psnr", "spectrum_error", "ssim"]

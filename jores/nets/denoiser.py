@@ -13,6 +13,7 @@ from ..imaging.resize import crop_to, pad_to_multiple, resize_map
 from .attention import RetinexAttention, SemanticAttention
 from .blocks import ScalarEmbedding, Stack, Upsample, u_shape, zero_
 
+DETAIL = 8  # px
 INPUT_CHANNELS = 3 + 3 + 3 + 1 + 3  # x_t, low-light picture, R', L', R' * L'
 
 
@@ -44,6 +45,11 @@ class DenoisingUNet(nn.Module):
         x0 = p + a tau^2 / D (x_t - a p) + kappa s / sqrt(D) F,
     written as v below. tau is smaller than the error of p, so that at the levels of few-step sampling the guess is
     p and the noise stays out: the narrow trunk could not carry it through to take it away again.
+
+    With `detail_std` = c > 0 the net is a flow instead (see `diffusion.schedule`): it sees y_t, what x_t holds beside
+    p in units of c, and its own output is the velocity F of y_t. What is broader than about DETAIL pixels is taken out
+    of the detail, so that light and colour stay those of p:
+        x0 = p + c fine(y_t + (1 - t) F).
     """
 
     def __init__(self, config: DenoiserConfig, *, operations: Any = nn, **factory: Any) -> None:
@@ -75,6 +81,28 @@ class DenoisingUNet(nn.Module):
     ) -> Tensor:
         """x (B, 3, H, W) in about [-1, 1] * alpha + noise; noise_level (B,) = sqrt(alpha_bar); low, R', L' in [0, 1];
         features as in RetinexCondition; semantics (B, 150, h, w) or None. Returns v or eps, (B, 3, H, W)."""
+        picture = reflectance * illumination * 2 - 1
+        if c := self.config.detail_std:
+            a = noise_level.float().view(-1, 1, 1, 1)
+            s = (1 - a.square()).clamp_min(0).sqrt()
+            y, t = ((x - a * picture) / (a * c + s)).to(x), a * c / (a * c + s)
+            out = self.velocity(y, t.flatten(), low, reflectance, illumination, features, semantics)
+            x0 = picture + c * fine_detail(y + (1 - t) * out.float())
+            return ((a * x - x0) / s).to(out)
+        out = self.velocity(x, noise_level, low, reflectance, illumination, features, semantics)
+        return self._precondition(out, x, picture, noise_level) if self.config.picture_std else out
+
+    def velocity(
+        self,
+        x: Tensor,
+        noise_level: Tensor,
+        low: Tensor,
+        reflectance: Tensor,
+        illumination: Tensor,
+        features: tuple[Tensor, ...],
+        semantics: Tensor | None = None,
+    ) -> Tensor:
+        """The net's own output. For a flow: the velocity of y_t = x, (B, 3, H, W), at time t = noise_level."""
         size = x.shape[-2:]
         picture = reflectance * illumination * 2 - 1
         maps = torch.cat([low * 2 - 1, reflectance * 2 - 1, illumination * 2 - 1, picture], 1)
@@ -84,8 +112,7 @@ class DenoisingUNet(nn.Module):
         if semantics is not None:
             semantics = self.semantic_embed(semantics.to(x.dtype))  # (B, 32, h, w)
         h = u_shape(self, self.stem(self._fold(inputs)), embedding, guides, semantics)[0]
-        out = crop_to(self._unfold(self.head(h)), size)
-        return self._precondition(out, x, picture, noise_level) if self.config.picture_std else out
+        return crop_to(self._unfold(self.head(h)), size)
 
     def _precondition(self, out: Tensor, x: Tensor, picture: Tensor, noise_level: Tensor) -> Tensor:
         """v = (a s (1 - tau^2) x_t - s p) / D - kappa / sqrt(D) F."""
@@ -110,6 +137,13 @@ class DenoisingUNet(nn.Module):
 
     def _unfold(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(x, self.config.fold) if self.config.fold > 1 else x
+
+
+def fine_detail(x: Tensor) -> Tensor:
+    """x (B, C, H, W) without what is broader than about DETAIL pixels."""
+    padded = pad_to_multiple(x, DETAIL)
+    broad = F.interpolate(F.avg_pool2d(padded, DETAIL), size=padded.shape[-2:], mode="bilinear", align_corners=False)
+    return x - crop_to(broad, x.shape[-2:])
 
 
 def nearest_feature(config: DenoiserConfig, level: int) -> int:

@@ -16,6 +16,8 @@ from ..conditions import RetinexCondition, SemanticPrior
 from ..config import JoReSConfig
 from ..diffusion.sampling import ddim_step
 from ..diffusion.schedule import NoiseSchedule
+from ..imaging.exposure import mean_luma
+from ..metrics import gt_mean, niqe, spectrum_error
 from ..nets.adjustment import AdjustmentNet
 from ..nets.decomposition import DecompositionNet
 from ..nets.segmentation import Segmenter
@@ -25,12 +27,14 @@ from ..semantics import load_segmenter
 from .adjust import AdjustmentObjective, statistics_of
 from .convert import to_tensor
 from .data import Sampler
+from .flow import FlowObjective
 from .frozen import UsesFrozen
 from .losses import picture_loss
 from .pairs import Pair, both_pictures, in_threads
 from .records import Scores, append_record
 
 VALIDATION = SampleOptions(steps=4)
+HELD_CROPS, HELD_BATCHES, HELD_SEED = 8, 12, 5
 
 
 class DiffusionObjective(UsesFrozen):
@@ -126,48 +130,69 @@ class DiffusionObjective(UsesFrozen):
 
 
 class Diffuse:
-    name, best_score = "diffuse", "psnr_gt_mean"
+    """The weights are chosen by `best_score`: of a flow, the negative loss of the held pairs; or else the PSNR."""
+
+    name = "diffuse"
 
     def __init__(
         self, nets: JoReSNets, sampler: Sampler, val: list[Pair], options: dict[str, float], segmenter: str | None
     ) -> None:
         self.nets, self.batch, self.val = nets, sampler, val
+        flows = bool(nets.config.denoiser.detail_std)
+        self.best_score = "closeness" if flows else "psnr_gt_mean"
         net = load_segmenter(segmenter or SHIPPED_SEGMENTER)
-        shown = [*sampler.pairs, *sampler.photos]
+        shown = [*sampler.pairs, *sampler.photos, *(val if flows else ())]
         for pair, semantics in zip(shown, in_threads(partial(class_map, net), shown), strict=True):
             pair.semantics = semantics
-        self.priors = [net(to_tensor(pair.dark)[None]) for pair in val]
+        self.priors = [net(to_tensor(pair.high)[None]) for pair in val]
         nets.unet.requires_grad_(True)
         nets.rnet.requires_grad_(True)
-        self.objective = DiffusionObjective(nets, options)
+        self.objective = FlowObjective(nets, options) if flows else DiffusionObjective(nets, options)
+        self.held = Sampler(val, crop=sampler.crop, batch=HELD_CROPS) if flows else None
 
-    def validate(self, objective: DiffusionObjective) -> tuple[dict[str, float], list[Tensor]]:
-        """Figures of the whole pipeline at 4 steps, at the proposed exposure, and of R' * L' beside it."""
+    def validate(self, objective: DiffusionObjective | FlowObjective) -> tuple[dict[str, float], list[Tensor]]:
+        """Figures of the whole pipeline at 4 steps, told the true exposure, and of R' * L' beside it."""
         nets = _nets(self.nets.config, objective)
         scores, rows = Scores(), []
         for i, (pair, prior) in enumerate(zip(self.val, self.priors, strict=True)):
             low, high = both_pictures(pair, objective)
-            condition = adjust(nets, decompose(nets, low))
+            condition = adjust(nets, decompose(nets, low), exposure=mean_luma(high))
             image = (sample(nets, condition, prior, VALIDATION, low=low) + 1) / 2
-            scores.add(image, high)
-            scores.add(condition.picture, high, prefix="retinex_")
+            for prefix, result in (("", image), ("retinex_", condition.picture)):
+                scores.add(result, high, prefix=prefix)
+                scores.note(f"{prefix}niqe", niqe(result))
+                scores.note(f"{prefix}spectrum", spectrum_error(gt_mean(result, high), high))
             if i % 3 == 0:
                 shown = [(low * 4).clamp(0, 1), condition.picture, image, high]
-                rows.append(torch.cat([s[0] for s in shown], 2)[:, ::2, ::2])
-        return scores.means(), rows
+                rows.append(F.interpolate(torch.cat(shown, 3), (400, 4 * 400), mode="area")[0])
+        return scores.means() | self._losses(objective), rows
 
-    def export(self, objective: DiffusionObjective, path: Path, record: dict[str, Any]) -> None:
+    def _losses(self, objective: DiffusionObjective | FlowObjective) -> dict[str, float]:
+        """A flow's own losses of crops of the held pairs, always the same ones, with the same noise and times."""
+        if self.held is None or not isinstance(objective, FlowObjective):
+            return {}
+        rng, generator, losses = np.random.default_rng(HELD_SEED), torch.Generator().manual_seed(HELD_SEED), Scores()
+        device = next(objective.parameters()).device
+        for _ in range(HELD_BATCHES):
+            batch = {key: value.to(device) for key, value in self.held(rng).items()}
+            eps = torch.randn(batch["high"].shape, generator=generator).to(device)
+            t = (torch.arange(HELD_CROPS, device=device) + 0.5) / HELD_CROPS
+            for key, value in objective.at_time(batch, t, eps, batch.get("semantics")).items():
+                losses.note(f"held_{key}", value)
+        means = losses.means()
+        return {**means, "closeness": -means["held_refinement"]}
+
+    def export(self, objective: DiffusionObjective | FlowObjective, path: Path, record: dict[str, Any]) -> None:
         nets = _nets(self.nets.config, objective)
         save_bundle(path, nets, append_record(self.nets, record))
 
 
-def _nets(config: JoReSConfig, objective: DiffusionObjective) -> JoReSNets:
+def _nets(config: JoReSConfig, objective: DiffusionObjective | FlowObjective) -> JoReSNets:
     return JoReSNets(config, objective.frozen_net(DecompositionNet), objective.anet, objective.unet, objective.rnet)
 
 
 @torch.inference_mode()
 def class_map(net: Segmenter, pair: Pair) -> np.ndarray:
-    """(150, h, w) uint8 soft class map of the whole dark picture; a photograph's is made at half its brightness."""
-    picture = to_tensor(pair.low if pair.low is not None else pair.high // 2)
-    prior: SemanticPrior = net(picture[None])
+    """(150, h, w) uint8 soft class map of the whole well-lit picture: what a segmenter sees that looks at R' * L'."""
+    prior: SemanticPrior = net(to_tensor(pair.high)[None])
     return prior.probabilities[0].float().mul(255).round().byte().cpu().numpy()

@@ -52,10 +52,11 @@ def in_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any
         return list(threads.map(function, items))
 
 
+MAX_SHIFT = 2.0  # px
 LIT_IN_PART = 0.05  # share of a dark picture above luma 115 from which it counts as lit in part
 
 
-def load_pairs(source: Path, split: str, max_shift: float = 2.0) -> list[Pair]:
+def load_pairs(source: Path, split: str, max_shift: float = MAX_SHIFT) -> list[Pair]:
     """The pairs of one split ("train", "val"; "all"), without training pairs misaligned by over `max_shift` px.
 
     `source` is a table, or a folder whose `pairs.tsv` is meant.
@@ -84,9 +85,12 @@ def load_pairs(source: Path, split: str, max_shift: float = 2.0) -> list[Pair]:
     ]
 
 
-def load_sets(sources: list[Path], split: str, shares: list[float] | None = None) -> list[Pair]:
-    """The pairs of several sets, each weighted so that its set is drawn as often as `shares` says (None: all alike)."""
-    sets = [load_pairs(source, split) for source in sources]
+def load_sets(
+    sources: list[Path], split: str, shares: list[float] | None = None, max_shift: float = MAX_SHIFT
+) -> list[Pair]:
+    """The pairs of several sets, each weighted so that its set is drawn as often as `shares` says (None: all alike).
+    `max_shift` as in `load_pairs`."""
+    sets = [load_pairs(source, split, max_shift) for source in sources]
     shares = shares if shares is not None else [len(pairs) for pairs in sets]
     if len(shares) != len(sets):
         raise ValueError(

@@ -14,7 +14,7 @@ from ..checkpoint import JoReSNets, build_part, held_parts, load_bundle
 from ..config import PRESETS, JoReSConfig
 from .data import Sampler
 from .loop import LoopConfig, Stage, train
-from .pairs import half_by_scene, load_photos, load_sets
+from .pairs import MAX_SHIFT, half_by_scene, load_photos, load_sets
 from .recipe import read_recipe
 
 NEEDS = {
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> Path:
 def build_stage(args: argparse.Namespace, recipe: dict[str, Any]) -> Stage:
     nets = _starting_nets(args, recipe)
     data = dict(recipe["data"])
-    train_pairs = load_sets(args.data, args.split, data.pop("set_shares", None))
+    train_pairs = load_sets(args.data, args.split, data.pop("set_shares", None), data.pop("max_shift", MAX_SHIFT))
     val_pairs = half_by_scene(load_sets(args.data, "val"), 0)[:: recipe.get("validate_every", 1)]
     wants_photos = data.get("photo_share") or data.get("photos")
     photos = load_photos(args.photos) if args.photos and wants_photos else None
@@ -84,6 +84,9 @@ def _starting_nets(args: argparse.Namespace, recipe: dict[str, Any]) -> JoReSNet
         raise ValueError(f"{args.init} is of the preset {nets.config.name!r}, the recipe is for {config.name!r}")
     if "adjustment" in trains and nets.adjustment is not None and nets.config.adjustment != config.adjustment:
         nets = replace(nets, config=replace(nets.config, adjustment=config.adjustment), adjustment=_grown(nets, config))
+    if "denoiser" in trains and nets.config.denoiser != config.denoiser:  # of another objective: nothing to go on from
+        changed = replace(nets.config, denoiser=config.denoiser, schedule=config.schedule)
+        nets = replace(nets, config=changed, denoiser=None, refinement=None)
     for name in trains:
         if getattr(nets, name) is None:
             setattr(nets, name, build_part(nets.config, name))

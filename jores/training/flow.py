@@ -1,0 +1,71 @@
+"""The UNet as a flow to the fine detail that R' * L' leaves out, and RNet on its estimates (Eqs. 12 to 17).
+
+R' * L' is the mean of all pictures that the dark one may stand for. A regressor that corrects it can only smooth. So
+the UNet learns to draw one of them, in the manner of rectified flow (Liu et al., ICLR 2023) and of posterior-mean
+rectified flow (Ohayon et al., ICLR 2025): its x_t holds the true picture, and its loss is the plain squared error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoint import JoReSNets
+from ..nets.adjustment import AdjustmentNet
+from ..nets.decomposition import DecompositionNet
+from ..nets.denoiser import fine_detail
+from .adjust import statistics_of
+from .frozen import UsesFrozen
+
+
+class FlowObjective(UsesFrozen):
+    """|F - (y - eps)|^2 of the UNet's velocity F, and |x0' - x0|^2 / c^2 of RNet's picture, at evenly drawn times.
+
+    y is the fine detail of the true picture beside R' * L', in units of c = `detail_std`; x0 = R' * L' + c y. RNet is
+    given the UNet's estimate without its gradient. Its error is squared, too, and it is told the noise level, so it
+    learns to take away what the estimate got wrong at this level, and not to smooth what the sample holds.
+    `prior_dropout` is the share of the batches that leave c_seg out, so that the UNet also works without a segmenter.
+    """
+
+    def __init__(self, nets: JoReSNets, options: dict[str, Any]) -> None:
+        super().__init__(nets.dnet, nets.anet)
+        self.unet, self.rnet, self.options = nets.unet, nets.rnet, options
+        self.detail_std = nets.config.denoiser.detail_std
+
+    @property
+    def anet(self) -> AdjustmentNet:
+        return self.frozen_net(AdjustmentNet)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        semantics = batch.get("semantics")
+        if semantics is not None and torch.rand(()) < self.options["prior_dropout"]:
+            semantics = None
+        count = len(batch["high"])
+        t = (torch.randperm(count) + torch.rand(count)) / count  # every part of the flow in every batch
+        return self.at_time(batch, t.to(batch["high"].device), torch.randn_like(batch["high"]), semantics)
+
+    def at_time(self, batch: dict[str, Tensor], t: Tensor, eps: Tensor, semantics: Tensor | None) -> dict[str, Tensor]:
+        """The losses at the times t (B,) in [0, 1), with the noise eps (B, 3, c, c)."""
+        low, c, when = batch["low"], self.detail_std, t.view(-1, 1, 1, 1)
+        with torch.no_grad():
+            out = self.anet(self.frozen_net(DecompositionNet)(low), statistics_of(self.anet, batch))
+        conditions = out.reflectance, out.illumination, out.features
+        picture = out.picture.float() * 2 - 1
+        y = fine_detail(batch["high"] * 2 - 1 - picture) / c
+        y_t = (1 - when) * eps + when * y
+        velocity = self.unet.velocity(y_t, t, low, *conditions, semantics).float()
+        estimate = fine_detail(y_t + (1 - when) * velocity.detach())
+        x0_hat = (picture + c * estimate).clamp(-1, 1)
+        refined = self.rnet(x0_hat, noise_level(t, c), *conditions).float()
+        flow = (velocity - (y - eps)).square().mean()
+        refinement = (refined - (picture + c * y)).div(c).square().mean()
+        unrefined = (x0_hat - (picture + c * y)).div(c).square().mean()
+        return {"loss": flow + self.options["refine"] * refinement, "flow": flow, "refinement": refinement,
+                "unrefined": unrefined, "detail": y.square().mean().sqrt()}  # fmt: skip
+
+
+def noise_level(t: Tensor, detail_std: float) -> Tensor:
+    """sqrt(alpha_bar) of the flow's times t (B,), as RNet is told it."""
+    return t / (t.square() + (detail_std * (1 - t)).square()).sqrt()

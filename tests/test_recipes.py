@@ -34,11 +34,21 @@ SMALL_PAPER = dataclasses.replace(
     ),
     refinement=RefinementConfig(PAPER.refinement.fold, (8, 8), 1, 16, FEATURES),
 )  # fmt: skip
+FLOW = PRESETS["texture"]
+SMALL_FLOW = dataclasses.replace(
+    SMALL_PAPER,
+    name="texture",
+    denoiser=dataclasses.replace(
+        FLOW.denoiser, widths=(8, 8, 16), blocks=(1,) * 3, embedding=16, semantic_width=8, feature_widths=FEATURES
+    ),
+    schedule=FLOW.schedule,
+)
 
 LAUNCH = """
 import json, sys
 from jores import config
-config.PRESETS["paper"] = config.JoReSConfig.from_dict(json.loads(sys.argv.pop(1)))
+preset = config.JoReSConfig.from_dict(json.loads(sys.argv.pop(1)))
+config.PRESETS[preset.name] = preset
 from jores.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -96,21 +106,28 @@ def test_what_is_no_recipe_is_refused_by_name(text, said, tmp_path):
         read_recipe(tmp_path / "mine.yaml", "adjust")
 
 
-def test_the_paper_preset_trains_with_its_recipe(data, tmp_path):  # noqa: F811
-    recipe = load_recipe(RECIPES / "paper.yaml")
+def test_the_recipe_of_a_flow_has_no_part_of_the_regressors_loss():
+    recipe = read_recipe(RECIPES / "texture.yaml", "diffuse")
+    settings = {key for key, value in recipe["options"].items() if value is not None}
+    assert settings == {"refine", "prior_dropout"} and PRESETS[recipe["preset"]].denoiser.detail_std
+
+
+@pytest.mark.parametrize("small", [SMALL_PAPER, SMALL_FLOW], ids=["paper", "texture"])
+def test_a_preset_for_gpus_trains_with_its_recipe(data, tmp_path, small):  # noqa: F811
+    recipe = load_recipe(RECIPES / f"{small.name}.yaml")
     recipe["diffuse"]["loop"] |= {"steps": 4, "warmup": 1}
     recipe["diffuse"]["data"] = {"crop": 32, "batch": 2}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     torch.manual_seed(0)
-    save_bundle(tmp_path / "init.safetensors", build(SMALL_PAPER, ("decomposition", "adjustment")))
-    config = json.dumps(SMALL_PAPER.to_dict())
+    save_bundle(tmp_path / "init.safetensors", build(small, ("decomposition", "adjustment")))
+    config = json.dumps(small.to_dict())
     command = [sys.executable, "-c", LAUNCH, config, "train", "--stage", "diffuse", "--data", data, "--cpu"]
     command += ["--config", tmp_path / "recipe.yaml", "--init", tmp_path / "init.safetensors", "--out", tmp_path / "f"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*map(str, command)], env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     trained = tmp_path / "f/diffuse.safetensors"
-    assert read_header(trained)[0] == SMALL_PAPER and SMALL_PAPER.schedule.prediction == "eps"
+    assert read_header(trained)[0] == small
     assert any(bool(p.any()) for p in load_bundle(trained).refinement.ircm.head.parameters())  # it started at zero
 
 

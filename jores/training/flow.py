@@ -7,8 +7,6 @@ rectified flow (Ohayon et al., ICLR 2025): its x_t holds the true picture, and i
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -29,7 +27,7 @@ class FlowObjective(UsesFrozen):
     `prior_dropout` is the share of the batches that leave c_seg out, so that the UNet also works without a segmenter.
     """
 
-    def __init__(self, nets: JoReSNets, options: dict[str, Any]) -> None:
+    def __init__(self, nets: JoReSNets, options: dict[str, float]) -> None:
         super().__init__(nets.dnet, nets.anet)
         self.unet, self.rnet, self.options = nets.unet, nets.rnet, options
         self.detail_std = nets.config.denoiser.detail_std

@@ -80,12 +80,13 @@ def _starting_nets(args: argparse.Namespace, recipe: dict[str, Any]) -> JoReSNet
         raise ValueError(f"{args.init} holds no {', '.join(missing)}: train that stage first")
     config = preset(recipe["preset"])
     nets = load_bundle(args.init, parts=held) if args.init else JoReSNets(config)
-    if nets.config.name != config.name and nets.config.name in PRESETS:  # sizes of nobody's preset are welcome
+    others = [n for n in needs if getattr(nets.config, n) != getattr(config, n)]
+    if nets.config.name != config.name and nets.config.name in PRESETS and others:  # nobody's preset's are welcome
         raise ValueError(f"{args.init} is of the preset {nets.config.name!r}, the recipe is for {config.name!r}")
     if "adjustment" in trains and nets.adjustment is not None and nets.config.adjustment != config.adjustment:
         nets = replace(nets, config=replace(nets.config, adjustment=config.adjustment), adjustment=_grown(nets, config))
     if "denoiser" in trains and nets.config.denoiser != config.denoiser:  # of another objective: nothing to go on from
-        changed = replace(nets.config, denoiser=config.denoiser, schedule=config.schedule)
+        changed = replace(nets.config, name=config.name, denoiser=config.denoiser, schedule=config.schedule)
         nets = replace(nets, config=changed, denoiser=None, refinement=None)
     for name in trains:
         if getattr(nets, name) is None:

@@ -12,6 +12,7 @@ from ...jores.config import ScheduleConfig
 from ...jores.diffusion.schedule import NoiseSchedule
 
 SMALLEST_SIGMA, LARGEST_SIGMA = 0.3, 3000.0  # as the host's schedulers are told; its tables hold all of them
+FLOW_END = 0.05  # noise beside the detail of a flow
 
 
 class _Discrete(comfy.model_sampling.ModelSamplingDiscrete):
@@ -35,12 +36,14 @@ class _Discrete(comfy.model_sampling.ModelSamplingDiscrete):
         self.num_timesteps, self.zsnr = config.timesteps, config.zero_terminal_snr
         self.linear_start, self.linear_end = config.beta_start, config.beta_end
         self.set_sigmas(sigmas)
+        # A flow's detail is small beside the noise of a diffusion: x changes down to smaller sigmas.
+        self.smallest = min(SMALLEST_SIGMA, FLOW_END * config.detail_std) if config.detail_std else SMALLEST_SIGMA
 
     @property
     def sigma_min(self) -> Tensor:
         """Where the host's schedulers end before 0. Below, the nets hardly change x any more, while samplers of second
         order divide by such a sigma what two steps differ by (heun with `normal` or `karras`)."""
-        return self.sigmas[int((self.sigmas < SMALLEST_SIGMA).sum().clamp_max(len(self.sigmas) - 1))]
+        return self.sigmas[int((self.sigmas < self.smallest).sum().clamp_max(len(self.sigmas) - 1))]
 
     @property
     def sigma_max(self) -> Tensor:

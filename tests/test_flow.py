@@ -1,0 +1,182 @@
+"""The UNet as a flow: its schedule, what of a picture it may change, its loss, and a bundle of it."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from jores.checkpoint import build, load_bundle, save_bundle
+from jores.config import PRESETS
+from jores.diffusion.sampling import ddim_step
+from jores.diffusion.schedule import NoiseSchedule
+from jores.nets.denoiser import DenoisingUNet, fine_detail
+from jores.options import SampleOptions
+from jores.pipeline import enhance
+from jores.training.flow import FlowObjective, noise_level
+from tests.test_nets import TINY
+
+C = 0.12
+FLOW = replace(
+    TINY,
+    denoiser=replace(TINY.denoiser, fold=2, picture_std=0.0, detail_std=C),
+    schedule=replace(PRESETS["texture"].schedule, detail_std=C),
+)
+
+
+def seeded(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def maps(size=(48, 64)):
+    """low, R', L', F of a picture, as the UNet gets them."""
+    height, width = size
+    shapes = zip(FLOW.denoiser.feature_widths, (4, 8, 16), strict=True)
+    features = tuple(seeded(1, channels, height // s, width // s, seed=s) for channels, s in shapes)
+    return seeded(1, 3, *size), seeded(1, 3, *size, seed=1), seeded(1, 1, *size, seed=2), features
+
+
+class Oracle(DenoisingUNet):
+    """A UNet that knows y and eps, so that its velocity is exact."""
+
+    def velocity(self, x, noise_level, *conditions):
+        t = noise_level.view(-1, 1, 1, 1)
+        return (self.y - x) / (1 - t)  # from y_t straight to y
+
+
+def test_the_times_are_evenly_spaced_from_noise_to_detail():
+    schedule = NoiseSchedule(FLOW.schedule)
+    steps = [schedule.alpha_bar(t) for t in schedule.timesteps(4)]
+    ratios = [(1 - a) ** 0.5 / a**0.5 / C if a else float("inf") for a in steps]
+    assert ratios == pytest.approx([float("inf"), 3.0, 1.0, 1 / 3], rel=1e-3)  # (1 - t) / t at t = 0, 1/4, 1/2, 3/4
+    levels = noise_level(torch.tensor([0.25, 0.5, 0.75]), C)
+    assert levels.square().tolist() == pytest.approx(steps[1:], rel=1e-2)
+
+
+def test_a_ddim_step_is_eulers_step_of_the_flow():
+    schedule, size = NoiseSchedule(FLOW.schedule), (16, 24)
+    picture, y_t, goal = (
+        torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(i)).double() for i in range(3)
+    )
+    picture = picture * 0.1
+    t, later = 749, 499
+    (a, s), (a2, s2) = ((schedule.alpha_bar(k) ** 0.5, (1 - schedule.alpha_bar(k)) ** 0.5) for k in (t, later))
+    time, next_time = a * C / (a * C + s), a2 * C / (a2 * C + s2)
+    x_t = a * picture + (a * C + s) * y_t
+    velocity = goal - y_t
+    x0 = picture + C * (y_t + (1 - time) * velocity)
+    made, _ = ddim_step(lambda x, _t: (a * x - x0) / s, x_t, schedule, t, later)
+    moved = y_t + (next_time - time) * velocity
+    assert (made - (a2 * picture + (a2 * C + s2) * moved)).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("steps", [1, 4, 8])
+def test_an_exact_velocity_leads_to_the_true_detail(steps):
+    low, r, light, features = maps()
+    net = Oracle(FLOW.denoiser)
+    net.y = fine_detail(torch.randn(1, 3, 48, 64, generator=torch.Generator().manual_seed(9)))
+    picture = r * light * 2 - 1
+    schedule = NoiseSchedule(FLOW.schedule)
+    x = torch.randn(1, 3, 48, 64, generator=torch.Generator().manual_seed(4))
+    times = [*schedule.timesteps(steps), -1]
+    for t, later in zip(times, times[1:], strict=False):
+        level = torch.tensor([schedule.alpha_bar(t) ** 0.5])
+        x, _ = ddim_step(lambda x_t, _t, level=level: net(x_t, level, low, r, light, features), x, schedule, t, later)
+    assert (x - (picture + C * fine_detail(net.y)).clamp(-1, 1)).abs().max() < 2e-3
+
+
+def test_light_and_colour_stay_those_of_the_retinex_picture():
+    """Whatever the net says: what is broader than the detail is taken out of it, at any size."""
+    low, r, light, features = maps((41, 58))
+    net = DenoisingUNet(FLOW.denoiser)
+    torch.nn.init.normal_(net.head.weight)
+    torch.nn.init.constant_(net.head.bias, 3.0)
+    level, x = torch.tensor([0.2]), torch.randn(1, 3, 41, 58, generator=torch.Generator().manual_seed(3))
+    features = tuple(F.interpolate(f, (-(-41 // s), -(-58 // s))) for f, s in zip(features, (4, 8, 16), strict=True))
+    with torch.inference_mode():
+        v = net(x, level, low, r, light, features)
+    a, s = level.item(), (1 - level.item() ** 2) ** 0.5
+    detail = (a * x - s * v - (r * light * 2 - 1)) / C
+    assert detail.std() > 0.5
+    assert F.avg_pool2d(detail, 16).abs().mean() < 0.1 * detail.abs().mean()
+
+
+def batch_of(count=4, side=32):
+    gen = torch.Generator().manual_seed(7)
+    high = torch.rand(count, 3, side, side, generator=gen)
+    place = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]]).expand(count, 2, 3)
+    thumbnail = F.interpolate(high * 0.1, (48, 64))
+    return {
+        "low": high * 0.1, "high": high, "thumbnail": thumbnail, "place": place,
+        "input_mean": thumbnail.mean((2, 3)), "exposure": torch.full((count,), 0.5), "shadows": torch.ones(count, 2),
+    }  # fmt: skip
+
+
+def test_training_brings_both_losses_down():
+    torch.manual_seed(0)
+    nets = build(FLOW)
+    nets.unet.requires_grad_(True), nets.rnet.requires_grad_(True)
+    objective, batch = FlowObjective(nets, {"refine": 1.0, "prior_dropout": 1.0}), batch_of()
+    t, eps = torch.tensor([0.1, 0.4, 0.6, 0.9]), torch.randn_like(batch["high"])
+    frozen = [p.clone() for p in nets.anet.parameters()]
+    optimizer = torch.optim.Adam(objective.parameters(), 3e-3)
+    terms = []
+    for _ in range(40):
+        terms.append(objective.at_time(batch, t, eps, None))
+        optimizer.zero_grad()
+        terms[-1]["loss"].backward()
+        optimizer.step()
+    for name in ("flow", "refinement"):
+        assert terms[-1][name].item() < 0.8 * terms[0][name].item(), name
+    assert terms[-1]["refinement"].item() < terms[-1]["unrefined"].item()
+    assert all(torch.equal(a, b) for a, b in zip(frozen, nets.anet.parameters(), strict=True))
+
+
+def test_a_bundle_of_it_keeps_its_kind_and_enhances(tmp_path):
+    torch.manual_seed(1)
+    save_bundle(tmp_path / "flow.safetensors", build(FLOW), dtype=None)
+    nets = load_bundle(tmp_path / "flow.safetensors")
+    assert nets.config == FLOW
+    dark = seeded(1, 3, 40, 56, seed=5) * 0.1
+    first, again, other = (enhance(dark, nets, None, SampleOptions(2, seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    tiled = enhance(dark.repeat(1, 1, 3, 3), nets, None, SampleOptions(2, tile=64))
+    assert bool(torch.isfinite(tiled).all())
+
+
+def test_schedule_and_net_must_agree():
+    with pytest.raises(ValueError, match="same detail_std"):
+        replace(FLOW, schedule=replace(FLOW.schedule, detail_std=0.2))
+    with pytest.raises(ValueError, match="starts at pure noise"):
+        replace(FLOW.schedule, zero_terminal_snr=False)
+
+
+@pytest.mark.parametrize("steps", [4, 8])
+def test_the_hosts_euler_gives_what_our_sampler_gives(jores_pack_nodes, comfy_inprocess, steps):
+    host = importlib.import_module("jores_pack.nodes.host.model_sampling")
+    config = importlib.import_module("jores_pack.jores.config").PRESETS["texture"].schedule
+    euler = importlib.import_module("comfy.k_diffusion.sampling").sample_euler
+    sampling, schedule = host.model_sampling(config), NoiseSchedule(replace(PRESETS["texture"].schedule))
+    picture, goal = seeded(1, 3, 16, 16) * 0.5, seeded(1, 3, 16, 16, seed=1) - 0.5
+
+    def x0_of(x_t, a, s):
+        y_t, t = (x_t - a * picture) / (a * C + s), a * C / (a * C + s)
+        return picture + C * (y_t + (1 - t) * (goal.sin() - 0.5 * y_t))
+
+    noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    ours, times = noise, [*schedule.timesteps(steps), -1]
+    for t, later in zip(times, times[1:], strict=False):
+        a, s = schedule.alpha_bar(t) ** 0.5, (1 - schedule.alpha_bar(t)) ** 0.5
+        ours, _ = ddim_step(lambda x, _t, a=a, s=s: (a * x - x0_of(x, a, s)) / s, ours, schedule, t, later)
+    sigmas = host.sampling_sigmas(sampling, schedule.timesteps(steps))
+
+    def model(x, sigma):
+        a = 1 / (1 + sigma.square()).sqrt().item()
+        return x0_of(x * a, a, a * sigma.item())
+
+    theirs = euler(model, noise * sigmas[0], sigmas, disable=True)
+    assert (ours - theirs).abs().max() * 255 / 2 < 1
+    assert float(sampling.sigma_min) < 0.06 * C  # stock schedulers lead on to where the detail is clean

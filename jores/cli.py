@@ -80,6 +80,8 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--pairs-tsv", type=Path, metavar="FILE", help="instead: table with id, split, low, high")
     parser.add_argument("--split", default="val", help="split of the table; 'all' for every pair (default: val)")
     parser.add_argument("--output", type=Path, metavar="JSON", help="also write the scores to this file")
+    lpips_help = "weights of LPIPS with AlexNet, not shipped (default: what JORES_LPIPS names; without: no LPIPS)"
+    parser.add_argument("--lpips", type=Path, metavar="FILE", help=lpips_help)
     _add_model_options(parser)
     parser.set_defaults(run=run_evaluate, mask=None, independent_frames=False)
 

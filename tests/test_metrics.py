@@ -9,7 +9,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from jores.files.pictures import read_image
 from jores.imaging.exposure import mean_luma
-from jores.metrics import exposure_error, gt_mean, niqe, psnr, ssim
+from jores.metrics import exposure_error, gt_mean, niqe, psnr, spectrum_error, ssim
 from jores.metrics.no_reference import asymmetric_gaussian
 
 
@@ -126,3 +126,12 @@ def test_asymmetric_gaussian_finds_the_shape_it_was_drawn_from():
     assert left.tolist() == pytest.approx(right.tolist(), rel=0.03)
     alpha, left, right = asymmetric_gaussian(lopsided[None])
     assert (left / right).item() == pytest.approx(2, rel=0.03)
+
+
+def test_the_spectrum_tells_blur_and_grain_from_the_truth():
+    truth = torch.from_numpy(skimage.data.coffee()).permute(2, 0, 1)[None, :, :256, :320] / 255
+    assert spectrum_error(truth, truth).item() == 0
+    assert spectrum_error(truth * 0.5, truth).item() == pytest.approx(math.log(4), abs=1e-3)  # power goes by squares
+    copies = spoilt(truth)
+    assert all(spectrum_error(copies[name], truth).item() > 0.5 for name in ("blur", "noise"))
+    assert spectrum_error(truth.flip(3), truth).item() < 1e-6  # wherever the detail is

@@ -18,6 +18,7 @@ from ..files.tables import Pair, pairs_of_folders, pairs_of_table
 from ..files.targets import refuse_inputs
 from ..imaging.alpha import is_opaque
 from ..metrics import niqe
+from ..metrics.lpips import Lpips, load_lpips
 from ..metrics.scores import assess
 from .enhance import Enhancer
 
@@ -27,16 +28,21 @@ COLUMNS = {
     "psnr_gt_mean": "PSNR GT-mean",
     "ssim_gt_mean": "SSIM GT-mean",
     "exposure_error": "exposure error",
+    "spectrum_error": "spectrum error",
+    "lpips": "LPIPS GT-mean",
     "niqe_input": "own NIQE input",
     "niqe": "own NIQE",
 }
 
 
-def evaluate(pairs: Iterable[Pair], enhance: Callable[[Tensor], Tensor]) -> Iterator[dict[str, float | str]]:
+def evaluate(
+    pairs: Iterable[Pair], enhance: Callable[[Tensor], Tensor], lpips: Lpips | None = None
+) -> Iterator[dict[str, float | str]]:
     """Enhance and score one pair after the other; each result is {"picture": name, **scores}, see `assess`.
 
     Args:
         enhance: (3, H, W) in [0, 1] to the same shape and range. It never sees the ground truth.
+        lpips: the net that measures LPIPS; without it that figure is left out.
 
     Raises:
         ValueError: a file cannot be read or is transparent in places, or the two pictures of a pair differ in size.
@@ -47,7 +53,8 @@ def evaluate(pairs: Iterable[Pair], enhance: Callable[[Tensor], Tensor]) -> Iter
         if reference is not None and dark.shape != reference.shape[1:]:
             sizes = " and ".join(f"{x.shape[-1]}x{x.shape[-2]}" for x in (dark, reference))
             raise ValueError(f"{low} and {high} differ in size: {sizes}")
-        yield {"picture": name, **assess(enhance(dark)[None], reference), "niqe_input": niqe(dark[None]).item()}
+        figures = assess(enhance(dark)[None], reference, lpips)
+        yield {"picture": name, **figures, "niqe_input": niqe(dark[None]).item()}
 
 
 def _whole(path: Path) -> Tensor:
@@ -102,9 +109,9 @@ def run(args: argparse.Namespace) -> int:
     if args.output:
         read = [path for pair in pairs for path in (pair.low, pair.high) if path]
         refuse_inputs(args.output, [*read, *filter(None, (args.pairs_tsv, args.weights))], "--output")
-    enhancer = Enhancer.from_args(args)
+    lpips, enhancer = load_lpips(args.lpips), Enhancer.from_args(args)
     rows = []
-    for row in evaluate(pairs, lambda pixels: enhancer(pixels)[0]):
+    for row in evaluate(pairs, lambda pixels: enhancer(pixels)[0], lpips):
         sys.stdout.write(format_row(row) if rows else format_header(row) + format_row(row))
         sys.stdout.flush()
         rows.append(row)

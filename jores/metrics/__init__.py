@@ -1,6 +1,5 @@
-"""Figures of picture quality: against a ground truth (PSNR, SSIM, GT-mean, exposure error) and without one (NIQE).
-
-There is no LPIPS: it needs trained weights of a backbone, and none with a clear licence can be shipped along.
+"""Figures of picture quality: against a ground truth (PSNR, SSIM, GT-mean, exposure error, spectrum error) and without
+one (NIQE). LPIPS, in `lpips`, needs trained weights of a backbone, which are not shipped: it takes a file of them.
 """
 
 from .full_reference import exposure_error, gt_mean, psnr, ssim

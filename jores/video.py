@@ -24,7 +24,8 @@ from .imaging.alpha import opaque
 from .imaging.exposure import DARKEST, exposure_gain, mean_luma
 from .imaging.fades import fade_at, is_switched
 from .imaging.guided_filter import worked_size
-from .imaging.temporal import BLACK, LIGHT_STEP, SteadyLight, TemporalFilter, follow, is_other_scene, thumbnail
+from .imaging.outlook import REACH, Glance, Outlook, glance_at
+from .imaging.temporal import BLACK, LIGHT_STEP, SteadyLight, TemporalFilter, follow, shows_nothing, thumbnail
 from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions
 from .pipeline import checked, enhance, finish, wanted_exposure
@@ -36,20 +37,7 @@ LOOKAHEAD = 6
 HELD_BYTES = 40
 """Per pixel, on `device` from one frame to the next: what the averages remember, and the light."""
 
-REACH = 64
-"""Frames, before and after the one that is worked on, over which a fade is followed: of these, thumbnails are held."""
-
 GAIN_PACE = 0.1  # share of a change of the wanted gain that one frame follows
-NOTHING = 0.5 / 255  # mean luma of a frame that shows nothing
-
-
-@dataclass
-class Glance:
-    """What is known of a frame at once: its thumbnail, mean luma, and whether it shows another scene than before."""
-
-    thumbnail: Tensor
-    level: float
-    cut: bool
 
 
 @dataclass
@@ -113,7 +101,7 @@ def enhance_frames(
         return enhance(place(frame.low), nets, segmenter, aimed, callback=callback)
 
     ahead = frames if clip.ahead is None and isinstance(frames, Sequence) else clip.ahead
-    lit = _lit(_tagged(incoming), _Outlook(ahead), nets, options, place, work)
+    lit = _lit(_tagged(incoming), Outlook(ahead), nets, options, place, work)
     steady = TemporalFilter()
     for frame, following, _ in _with_following(lit):
         if frame.alone:
@@ -164,40 +152,13 @@ def _with_masks(
 def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None, Keeper]]) -> Iterator[Frame]:
     before = None
     for frame, mask, keeper in incoming:
-        before = _glance(before, checked(frame))
+        before = glance_at(before, checked(frame))
         yield Frame(frame, mask, keeper, before, before.cut)
-
-
-def _glance(before: Glance | None, frame: Tensor) -> Glance:
-    small = thumbnail(opaque(frame)).clamp(0, 1)
-    cut = before is None or is_other_scene(before.thumbnail, small)
-    return Glance(small, float(mean_luma(small)), cut)
-
-
-@dataclass
-class _Outlook:
-    """What comes behind a frame, from a second look at the clip that runs ahead."""
-
-    frames: Iterable[Tensor] | None
-    known: deque[Glance] = field(default_factory=deque)  # the first one is that of the frame that is asked for
-
-    def __post_init__(self) -> None:
-        self.coming = None if self.frames is None else iter(self.frames)
-
-    def after(self, near: list[Glance]) -> list[Glance]:
-        """What is known of the later frames of the shot; `near`: of those that are held. Once for each frame."""
-        if self.coming is None:
-            return near
-        if self.known:
-            self.known.popleft()
-        for frame in islice(self.coming, REACH + 1 - len(self.known)):
-            self.known.append(_glance(self.known[-1] if self.known else None, frame))
-        return list(takewhile(lambda later: not later.cut, islice(self.known, 1, None)))
 
 
 def _lit(
     frames: Iterator[Frame],
-    outlook: _Outlook,
+    outlook: Outlook,
     nets: JoReSNets,
     options: SampleOptions,
     place: Callable[[Tensor], Tensor],
@@ -208,13 +169,15 @@ def _lit(
     past: deque[float] = deque(maxlen=REACH)
 
     def wanted(low: Tensor) -> Tensor:
+        if shows_nothing(thumbnail(low)):  # a noisy leader stays black, or it would flash before the first cut
+            return torch.ones(1, device=low.device)
         aim = wanted_exposure(nets, low, options.exposure, options.brightness)
         return exposure_gain(mean_luma(low), aim.to(low.device))
 
     for number, (frame, following, last) in enumerate(_with_following(frames)):
         after = outlook.after([f.glance for f in following])
         shot = _judged(frame, following, past, after)
-        frame.alone = frame.cut and not shot and (frame.glance.level > NOTHING or (last and not number))
+        frame.alone = frame.cut and not shot and (not frame.glance.empty or (last and not number))
         if frame.alone:
             frame.picture = work(frame, None)
             yield frame

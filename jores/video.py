@@ -32,10 +32,10 @@ from .pipeline import checked, enhance, finish, wanted_exposure
 from .tiling.tiler import Tiler
 
 LOOKAHEAD = 6
-"""Frames read ahead of the one that is worked on: they tell the first frames of a shot what to settle on."""
+"""Frames read ahead of the one that is enhanced: the exposure of a shot's first frames is taken from all of them."""
 
 HELD_BYTES = 40
-"""Per pixel, on `device` from one frame to the next: what the averages remember, and the light."""
+"""Bytes per pixel that stay on `device` from one frame to the next: the running averages, and the steadied frame."""
 
 GAIN_PACE = 0.1  # share of a change of the wanted gain that one frame follows
 
@@ -117,7 +117,7 @@ def enhance_frames(
 
 
 def _place(nets: JoReSNets, options: SampleOptions, device: torch.device | str | None) -> Callable[[Tensor], Tensor]:
-    """Puts a frame or its result to where whole ones are worked on, decided once for each size."""
+    """Moves a frame or its result to the device where full frames are processed, decided once for each size."""
     whole: dict[tuple[int, int], bool] = {}
 
     def place(frame: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ def _lit(
     place: Callable[[Tensor], Tensor],
     work: Callable[[Frame, Tensor | None], Tensor],
 ) -> Iterator[Frame]:
-    """Steadies the light and the gain of each shot, and has the frames worked on."""
+    """Steadies the illumination and the gain of each shot, and enhances its frames."""
     light, gain = SteadyLight(), None
     past: deque[float] = deque(maxlen=REACH)
 
@@ -210,8 +210,8 @@ def _lit(
 def _settle(
     light: SteadyLight, shot: list[Frame], wanted: Callable[[Tensor], Tensor], place: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Lets the light begin at the mean of a shot's first frames; returns their mean gain. One of them at a time is on
-    the device.
+    """Starts the steadied illumination at the mean of a shot's first frames; returns their mean gain (1,). Only one of
+    them at a time is on the device.
     """
     for later in reversed(shot[1:]):  # backwards, so that the first frame does not set the level by itself
         light(_rgb(later, place))

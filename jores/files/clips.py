@@ -1,4 +1,4 @@
-"""Video files through PyAV: the pictures are worked on, everything else in the file stays as it is."""
+"""Video files through PyAV: the pictures are replaced, the rest is copied where the target container can hold it."""
 
 from __future__ import annotations
 

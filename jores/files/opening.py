@@ -1,4 +1,4 @@
-"""A film before the work: which of its streams is worked on, how it is decoded, and what its first frames say."""
+"""Opening a film: which of its video streams is enhanced, how it is decoded, and what its first frames say."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class First:
 
 
 def first_frames(path: Path) -> First:
-    """Raises VideoFileError for what cannot be worked on."""
+    """Raises VideoFileError for what cannot be enhanced."""
     try:
         with av.open(str(path)) as reader:
             stream = video_stream(path, reader)

@@ -1,4 +1,4 @@
-"""What is known of a clip's frames before they are worked on: how bright they are, and where scenes change."""
+"""What is known of a clip's frames before they are enhanced: how bright they are, and where scenes change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .exposure import mean_luma
 from .temporal import is_other_scene, shows_nothing, thumbnail
 
 REACH = 64
-"""Frames, before and after the one that is worked on, over which a fade is followed: of these, thumbnails are held."""
+"""Frames, before and after the one that is enhanced, over which a fade is followed: of these, thumbnails are held."""
 
 
 @dataclass

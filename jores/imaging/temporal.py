@@ -19,7 +19,7 @@ Shift = tuple[int, int]  # rows, columns
 
 GLANCE = 64  # px, longer side of the thumbnails that cuts are found on
 ALIKE = 0.7  # correlation of two thumbnails of one scene, at least, once their noise is accounted for
-BLOCK = 4  # px of a thumbnail, side of the cells whose means are compared: what they show is more than noise
+BLOCK = 4  # px of a thumbnail, side of the cells whose means are compared: averaging over them suppresses the noise
 SURE = 3  # variance of the cells' differences against that of noise, from which it is the scene that changed
 LEVEL = 1 / 255  # below this mean 8 bits hold no scene to compare, and everything there is is rounded to such levels
 EMPTY = 6 / 255  # mean luma below which a thumbnail without structure is black and its noise
@@ -43,7 +43,7 @@ class SteadyLight:
     seen: int = 0
 
     def restart(self, frame: Tensor) -> Tensor:
-        """The light may be what it is in this frame, which comes back as it is."""
+        """Forgets earlier frames: this frame's illumination is the new reference. Returns the frame unchanged."""
         self.before, self.seen = frame, 1
         return frame
 
@@ -62,7 +62,7 @@ class TemporalFilter:
     """Recursive average over the frames of one shot, guided by the dark frames; call it with each frame in turn.
 
     Every pixel is the running mean of the last pictures as long as the dark frames below differ by no more than noise,
-    and starts afresh where something moved: no ghosts, but no gain there either. The camera's own shift is taken out
+    and starts again where something moved: no ghosts, but no gain there either. The camera's own shift is taken out
     first. It is the results that are averaged, not the dark frames: nets that were trained on noisy pictures take the
     bias of noise around black, which averaging leaves behind without the noise, for haze.
 

@@ -79,7 +79,7 @@ class JoReSNets:
 
 
 def build(config: JoReSConfig, parts: tuple[str, ...] = tuple(PARTS), **kwargs: Any) -> JoReSNets:
-    """Nets with fresh weights, in evaluation mode. `kwargs`: operations, device, dtype."""
+    """Nets with newly initialised weights, in evaluation mode. `kwargs`: operations, device, dtype."""
     nets = JoReSNets(config)
     for name in parts:
         setattr(nets, name, build_part(config, name, **kwargs))

@@ -59,7 +59,7 @@ def _add_enhance(commands: Any) -> None:
     parser.add_argument("--feather", type=int, default=0, metavar="PIXELS", help="soft edge inside the mask")
     independent_help = "work on every frame of a video by itself; by default they are smoothed over time"
     parser.add_argument("--independent-frames", action="store_true", help=independent_help)
-    strip_help = "write pictures without EXIF, XMP, texts, comments and resolution; their colours stay right"
+    strip_help = "write pictures without EXIF, XMP, texts, comments and resolution; colours stay right; no videos"
     parser.add_argument("--strip-metadata", action="store_true", help=strip_help)
     _add_model_options(parser)
     parser.set_defaults(run=run_enhance)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from .tiling.windows import Window, size_of
 
-FEATURE_SIDES = (4, 8, 16)  # pixels per cell of ANet's F^1, F^2, F^3
-GAIN_SIDE = 8  # pixels per cell at which ANet's log gains are sampled; the gain grid is coarser
-SEMANTIC_SIDE = 8  # pixels per cell at which class maps are sampled, as at the UNet's finest level that uses them
+FEATURE_STRIDES = (4, 8, 16)  # of ANet's feature maps F^1, F^2, F^3: pixels per position, each way
+GAIN_STRIDE = 8  # at which ANet's log gains are sampled; the gain grid itself is coarser
+SEMANTIC_STRIDE = 8  # at which class maps are sampled: that of the UNet's finest level that uses them
 
 
 Wire = TypeVar("Wire", bound="_Wire")
@@ -68,11 +68,11 @@ class RetinexMaps(_Wire):
 
 @dataclass(frozen=True)
 class GlobalStatistics(_Wire):
-    """What only the whole picture tells of its light; no window of it can.
+    """Global statistics: what the full picture tells of its brightness and colour, and no window of it can.
 
     exposure: mean luma (B,) that the result should have, 0..1. mean: mean colour (B, 3) of the dark picture, 0..1.
     shadows: `shadow_share` (B, 2) that the result should have, and the dark picture's own. gains: the gain grid's log
-    gains (B, 3 * bins, h, w), spread over the whole picture or, after `Window.sample`, over a window.
+    gains (B, 3 * bins, h, w), spread over the full picture or, after `Window.sample`, over a window.
     """
 
     exposure: Tensor
@@ -130,7 +130,7 @@ class SemanticPrior(_Wire):
         """The part under the window."""
         if window.size == self.size:
             return self
-        return SemanticPrior(window.sample(self.probabilities, self.size, SEMANTIC_SIDE), self.labels, window.size)
+        return SemanticPrior(window.sample(self.probabilities, self.size, SEMANTIC_STRIDE), self.labels, window.size)
 
 
 def join_frames(frames: Sequence[Wire]) -> Wire:
@@ -146,7 +146,7 @@ def join_frames(frames: Sequence[Wire]) -> Wire:
 
 def cut_features(features: Sequence[Tensor], window: Window) -> tuple[Tensor, ...]:
     """The part of ANet's F^1..F^3 under the window."""
-    return tuple(window.cut(f, side) for f, side in zip(features, FEATURE_SIDES, strict=True))
+    return tuple(window.cut(f, stride) for f, stride in zip(features, FEATURE_STRIDES, strict=True))
 
 
 @dataclass(frozen=True)

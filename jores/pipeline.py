@@ -12,8 +12,8 @@ from torch import Tensor
 
 from .checkpoint import JoReSNets
 from .conditions import (
-    FEATURE_SIDES,
-    GAIN_SIDE,
+    FEATURE_STRIDES,
+    GAIN_STRIDE,
     ConditionOnDemand,
     GlobalStatistics,
     Keeper,
@@ -114,7 +114,7 @@ def _asked(options: SampleOptions, tile: int) -> tuple:
 
 
 def checked(images: Tensor) -> Tensor:
-    """Returns `images` if they can be worked on. Raises ValueError that names what is wrong otherwise."""
+    """Returns `images` if they can be enhanced. Raises ValueError that names what is wrong otherwise."""
     if images.ndim != 4 or images.shape[1] not in (3, 4):
         raise ValueError(f"images must be (B, 3 or 4, H, W), not {tuple(images.shape)}")
     if images.numel() == 0:
@@ -186,20 +186,20 @@ def adjust(
     """
     weight, picture = _weight(nets.anet), maps.picture
     tiles = Tiler.choose(tile, nets.config, picture, weight.device)
-    whole = global_statistics(nets, joined(picture, maps.alpha), exposure, brightness)
+    statistics = global_statistics(nets, joined(picture, maps.alpha), exposure, brightness)
 
     def work(window: Window) -> tuple[Tensor, ...]:
         part = maps.at(window).to(weight.device)
-        made = nets.anet(part, _under(whole, window, maps.size)).to(maps.reflectance.device)
+        made = nets.anet(part, _under(statistics, window, maps.size)).to(maps.reflectance.device)
         return made.reflectance, made.illumination, *made.features
 
-    reflectance, light, *features = tiles.run(maps.size, work, (1, 1, *FEATURE_SIDES))
+    reflectance, light, *features = tiles.run(maps.size, work, (1, 1, *FEATURE_STRIDES))
     if denoise < 1:
         reflectance = torch.lerp(maps.reflectance, reflectance, denoise)
     light = light if illumination is None else illumination.to(light).clamp(0, 1)
     if light.shape[-2:] != maps.illumination.shape[-2:]:
         raise ValueError(f"illumination is {tuple(light.shape[-2:])}, the picture {maps.size}: give it the same size")
-    return RetinexCondition(reflectance, light.expand_as(maps.illumination), tuple(features), whole.exposure)
+    return RetinexCondition(reflectance, light.expand_as(maps.illumination), tuple(features), statistics.exposure)
 
 
 def condition_on_demand(
@@ -208,15 +208,15 @@ def condition_on_demand(
     """The output of DNet and ANet for any window, with the picture's global statistics; `cache` in bytes, of the
     windows that a `Tiler` in the options divides the picture into."""
     weight = _weight(nets.anet)
-    whole = global_statistics(nets, joined(low.clamp(0, 1), alpha), options.exposure, options.brightness)
+    statistics = global_statistics(nets, joined(low.clamp(0, 1), alpha), options.exposure, options.brightness)
 
     def make(window: Window) -> RetinexCondition:
         maps = nets.dnet(window.cut(low).clamp(0, 1).to(weight))
-        return nets.anet(maps, _under(whole, window, size_of(low)))
+        return nets.anet(maps, _under(statistics, window, size_of(low)))
 
     tiler = options.tile
     layout = (lambda: tiler.layout(size_of(low))) if isinstance(tiler, Tiler) else None
-    return ConditionOnDemand(make, low.device, cache, layout=layout, exposure=whole.exposure)
+    return ConditionOnDemand(make, low.device, cache, layout=layout, exposure=statistics.exposure)
 
 
 @torch.inference_mode()
@@ -228,8 +228,8 @@ def global_statistics(
     return nets.anet.statistics(_thumbnail(nets, images), exposure, mean_colour(images))
 
 
-def _under(whole: GlobalStatistics, window: Window, size: tuple[int, int]) -> GlobalStatistics:
-    return replace(whole, gains=window.sample(whole.gains, size, GAIN_SIDE))
+def _under(statistics: GlobalStatistics, window: Window, size: tuple[int, int]) -> GlobalStatistics:
+    return replace(statistics, gains=window.sample(statistics.gains, size, GAIN_STRIDE))
 
 
 @torch.inference_mode()

@@ -24,32 +24,20 @@ from .imaging.alpha import opaque
 from .imaging.exposure import DARKEST, exposure_gain, mean_luma
 from .imaging.fades import fade_at, is_switched
 from .imaging.guided_filter import worked_size
-from .imaging.temporal import BLACK, LIGHT_STEP, SteadyLight, TemporalFilter, follow, is_other_scene, thumbnail
+from .imaging.outlook import REACH, Glance, Outlook, glance_at
+from .imaging.temporal import BLACK, LIGHT_STEP, SteadyLight, TemporalFilter, follow, shows_nothing, thumbnail
 from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions
 from .pipeline import checked, enhance, finish, wanted_exposure
 from .tiling.tiler import Tiler
 
 LOOKAHEAD = 6
-"""Frames read ahead of the one that is worked on: they tell the first frames of a shot what to settle on."""
+"""Frames read ahead of the one that is enhanced: the exposure of a shot's first frames is taken from all of them."""
 
 HELD_BYTES = 40
-"""Per pixel, on `device` from one frame to the next: what the averages remember, and the light."""
-
-REACH = 64
-"""Frames, before and after the one that is worked on, over which a fade is followed: of these, thumbnails are held."""
+"""Bytes per pixel that stay on `device` from one frame to the next: the running averages, and the steadied frame."""
 
 GAIN_PACE = 0.1  # share of a change of the wanted gain that one frame follows
-NOTHING = 0.5 / 255  # mean luma of a frame that shows nothing
-
-
-@dataclass
-class Glance:
-    """What is known of a frame at once: its thumbnail, mean luma, and whether it shows another scene than before."""
-
-    thumbnail: Tensor
-    level: float
-    cut: bool
 
 
 @dataclass
@@ -113,7 +101,7 @@ def enhance_frames(
         return enhance(place(frame.low), nets, segmenter, aimed, callback=callback)
 
     ahead = frames if clip.ahead is None and isinstance(frames, Sequence) else clip.ahead
-    lit = _lit(_tagged(incoming), _Outlook(ahead), nets, options, place, work)
+    lit = _lit(_tagged(incoming), Outlook(ahead), nets, options, place, work)
     steady = TemporalFilter()
     for frame, following, _ in _with_following(lit):
         if frame.alone:
@@ -129,7 +117,7 @@ def enhance_frames(
 
 
 def _place(nets: JoReSNets, options: SampleOptions, device: torch.device | str | None) -> Callable[[Tensor], Tensor]:
-    """Puts a frame or its result to where whole ones are worked on, decided once for each size."""
+    """Moves a frame or its result to the device where full frames are processed, decided once for each size."""
     whole: dict[tuple[int, int], bool] = {}
 
     def place(frame: Tensor) -> Tensor:
@@ -164,57 +152,32 @@ def _with_masks(
 def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None, Keeper]]) -> Iterator[Frame]:
     before = None
     for frame, mask, keeper in incoming:
-        before = _glance(before, checked(frame))
+        before = glance_at(before, checked(frame))
         yield Frame(frame, mask, keeper, before, before.cut)
-
-
-def _glance(before: Glance | None, frame: Tensor) -> Glance:
-    small = thumbnail(opaque(frame)).clamp(0, 1)
-    cut = before is None or is_other_scene(before.thumbnail, small)
-    return Glance(small, float(mean_luma(small)), cut)
-
-
-@dataclass
-class _Outlook:
-    """What comes behind a frame, from a second look at the clip that runs ahead."""
-
-    frames: Iterable[Tensor] | None
-    known: deque[Glance] = field(default_factory=deque)  # the first one is that of the frame that is asked for
-
-    def __post_init__(self) -> None:
-        self.coming = None if self.frames is None else iter(self.frames)
-
-    def after(self, near: list[Glance]) -> list[Glance]:
-        """What is known of the later frames of the shot; `near`: of those that are held. Once for each frame."""
-        if self.coming is None:
-            return near
-        if self.known:
-            self.known.popleft()
-        for frame in islice(self.coming, REACH + 1 - len(self.known)):
-            self.known.append(_glance(self.known[-1] if self.known else None, frame))
-        return list(takewhile(lambda later: not later.cut, islice(self.known, 1, None)))
 
 
 def _lit(
     frames: Iterator[Frame],
-    outlook: _Outlook,
+    outlook: Outlook,
     nets: JoReSNets,
     options: SampleOptions,
     place: Callable[[Tensor], Tensor],
     work: Callable[[Frame, Tensor | None], Tensor],
 ) -> Iterator[Frame]:
-    """Steadies the light and the gain of each shot, and has the frames worked on."""
+    """Steadies the illumination and the gain of each shot, and enhances its frames."""
     light, gain = SteadyLight(), None
     past: deque[float] = deque(maxlen=REACH)
 
     def wanted(low: Tensor) -> Tensor:
+        if shows_nothing(thumbnail(low)):  # a noisy leader stays black, or it would flash before the first cut
+            return torch.ones(1, device=low.device)
         aim = wanted_exposure(nets, low, options.exposure, options.brightness)
         return exposure_gain(mean_luma(low), aim.to(low.device))
 
     for number, (frame, following, last) in enumerate(_with_following(frames)):
         after = outlook.after([f.glance for f in following])
         shot = _judged(frame, following, past, after)
-        frame.alone = frame.cut and not shot and (frame.glance.level > NOTHING or (last and not number))
+        frame.alone = frame.cut and not shot and (not frame.glance.empty or (last and not number))
         if frame.alone:
             frame.picture = work(frame, None)
             yield frame
@@ -247,8 +210,8 @@ def _lit(
 def _settle(
     light: SteadyLight, shot: list[Frame], wanted: Callable[[Tensor], Tensor], place: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Lets the light begin at the mean of a shot's first frames; returns their mean gain. One of them at a time is on
-    the device.
+    """Starts the steadied illumination at the mean of a shot's first frames; returns their mean gain (1,). Only one of
+    them at a time is on the device.
     """
     for later in reversed(shot[1:]):  # backwards, so that the first frame does not set the level by itself
         light(_rgb(later, place))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from jores.cli import main
 from jores.imaging.fades import fade_at, is_switched
-from jores.imaging.temporal import is_cut, is_other_scene, thumbnail
+from jores.imaging.temporal import is_cut, is_other_scene, shows_nothing, thumbnail
 from jores.options import SampleOptions
 from jores.video import REACH, enhance_frames
 from tests.test_nets import TINY, shaken
@@ -58,6 +58,28 @@ def test_noise_and_black_are_no_scenes():
     assert not is_cut(*grains[:2]) and not is_cut(black, grains[0]) and not is_cut(black, black)
     grey = black + 0.3
     assert is_other_scene(thumbnail(grey), thumbnail(scene("coffee", 0.3)))  # something and nothing
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.004, 0.012, 0.02])
+def test_what_shows_nothing_is_told_from_what_is_only_dark(noise):
+    black = torch.zeros(1, 3, *SIZE)
+    assert all(shows_nothing(thumbnail(frame)) for frame in noisy([black] * 3, noise))
+    for name in SCENES:
+        for frame in noisy([scene(name, 0.013, 3 * i) for i in range(3)], noise):
+            assert not shows_nothing(thumbnail(frame)), name
+    lamps = black.clone()
+    lamps[..., 10::23, 7::31] = 1  # a town far away
+    assert not any(shows_nothing(thumbnail(frame)) for frame in noisy([lamps] * 3, noise))
+
+
+@pytest.mark.parametrize(("noise", "length"), [(0.004, 1), (0.004, 9), (0.012, 8), (0.02, 2)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_noisy_black_leader_stays_black_and_changes_nothing_behind_the_cut(nets, noise, length, turned):
+    clip = noisy([torch.zeros(1, 3, *SIZE)] * length + [scene("coffee", 0.03)] * 3, noise)
+    alone = list(enhance_frames(clip[length:][:: -1 if turned else 1], nets, None, ONE_STEP))
+    made = list(enhance_frames(clip[:: -1 if turned else 1], nets, None, ONE_STEP))
+    leader, rest = (made[3:], made[:3]) if turned else (made[:length], made[length:])
+    assert means(leader).max() < 6 and all(a.equal(b) for a, b in zip(rest, alone, strict=True))
 
 
 def test_levels_tell_fades_from_lamps():

@@ -237,3 +237,16 @@ def test_strip_metadata_leaves_only_the_colours(tmp_path, options, suffix):
     assert not any(word in data for word in (b"Camera", b"night", b"secret", b"xmpmeta", b"Exif\0\0", b"eXIf"))
     found = read_image(tmp_path / "out" / path.name)
     assert found.metadata.power == 1.0 if suffix == ".png" else found.icc_profile == icc
+
+
+@pytest.mark.parametrize("names", [["b.mp4"], ["b.MOV", "a.mkv"], ["c.avi", "a.ts", "b.webm"]])
+def test_strip_metadata_is_refused_for_films_before_any_work(tmp_path, options, names, capsys):
+    paths = [tmp_path / name for name in ("a.png", *names)]
+    image().save(paths[0])
+    for path in paths[1:]:
+        path.write_bytes(b"film")
+    command = ["enhance", *map(str, paths), "--output", str(tmp_path / "out"), "--strip-metadata", *options]
+    assert main(command) != 0
+    shown = capsys.readouterr()
+    assert names[0] in shown.err and "--strip-metadata" in shown.err and not shown.out
+    assert not list((tmp_path / "out").iterdir())

@@ -105,6 +105,65 @@ def test_fewer_bits_in_a_tiff_of_16(tmp_path, largest, channels):
     assert np.array_equal((found.pixels[:channels] * largest).round().permute(1, 2, 0).numpy(), values)
 
 
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_tiffs_of_fewer_than_8_bits(tmp_path, bits, channels):
+    values = np.random.default_rng(bits).integers(0, 2**bits, (*SIZE, channels))
+    extra = ((338, 3, 2),) if channels in (2, 4) else ()
+    (tmp_path / "a.tif").write_bytes(tiff_of(packed(values, bits), bits, channels, *extra))
+    found = read_image(tmp_path / "a.tif")
+    assert (len(found.pixels), found.grey) == (4 if channels in (2, 4) else 3, channels == 1)
+    seen = (found.pixels * (2**bits - 1)).round().permute(1, 2, 0).numpy()
+    assert np.array_equal(seen[..., [0, 3]] if channels == 2 else seen[..., :channels], values)
+    again = read_image(written_again(tmp_path / "a.tif")).pixels
+    assert (again - found.pixels).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_tiffs_of_fewer_than_8_bits_whose_0_is_white(tmp_path, bits):
+    values = np.random.default_rng(bits).integers(0, 2**bits, SIZE)
+    (tmp_path / "a.tif").write_bytes(tiff_of(packed(values, bits), bits, 1, (262, 3, 0)))
+    found = read_image(tmp_path / "a.tif")
+    assert found.bit_depth == 8
+    assert np.abs(found.pixels[0].numpy() - (1 - values / (2**bits - 1))).max() < 1e-6
+
+
+def test_grey_and_alpha_in_planes_of_their_own(tmp_path):
+    values = levels(2, 8)
+    options = {"photometric": "minisblack", "planarconfig": "separate", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(tmp_path / "a.tif", np.ascontiguousarray(values.transpose(2, 0, 1)), compression="zlib", **options)
+    found = (read_image(tmp_path / "a.tif").pixels * 255).round().permute(1, 2, 0).numpy()
+    assert np.array_equal(found, values[..., [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.complex64])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_floating_point_tiffs_are_refused_by_name(tmp_path, kind, channels, compression):
+    photometric = "rgb" if channels > 1 else "minisblack"
+    values = np.full((*SIZE, channels), 0.5, kind).squeeze()
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric=photometric, compression=compression)
+    with pytest.raises(ImageFileError, match="a.tif.*floating-point"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_transparent_level_of_grey_in_few_bits(tmp_path, bits, level):
+    values = np.random.default_rng(bits).integers(0, 2**bits, (*SIZE, 1))
+    rows = np.frombuffer(packed(values, bits), np.uint8).reshape(SIZE[0], -1)
+    made = png_of(np.zeros((*SIZE, 1), np.uint8), (b"tRNS", struct.pack(">H", level)))
+    header = struct.pack(">IIBBBBB", SIZE[1], SIZE[0], bits, 0, 0, 0, 0)
+    body = b"".join(b"\0" + row.tobytes() for row in rows)
+    kept = [(b"IHDR", header), *((n, b) for n, b in png.chunks(made) if n == b"tRNS"), (b"IDAT", zlib.compress(body))]
+    kept = [
+        struct.pack(">I", len(b)) + n + b + struct.pack(">I", zlib.crc32(n + b)) for n, b in (*kept, (b"IEND", b""))
+    ]
+    (tmp_path / "a.png").write_bytes(png.SIGNATURE + b"".join(kept))
+    found = read_image(tmp_path / "a.png").pixels
+    assert np.array_equal(found[3].numpy() == 0, values[..., 0] == level)
+
+
 @pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_signed_tiffs_are_refused(tmp_path, kind, channels):

@@ -83,6 +83,14 @@ def test_no_function_is_long_and_none_has_many_parameters() -> None:
     assert not long and not many
 
 
+def test_enhance_reads_from_top_to_bottom() -> None:
+    (enhance,) = [n for n in trees()["jores/pipeline"].body if isinstance(n, ast.FunctionDef) and n.name == "enhance"]
+    first = enhance.body[1]  # behind the docstring
+    assert 5 < enhance.end_lineno - first.lineno + 1 <= 40
+    called = {n.func.id for n in ast.walk(enhance) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    assert "enhance" not in called and {"finish", "reduced"} <= called
+
+
 def test_the_types_are_stepped_around_no_more_often_than_before() -> None:
     counts = dev.loose_types()
     assert counts["lines with Any"] and all(count <= dev.LOOSE[name][1] for name, count in counts.items())

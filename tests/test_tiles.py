@@ -50,12 +50,12 @@ def test_spans_cover_a_length_and_their_weights_sum_to_one(length, tile, start):
     assert all(s.stop % ALIGNMENT == 0 for s in plan[:-1])
     assert all(a.start < b.start < a.stop < b.stop for a, b in zip(plan, plan[1:], strict=False))
     for side in (1, 4, 16):
-        last = plan[-1].cells(side)
+        last = plan[-1].positions(side)
         total = torch.zeros(last.stop)
         for s in plan:
             weights = s.weights(side)
             assert weights.min() >= 0 and weights.max() <= 1
-            total[s.cells(side)] += weights
+            total[s.positions(side)] += weights
         torch.testing.assert_close(total[start // side :], torch.ones(last.stop - start // side))
 
 

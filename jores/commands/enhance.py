@@ -185,6 +185,7 @@ def run(args: argparse.Namespace) -> int:
     files = find_images(args.inputs, (*FORMATS, *VIDEO_FORMATS), skipped=skipped)
     args.output.mkdir(parents=True, exist_ok=True)
     todo = plan(files, args.output, result_name, also=[p for p in (args.mask, args.weights) if p])
+    _check_stripping(args, todo)
     enhancer = Enhancer.from_args(args, share.device)
     failures = []
     with tidy_ending():
@@ -205,6 +206,15 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.flush()
     share.leave()
     return 1 if failures else 0
+
+
+def _check_stripping(args: argparse.Namespace, todo: list[Job]) -> None:
+    """Raises ValueError where videos are to lose their metadata: who shares one must not believe that it has."""
+    films = [str(job.path) for job in todo if job.path.suffix.lower() in VIDEO_FORMATS]
+    if args.strip_metadata and films:
+        more = f" and {len(films) - 1} more" if len(films) > 1 else ""
+        told = "a video keeps all that its file says (place, time, camera)"
+        raise ValueError(f"{films[0]}{more}: --strip-metadata is for pictures; {told}; leave it out. Nothing was done")
 
 
 def _summary(failures: list[str], count: int, skipped: list[Path]) -> str:
@@ -244,8 +254,6 @@ def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, A
         raise ValueError(f"{path}: {target} exists already; add --overwrite, or --resume to keep it")
     suffix = path.suffix.lower()
     if suffix in VIDEO_FORMATS:
-        if args.strip_metadata:
-            raise ValueError(f"{path}: --strip-metadata is for pictures; a video keeps what its file says")
         return _enhance_video(path, target, enhancer)
     if target.suffix.lower() not in FORMATS:
         raise ValueError(f"{path}: not a kind of file that is read ({', '.join((*FORMATS, *VIDEO_FORMATS))})")
@@ -267,6 +275,7 @@ def _enhance_picture(path: Path, target: Path, enhancer: Enhancer, strip: bool) 
         "height": pixels.shape[1],
         "exposure": round(exposure, 4),
         "brightness": enhancer.options.brightness,
+        "left_out": picture.metadata.further,
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
     }
 

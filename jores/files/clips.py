@@ -1,4 +1,4 @@
-"""Video files through PyAV: the pictures are worked on, everything else in the file stays as it is."""
+"""Video files through PyAV: the pictures are replaced, the rest is copied where the target container can hold it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ import av
 import numpy as np
 import torch
 from av.sidedata.sidedata import Type as SideData
-from av.video.codeccontext import VideoCodecContext
 from av.video.frame import supported_np_pix_fmts
 from av.video.stream import VideoStream
 from torch import Tensor
 
 from .clock import FrameTimes, Rising, Timeline, in_order
 from .encoders import Film, NoEncoderError, choose
-from .fields import WHOLE, Rows, rows_in_time, take_field, weave
+from .fields import WHOLE, Rows, take_field, weave
 from .formats import has_alpha
+from .opening import First, VideoFileError, claims_alpha, decoder_of, first_frames, side_data, video_stream
 from .pictures import VIDEO_FORMATS
 from .saving import name_whole
-from .tracks import Tracks, differences, is_cover, muxer_options, packets_of
+from .tracks import Tracks, differences, muxer_options, packets_of
 
-_FULL_RANGE, _PQ = 2, 16  # AVColorRange, AVColorTransferCharacteristic
+_FULL_RANGE = 2  # AVColorRange
 _SMALL = 64  # px, longer side of the pictures that run ahead
-_FRAMES_ASKED = 8  # for fields and turns, before the work
 _CARRIED = {
     SideData.A53_CC: "closed captions inside the pictures", SideData.S12M_TIMECODE: "time codes inside the pictures",
     SideData.STEREO3D: "stereo 3D", SideData.SPHERICAL: "360 degree video's projection",
@@ -42,10 +41,6 @@ _MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 _RGB = "gbrp16le"  # through packed RGB the luma loses a whole level on the way there and back
 _RGBA = "gbrap16le" if "gbrap16le" in supported_np_pix_fmts else "rgba64le"
 _KEEPS_MATRIX = hasattr(VideoStream, "set_display_matrix")  # newer releases of PyAV
-
-
-class VideoFileError(ValueError):
-    """A video file cannot be read or written. The message names the file and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +97,7 @@ def rewrite_video(
     container = VIDEO_FORMATS[target.suffix.lower()]
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        first = _first_frame(source)
+        first = first_frames(source)
         with av.open(str(source)) as reader:
             rewriter = _Rewriter(source, reader, container, target.suffix, first)
             options = rewriter.tracks.options
@@ -119,82 +114,14 @@ def rewrite_video(
     return report
 
 
-@dataclass(frozen=True)
-class _First:
-    """What the first frames say: display matrix (9,), pixel format, rows of the pictures, width and height.
-
-    `by_container`: as in `encoders.Film`.
-    """
-
-    matrix: np.ndarray | None
-    pix_fmt: str
-    rows: Rows
-    size: tuple[int, int]
-    by_container: bool
-
-
-def _first_frame(path: Path) -> _First:
-    """Raises VideoFileError for what cannot be worked on."""
-    try:
-        with av.open(str(path)) as reader:
-            stream = _video_stream(path, reader)
-            decode, frames = _decoder(stream), []
-            for packet in packets_of(reader, stream):
-                frames += decode(packet)
-                if len(frames) >= _FRAMES_ASKED:
-                    break
-            if not frames:
-                raise VideoFileError(f"{path}: there is not a single frame in it; is the file damaged?")
-            combed = next((frame for frame in frames if frame.interlaced_frame), frames[0])
-            rows = rows_in_time(combed, getattr(stream.codec_context, "field_order", None))
-    except (av.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise VideoFileError(f"{path}: not a video that can be read, or damaged: {reason}") from error
-    data = frames[0].side_data.get(SideData.DISPLAYMATRIX)
-    matrix = None if data is None else np.frombuffer(bytes(data), np.int32)
-    if rows != WHOLE and (frames[0].height % 2 or _quarter_turns(matrix)):
-        told = "is turned" if _quarter_turns(matrix) else "has an odd number of rows"
-        raise VideoFileError(f"{path}: interlaced video that {told} is not supported; deinterlace it first")
-    return _First(matrix, frames[0].format.name, rows, (frames[0].width, frames[0].height), not combed.interlaced_frame)
-
-
-def _video_stream(path: Path, reader: Any) -> VideoStream:
-    streams = [s for s in reader.streams.video if not is_cover(s)]
-    known = [s for s in streams if s.codec_context is not None]
-    if streams and not known:
-        raise VideoFileError(f"{path}: its video is in a codec that FFmpeg does not know; convert it to H.264 first")
-    best = reader.streams.best("video")
-    stream = best if best is not None and best.index in [s.index for s in known] else next(iter(known), None)
-    if stream is None:
-        raise VideoFileError(f"{path}: holds no video")
-    if stream.codec_context.color_trc == _PQ:
-        raise VideoFileError(f"{path}: HDR video (PQ) is not supported; convert it to SDR first")
-    return stream
-
-
-def _decoder(stream: VideoStream) -> Callable[[Any], list[Any]]:
-    """Packets to frames. FFmpeg's own decoders for VP8 and VP9 pass over the alpha, which libvpx knows."""
-    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.codec.canonical_name)
-    if name and _claims_alpha(stream) and name in av.codecs_available:
-        decoder = av.CodecContext.create(name, "r")
-        if isinstance(decoder, VideoCodecContext):
-            return decoder.decode
-    stream.thread_type = "AUTO"
-    return lambda packet: packet.decode()
-
-
-def _claims_alpha(stream: VideoStream) -> bool:
-    return {k.lower(): v for k, v in stream.metadata.items()}.get("alpha_mode") == "1"
-
-
 class _Rewriter:
     """One file on its way from `reader` (a PyAV container) into a container of FFmpeg's name `container`."""
 
-    def __init__(self, path: Path, reader: Any, container: str, suffix: str, first: _First) -> None:
+    def __init__(self, path: Path, reader: Any, container: str, suffix: str, first: First) -> None:
         self.path, self.reader, self.container, self.first = path, reader, container, first
-        self.video = _video_stream(path, reader)
-        self.decode = _decoder(self.video)
-        self.turns = _quarter_turns(first.matrix)
+        self.video = video_stream(path, reader)
+        self.decode = decoder_of(self.video)
+        self.turns = first.turns
         self.times: deque[tuple[int, Fraction, int]] = deque()
         self.last, self.sent, self.decoded, self.lost = 0, None, None, {}
         self.film = self._film()
@@ -208,7 +135,7 @@ class _Rewriter:
         if self.encoding.yuv and self.film.tags[2] == 0:  # that tag means RGB
             tags = (*self.film.tags[:2], 2, self.film.tags[3])
             self.film = replace(self.film, tags=tags)
-        if not self.alpha and _claims_alpha(self.video):
+        if not self.alpha and claims_alpha(self.video):
             self.lost["alpha"] = 1
 
     def _film(self) -> Film:
@@ -300,7 +227,7 @@ class _Rewriter:
         """As `_pictures`, (1, 3, h, w), upright or not."""
         with av.open(str(self.path)) as reader:
             video = reader.streams[self.video.index]
-            decode, shrink = _decoder(video), max(1.0, max(self.first.size) / _SMALL)
+            decode, shrink = decoder_of(video), max(1.0, max(self.first.size) / _SMALL)
             size = {"width": round(self.first.size[0] / shrink) or 1, "height": round(self.first.size[1] / shrink) or 1}
             tags = {"src_colorspace": self.matrix, "src_color_range": self.range, "interpolation": "AREA"}
             for packet in packets_of(reader, video):
@@ -315,8 +242,11 @@ class _Rewriter:
         if sizes[0] != sizes[1]:
             told = " and ".join("{}x{}".format(*size) for size in sizes)
             raise VideoFileError(f"{self.path}: its pictures change their size ({told}); cut it into one film for each")
+        beside = side_data(frame)
+        if beside is None:
+            self.lost["what its frames carry besides their pictures (EXIF?)"] = 1
         for kind, told in _CARRIED.items():
-            if frame.side_data.get(kind) is not None:
+            if beside is not None and beside.get(kind) is not None:
                 self.lost[told] = self.lost.get(told, 0) + 1
         if frame.interlaced_frame and self.film.rows == WHOLE:
             self.lost["interlacing of frames in a film that begins without"] = 1
@@ -349,12 +279,3 @@ class _Rewriter:
         if duration:  # unknown in some containers, and to older releases of PyAV
             frame.duration = self.last
         return frame
-
-
-def _quarter_turns(matrix: np.ndarray | None) -> int:
-    """Counter-clockwise quarter turns that put a stored frame upright; 0 for other angles."""
-    if matrix is None:
-        return 0
-    angle = np.degrees(np.arctan2(float(matrix[1]), float(matrix[0])))
-    turns = -angle / 90
-    return round(turns) % 4 if abs(turns - round(turns)) < 0.01 else 0

@@ -28,7 +28,7 @@ from PIL import (
 from torch import Tensor
 
 from . import exif as exif_blocks
-from . import heif, metadata, png, raw, tiff
+from . import further, heif, metadata, png, raw, tiff
 from .codecs import decode_16
 from .light import to_srgb
 from .metadata import Metadata
@@ -90,7 +90,7 @@ def decode(data: bytes, suffix: str) -> Picture:
 def _read_plain(data: bytes) -> Picture:
     """PNG, JPEG, WebP, TIFF or BMP."""
     tags = tiff.tags_of(data)
-    tiff.refuse_signed(tags)
+    tiff.refuse_other_numbers(tags)
     if tiff.is_odd(tags):
         return _decode_odd(data, tags)
     shown = png.lean(data) if data.startswith(png.SIGNATURE) else data
@@ -138,10 +138,12 @@ def _decode(image: Image.Image, data: bytes, shown: bytes) -> Picture:
         raise ValueError(f"it holds {frames} frames or pages; save them as single pictures")
     _check_size(image.width * image.height, f"{image.width}x{image.height}", data)
     notes, profile = metadata.of_file(image, data)
+    notes = replace(notes, further=further.of_image(image, data))
     exif = exif_blocks.read(image)
     stored = exif.get(ExifTags.Base.Orientation, 1)
     with _any_size():
         image.load()  # also before PyAV, which forgives truncated files
+    _scale_transparent_level(image, data)
     remaining = exif.get(ExifTags.Base.Orientation, 1)  # Pillow turns a TIFF while it loads it, and clears the tag
     bit_depth = 16 if _bits(image, data) == 16 and image.mode != "CMYK" else 8
     if bit_depth == 16 and not image.mode.startswith("I"):
@@ -155,7 +157,8 @@ def _decode(image: Image.Image, data: bytes, shown: bytes) -> Picture:
             levels = np.dstack([levels] * 3 + [np.where(levels == key, 0, 65535).astype(np.uint16)])
     else:
         levels, orientation = np.asarray(_convert_to_8(image, profile)), remaining
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and (depth := tiff.depth_of(image.tag_v2)) < bit_depth:
+    depth = tiff.depth_of(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else bit_depth
+    if bit_depth == 16 and depth < 16:
         levels = np.minimum(np.rint(levels * (65535 / (2**depth - 1))), 65535).astype(np.uint16)
     block = image.info.get("exif") if image.format in ("JPEG", "MPO", "WEBP", "PNG") else None
     return _made(levels, notes, stored, orientation, profile, exif, block)
@@ -196,7 +199,8 @@ def _decode_odd(data: bytes, tags: tiff.Tags) -> Picture:
     _check_size(width * height, f"{width}x{height}", data)
     levels, orientation = tiff.levels_16(data, tags), int(tags.get(274, 1))
     packet = tags.get(700)
-    notes = Metadata("TIFF", packet if isinstance(packet, bytes) else None)
+    behind = further.named(tiff.sub_pictures(tags))
+    notes = Metadata("TIFF", packet if isinstance(packet, bytes) else None, further=behind)
     return _made(levels, notes, orientation, orientation, tags.get(34675), raw.notes(data))
 
 
@@ -215,8 +219,15 @@ def _converted(data: bytes) -> Picture:
     exif = Image.Exif()
     if found.exif:
         exif.load(found.exif)
-    notes, turn = Metadata("HEIF", found.xmp), found.orientation
+    notes, turn = Metadata("HEIF", found.xmp, further=found.further), found.orientation
     return _made(found.levels, notes, turn, turn, found.icc_profile, exif, found.exif)
+
+
+def _scale_transparent_level(image: Image.Image, data: bytes) -> None:
+    """Pillow spreads the levels of a grey PNG of 2 or 4 bits over 0..255, but not the one that tRNS names."""
+    level = image.info.get("transparency")
+    if image.format == "PNG" and data[24] in (2, 4) and data[25] == 0 and isinstance(level, int):
+        image.info["transparency"] = level * 255 // (2 ** data[24] - 1)
 
 
 def _bits(image: Image.Image, data: bytes) -> int:

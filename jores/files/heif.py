@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image, features
 
+from . import further
 from .light import HDR
 
 HEIC, AVIF = (".heic", ".heif", ".hif"), (".avif",)
@@ -21,13 +22,17 @@ AVIF_WANTED = "AVIF needs Pillow 11.3 or newer, or another build of it: pip inst
 
 @dataclass(frozen=True)
 class Decoded:
-    """Levels (H, W, C), uint8 or uint16, still to be turned by an EXIF orientation, and what the file says beside."""
+    """Levels (H, W, C), uint8 or uint16, still to be turned by an EXIF orientation, and what the file says beside.
+
+    `further`: as in `metadata.Metadata`.
+    """
 
     levels: np.ndarray
     orientation: int = 1
     exif: bytes | None = None
     xmp: bytes | None = None
     icc_profile: bytes | None = None
+    further: tuple[str, ...] = ()
 
 
 def available(suffix: str) -> bool:
@@ -62,7 +67,8 @@ def decode(data: bytes) -> Decoded:
     if transfer in HDR:
         raise ValueError(f"HDR ({HDR[transfer]}) is not supported; convert it to SDR first")
     info = file.info  # libheif has turned the pixels already
-    return Decoded(levels, 1, info.get("exif"), info.get("xmp"), info.get("icc_profile"))
+    kept = info.get("exif"), info.get("xmp"), info.get("icc_profile")
+    return Decoded(levels, 1, *kept, further.of_heif(len(file), info.get("depth_images"), info.get("aux")))
 
 
 def _decode_avif(data: bytes) -> Decoded:

@@ -23,6 +23,7 @@ class Metadata:
     chunks: of a PNG: texts, resolution, colours. segments: of a JPEG: comments, captions.
     lossless: a WebP's pixels were stored without loss.
     power: light = number ** power in the file, whose pixels were put onto the sRGB curve; None: nothing was changed.
+    further: in words, what else the file shows besides its first picture, and what a result does not have.
     """
 
     kind: str = ""
@@ -32,6 +33,7 @@ class Metadata:
     segments: tuple[jpeg.Segment, ...] = ()
     lossless: bool = False
     power: float | None = None
+    further: tuple[str, ...] = ()
 
     def stripped(self) -> Metadata:
         """Only what the pixels need to be shown right."""

@@ -1,4 +1,5 @@
-"""TIFFs that neither Pillow nor FFmpeg reads right: 9 to 15 bits per channel, grey with alpha in 16, and the signed."""
+"""TIFFs that neither Pillow nor FFmpeg reads right: odd numbers of bits per channel, grey with alpha, numbers that are
+no levels."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258,
 _OFFSETS, _SAMPLES, _ROWS, _LENGTHS, _LARGEST, _PLANAR, _PREDICTOR = 273, 277, 278, 279, 281, 284, 317
 _TILE, _EXTRA, _FORMAT = 322, 338, 339
 _PLAIN, _DEFLATED = (1,), (8, 32946)
-_SIGNED = 2
+_SUB_PICTURES = 330
+_SIGNED, _FLOATING = (2, 5), (3, 6)  # SampleFormat, of plain and of complex numbers
 _ROWS_AT_ONCE = 256  # a bit becomes a byte while they are sorted
 
 Tags = Mapping[int, Any]
@@ -37,9 +39,17 @@ def pages(tags: Tags) -> int:
     return 2 if getattr(tags, "next", 0) else 1
 
 
-def refuse_signed(tags: Tags) -> None:
-    """Raises ValueError for signed numbers: they do not say which of them is black."""
-    if _SIGNED in _all(tags, _FORMAT, 1):
+def sub_pictures(tags: Tags) -> int:
+    """How many pictures (reduced copies, usually) hang on the first page."""
+    return len(_all(tags, _SUB_PICTURES, 0)) if _SUB_PICTURES in tags else 0
+
+
+def refuse_other_numbers(tags: Tags) -> None:
+    """Raises ValueError for floating-point and signed numbers: they do not say which of them is black, or white."""
+    kinds = _all(tags, _FORMAT, 1)
+    if any(kind in _FLOATING for kind in kinds):
+        raise ValueError("it holds floating-point numbers (float); save it with 8 or 16 bits per channel")
+    if any(kind in _SIGNED for kind in kinds):
         raise ValueError("it holds signed numbers, and does not say which of them is black; save it unsigned")
 
 
@@ -54,8 +64,10 @@ def depth_of(tags: Tags) -> int:
 
 def is_odd(tags: Tags) -> bool:
     """Whether `levels_16` must read it."""
-    bits = set(_all(tags, _BITS, 1))
-    return any(8 < n < 16 for n in bits) or (bits == {16} and tags.get(_SAMPLES, 1) == 2)
+    bits, samples = set(_all(tags, _BITS, 1)), tags.get(_SAMPLES, 1)
+    known = (1, 2, 4, 8) if samples == 1 else (8,)  # Pillow's numbers of bits below 16
+    planar = samples == 2 and tags.get(_PLANAR, 1) == 2
+    return any(n < 16 and n not in known for n in bits) or (bits == {16} and samples == 2) or planar
 
 
 def levels_16(data: bytes, tags: Tags) -> np.ndarray:
@@ -74,7 +86,8 @@ def levels_16(data: bytes, tags: Tags) -> np.ndarray:
     depth = max(bits)
     predictor = tags.get(_PREDICTOR, 1)
     if unknown or predictor > 2 or (predictor == 2 and depth != 16):
-        raise ValueError(f"a TIFF of {depth} bits per channel in a form that is not understood; save it with 16")
+        told = f"a TIFF of {depth} bits per channel in a form that is not understood"
+        raise ValueError(f"{told}; save it with 8 or 16 bits, in strips, not compressed or deflated, or as PNG")
     planes = samples if tags.get(_PLANAR, 1) == 2 else 1
     parts = [_plane(data, tags, plane, (height, width, samples // planes), depth) for plane in range(planes)]
     levels = np.concatenate(parts, 2) if planes > 1 else parts[0]

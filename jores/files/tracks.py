@@ -1,5 +1,5 @@
-"""Everything in a film's file besides the pictures that are worked on: copied where the container can hold it, and
-told where it cannot.
+"""Everything in a film's file besides the pictures that are enhanced: copied where the container can hold it, and
+reported where it cannot.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Transparency: what nobody sees decides nothing, neither the light of a picture nor the colours beside it.
+"""Transparency: hidden pixels influence neither the exposure of a picture nor the colours beside them.
 
 The nets see three channels of every pixel. In those that are transparent they see the colours around instead, so that
 cut-outs that differ only in what is hidden give one result; and means over a picture count each pixel by its alpha.
@@ -46,7 +46,7 @@ def joined(colours: Tensor, alpha: Tensor | None) -> Tensor:
 
 def seen_average(images: Tensor, size: tuple[int, int]) -> Tensor:
     """`area_average` of (B, 3 or 4, H, W) pictures as (B, 3, *size), each pixel counted by its alpha; a cell that is
-    transparent as a whole gets the colours around."""
+    fully transparent gets the colours around it."""
     colours, alpha = images[:, :3], images[:, 3:]
     if is_opaque(images):
         return area_average(colours, size)

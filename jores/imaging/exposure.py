@@ -72,8 +72,9 @@ def brighten(images: Tensor, target: float = 0.4) -> Tensor:
 
 
 def shadow_share(dark: Tensor, picture: Tensor) -> Tensor:
-    """How bright the shadows are beside the whole: (B, 3, h, w) thumbnails -> (B,) float32, above 0 and at most about
-    1.
+    """How bright the shadows are against the mean of the full picture, from (B, 3, h, w) thumbnails.
+
+    Returns (B,) float32, above 0 and at most about 1.
 
     Mean luma of `picture` over the half of it that is darkest in `dark`, divided by its mean luma. With the dark
     picture for both this tells how deep the shadows are; with the light one of the same scene, how far they are to be
@@ -112,7 +113,7 @@ _LEVEL = 1 / 255  # keeps logarithms finite
 
 
 def brightness_statistics(thumbnails: Tensor) -> Tensor:
-    """What is known of a picture's light without looking at what it shows: (B, 3, H, W) in [0, 1] -> (B, 23) float32.
+    """Statistics of brightness that do not depend on what a picture shows: (B, 3, H, W) in [0, 1] -> (B, 23) float32.
 
     All but the first are relative to the mean luma m, as logarithms where they are ratios: m; nine quantiles of the
     luma; the three channels' means; mean and spread over a coarse grid of red and blue against the luma; the luma's

@@ -1,4 +1,4 @@
-"""Fades from and to black, told from lamps and from cameras that adapt: by how the mean luma of a shot goes on.
+"""Fades from and to black, told from lamps and from cameras that adapt: by how the mean luma of a shot develops.
 
 Levels are mean lumas, 0..1, of the frames of one shot in turn.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-FLAT = 0.02  # share by which the light may waver within a fade
+FLAT = 0.02  # relative change of the mean luma that is still counted as constant within a fade
 QUANTUM = 0.25 / 255
 DEEP = 0.15  # how dark a fade gets at its dark end, against its bright one
 SHARE = 0.5  # of a fade's change that one frame may make: a lamp that is switched makes all of it
@@ -46,7 +46,8 @@ def fade_at(levels: Sequence[float], index: int) -> Fade | None:
 
 
 def is_switched(levels: Sequence[float], index: int) -> bool:
-    """Whether a change of the light from the frame before to this one is more than a step of a fade."""
+    """Whether the change of the mean luma from the frame before to this one is larger than a step of a fade: a lamp
+    was switched."""
     rises = levels[index] > levels[index - 1]
     first, last = _run(levels, index, rises)
     part = levels[min(first, index - 1) : last + 1]
@@ -54,7 +55,7 @@ def is_switched(levels: Sequence[float], index: int) -> bool:
 
 
 def _run(levels: Sequence[float], index: int, rises: bool) -> tuple[int, int]:
-    """The frames around this one over which the light goes one way only, or stays."""
+    """Indices of the first and last frame of the run around this one in which the mean luma rises (or falls) only."""
     sign = 1 if rises else -1
     first = last = index
     peak = levels[index]

@@ -20,7 +20,7 @@ from ..tiling.windows import Span, Window, size_of
 from .exposure import luma
 from .resize import area_average
 
-RADIUS = 1  # cells of the small picture
+RADIUS = 1  # pixels of the small picture
 EDGE = 0.05  # contrast of the lit picture below which detail counts as noise
 DARK = 1 / 512  # keeps the gain of black finite
 BAND = 256  # rows that are done at once
@@ -97,12 +97,12 @@ def guided_upsample(result: Tensor, small: Tensor, full: Tensor) -> Tensor:
         rows = Span(top, min(top + BAND, size[0]))
         maps = Window(rows, Span(0, size[1])).sample(coarse, size, 1)
         enlarged, lit_before, slopes, gains = maps.split((3, 3, 3, 1), 1)
-        detail = full[..., rows.cells(1), :].float() * gains - lit_before
-        picture[..., rows.cells(1), :] = (enlarged + slopes * detail).clamp(0, 1)
+        detail = full[..., rows.positions(1), :].float() * gains - lit_before
+        picture[..., rows.positions(1), :] = (enlarged + slopes * detail).clamp(0, 1)
     return picture
 
 
 def _square_mean(x: Tensor) -> Tensor:
-    """Mean over a square of 2 RADIUS + 1 cells, of those that lie within the picture."""
+    """Mean over a square of 2 RADIUS + 1 pixels, of those that lie within the picture."""
     side = 2 * RADIUS + 1
     return F.avg_pool2d(x, side, stride=1, padding=RADIUS, count_include_pad=False)

@@ -19,9 +19,11 @@ Shift = tuple[int, int]  # rows, columns
 
 GLANCE = 64  # px, longer side of the thumbnails that cuts are found on
 ALIKE = 0.7  # correlation of two thumbnails of one scene, at least, once their noise is accounted for
-BLOCK = 4  # px of a thumbnail, side of the cells whose means are compared: what they show is more than noise
+BLOCK = 4  # px of a thumbnail, side of the cells whose means are compared: averaging over them suppresses the noise
 SURE = 3  # variance of the cells' differences against that of noise, from which it is the scene that changed
 LEVEL = 1 / 255  # below this mean 8 bits hold no scene to compare, and everything there is is rounded to such levels
+EMPTY = 6 / 255  # mean luma below which a thumbnail without structure is black and its noise
+SPARK = 30 / 255  # luma that noise around black does not reach in a thumbnail, but a distant lamp does
 LIGHT_STEP = log(1.5)  # a larger change of the light from one frame to the next is a cut: it must be followed at once
 LIGHT_CELLS = (12, 16)
 BLACK = 1 / 64  # added below logarithms, so that noise around black does not count
@@ -41,7 +43,7 @@ class SteadyLight:
     seen: int = 0
 
     def restart(self, frame: Tensor) -> Tensor:
-        """The light may be what it is in this frame, which comes back as it is."""
+        """Forgets earlier frames: this frame's illumination is the new reference. Returns the frame unchanged."""
         self.before, self.seen = frame, 1
         return frame
 
@@ -60,7 +62,7 @@ class TemporalFilter:
     """Recursive average over the frames of one shot, guided by the dark frames; call it with each frame in turn.
 
     Every pixel is the running mean of the last pictures as long as the dark frames below differ by no more than noise,
-    and starts afresh where something moved: no ghosts, but no gain there either. The camera's own shift is taken out
+    and starts again where something moved: no ghosts, but no gain there either. The camera's own shift is taken out
     first. It is the results that are averaged, not the dark frames: nets that were trained on noisy pictures take the
     bias of noise around black, which averaging leaves behind without the noise, for haze.
 
@@ -124,7 +126,7 @@ def is_other_scene(before: Tensor, after: Tensor) -> bool:
     a, b = (x / mean for x, mean in zip((before, after), means, strict=True))
     a, b = ((x + 0.5).log() for x in overlap(a, b, camera_shift(a / 10, b / 10)))
     cells = [_cells(x) for x in (a, b, b - a)]
-    rounding = [(LEVEL / mean) ** 2 / 12 / 1.5**2 for mean in means]
+    rounding = [_rounding(mean) for mean in means]
     noise = [n + r for (_, n), r in zip(cells, (*rounding, sum(rounding)), strict=True)]
     spread = [float(c.square().mean()) for c, _ in cells]
     if spread[2] < SURE * noise[2]:
@@ -133,6 +135,23 @@ def is_other_scene(before: Tensor, after: Tensor) -> bool:
     if min(structure) < 0.05 * max(structure):  # something and nothing
         return True
     return float((cells[0][0] * cells[1][0]).mean()) < ALIKE * (structure[0] * structure[1]) ** 0.5
+
+
+def shows_nothing(small: Tensor) -> bool:
+    """Whether a thumbnail is black but for noise: dark all over, and its cells differ by no more than noise makes."""
+    light = luma(small)
+    mean = float(light.mean())
+    if mean < LEVEL / 2:
+        return True
+    if mean > EMPTY or float(light.amax()) > SPARK:
+        return False
+    cells, noise = _cells((small / mean + 0.5).log())
+    return float(cells.square().mean()) < SURE * (noise + _rounding(mean))
+
+
+def _rounding(mean: float) -> float:
+    """Variance that 8 bits add to the logarithms of a thumbnail of this mean luma."""
+    return (LEVEL / mean) ** 2 / 12 / 1.5**2
 
 
 def _cells(x: Tensor) -> tuple[Tensor, float]:

@@ -18,8 +18,8 @@ from .gain_grid import GainGrid
 from .lifting import local_lift, uniform_lift
 
 THUMBNAIL = (48, 64)
-CAST = 4  # numbers that tell a colour cast
-SHADOWS = 3  # numbers that tell how far the shadows are to be lifted
+CAST = 4  # numbers that describe a colour cast
+SHADOWS = 3  # numbers that describe how far the shadows are to be lifted
 
 
 class AdjustmentNet(nn.Module):
@@ -27,10 +27,10 @@ class AdjustmentNet(nn.Module):
 
     R' = tint * (keep_R * R + residual) and L' = keep_L * gain * L + residual, with gates in (0, 2) per pixel: where R
     is mostly noise, closing a gate is easier than predicting the noise. A U-shape folded by space-to-depth 2. The trunk
-    is told the exposure to aim at and the gain that takes the picture there: brightness is a dial, not a guess of the
-    trunk. It is told the colour cast of the whole picture, too, and the tint follows from it alone: the darker a
+    is told the exposure to aim at and the gain that takes the picture there: brightness is an input, not a guess of the
+    trunk. It also gets the colour cast of the full picture, and the tint follows from it alone: the darker a
     picture, the more its sensor exaggerates a cast, and a crop or a tile cannot tell a cast from the colour of a wall.
-    What else of colour (R') and light (L') only the whole picture tells comes as a grid of gains (`lifting`).
+    Corrections of colour (R') and illumination (L') that need the full picture come as a grid of gains (`lifting`).
     """
 
     multiple_of = 16
@@ -56,13 +56,13 @@ class AdjustmentNet(nn.Module):
         self.head = zero_(operations.Conv2d(widths[0], 6 * 4, 3, padding=1, **factory))
 
     def propose_exposure(self, images: Tensor) -> Tensor:
-        """Mean luma (B,) that the result should have, from whole pictures (B, 3, H, W)."""
+        """Mean luma (B,) that the result should have, from full pictures (B, 3, H, W), not crops."""
         return self.exposure_head(area_average(images, THUMBNAIL))
 
     def statistics(
         self, images: Tensor, exposure: Tensor, mean: Tensor, shadows: Tensor | None = None
     ) -> GlobalStatistics:
-        """Of whole pictures (B, 3, H, W), or thumbnails of them, whose result should have the mean luma `exposure` (B,)
+        """Of full pictures (B, 3, H, W), or thumbnails of them, whose result should have the mean luma `exposure` (B,)
         and, where it is given, `shadows` (B, 2); `mean` (B, 3) is their mean colour."""
         thumbnail = area_average(images, THUMBNAIL)
         if shadows is None:
@@ -70,23 +70,25 @@ class AdjustmentNet(nn.Module):
         gains = self.gain_grid(thumbnail, exposure, shadow_scalars(shadows))
         return GlobalStatistics(exposure, mean.to(exposure.device), shadows, gains)
 
-    def forward(self, maps: RetinexMaps, whole: GlobalStatistics, *, clamp: bool = True) -> RetinexCondition:
-        """`whole`: of the WHOLE dark picture, its gains under the window that `maps` are of.
+    def forward(self, maps: RetinexMaps, statistics: GlobalStatistics, *, clamp: bool = True) -> RetinexCondition:
+        """`statistics`: those of the full dark picture, with the gains under the window that `maps` are of.
 
         `clamp=False` leaves R' and L' unbounded, so that a loss still has a gradient outside [0, 1].
         """
         r = pad_to_multiple(maps.reflectance, self.multiple_of)  # (B, 3, H, W)
-        light = pad_to_multiple(maps.illumination, self.multiple_of)  # (B, 1, H, W)
-        gain = exposure_gain(luma_of(whole.mean), whole.exposure).to(r.dtype)
-        cast = colour_cast(whole.mean).to(r.dtype)
-        lift = self.lift(r, light, gain.view(-1, 1, 1, 1), whole.gains)
-        r, light = lift.reflectance, lift.illumination
-        log = (r * light + 1 / 512).log() / 3 + 1
-        x = F.pixel_unshuffle(torch.cat([r, light.sqrt(), lift.lifted, lift.bright, log], 1), 2)  # (B, 44, H/2, W/2)
-        scalars = torch.stack([whole.exposure.float() * 8, gain.float().log() * 2], 1)
+        illumination = pad_to_multiple(maps.illumination, self.multiple_of)  # (B, 1, H, W)
+        gain = exposure_gain(luma_of(statistics.mean), statistics.exposure).to(r.dtype)
+        cast = colour_cast(statistics.mean).to(r.dtype)
+        lift = self.lift(r, illumination, gain.view(-1, 1, 1, 1), statistics.gains)
+        r, illumination = lift.reflectance, lift.illumination
+        log = (r * illumination + 1 / 512).log() / 3 + 1
+        x = F.pixel_unshuffle(
+            torch.cat([r, illumination.sqrt(), lift.lifted, lift.bright, log], 1), 2
+        )  # (B, 44, H/2, W/2)
+        scalars = torch.stack([statistics.exposure.float() * 8, gain.float().log() * 2], 1)
         embedding = self.embed(scalars, r.dtype) + self.embed_cast(cast)
         if self.embed_shadows is not None:
-            embedding = embedding + self.embed_shadows(shadow_scalars(whole.shadows).to(r.dtype))
+            embedding = embedding + self.embed_shadows(shadow_scalars(statistics.shadows).to(r.dtype))
         features, out = self._trunk(x, embedding)
         out = F.pixel_shuffle(out, 2)  # (B, 6, H, W)
         keep = 2 * out[:, 4:].sigmoid()  # 1 at the start; 0 drops what is only noise
@@ -95,7 +97,7 @@ class AdjustmentNet(nn.Module):
         illumination = crop_to((lift.lifted * keep[:, 1:] + out[:, 3:4]) * lift.brightness, maps.size)
         if clamp:
             reflectance, illumination = reflectance.clamp(0, 1), illumination.clamp(0, 1)
-        return RetinexCondition(reflectance, illumination, features, whole.exposure)
+        return RetinexCondition(reflectance, illumination, features, statistics.exposure)
 
     def _trunk(self, x: Tensor, embedding: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         finest, *features = u_shape(self, self.stem(x), embedding)  # 1/2; F^1..F^3 at 1/4, 1/8, 1/16

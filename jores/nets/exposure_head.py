@@ -1,4 +1,4 @@
-"""How bright the result should be, from statistics of the whole picture's light: a choice, and ANet's proposal for it.
+"""ANet's proposal for the exposure, the mean brightness of the result, from global statistics of the picture.
 
 Brightness is a choice that belongs to the whole picture, never to a crop or a tile. A few hundred scenes teach a
 convolutional head what they show rather than how bright it should be; statistics of the light generalise better. Not in

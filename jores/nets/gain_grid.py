@@ -1,4 +1,4 @@
-"""What only the whole picture tells of colour and light, as a coarse grid of gains."""
+"""A coarse grid of log gains for colour and illumination, predicted from the thumbnail of the full picture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOCAL_LIMIT = 2.0  # where the gains follow edges: seven times or a seventh, for
 
 
 class GainGrid(nn.Module):
-    """Thumbnail of the whole dark picture (B, 3, 48, 64), the wanted exposure (B,) and shadows -> log gains.
+    """Thumbnail of the full dark picture (B, 3, 48, 64), the wanted exposure (B,) and shadows -> log gains.
 
     HDRNet's low-resolution stream (Gharbi et al., SIGGRAPH 2017) with one gain per channel: what is left of the error
     of R' x L' is mostly broad colour and light, which a crop or a tile shows too little of, and which a thumbnail shows

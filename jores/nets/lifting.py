@@ -61,7 +61,7 @@ def brightness_guide(picture: Tensor) -> Tensor:
 
 
 def tightened(maps: RetinexMaps, guide: Tensor) -> RetinexMaps:
-    """The same picture with an L that does not spread over the edge of a light: DNet's L is an upper envelope, and
+    """The same picture with an L that does not spread over the edge of a lit area: DNet's L is an upper envelope, and
     beside a window it is as bright as the window. A gain for the shadow there would be clipped, and leave a dark
     rim."""
     picture = maps.reflectance * maps.illumination

@@ -57,17 +57,17 @@ class Tiler:
         """The windows that a picture of this size is cut into at present."""
         return _layout(size, 0 if self.covers(size) else self.tile)
 
-    def run(self, size: tuple[int, int], work: Work, sides: tuple[int, ...] = (1,)) -> tuple[Tensor, ...]:
+    def run(self, size: tuple[int, int], work: Work, strides: tuple[int, ...] = (1,)) -> tuple[Tensor, ...]:
         """Runs `work` on every window of a picture of this size, and returns the blended maps.
 
         Args:
-            work: returns one (B, C, h, w) tensor for every entry of `sides`.
-            sides: pixels per cell of that tensor: 1, or a divisor of 16 for a map of the padded window.
+            work: returns one (B, C, h, w) tensor for every entry of `strides`.
+            strides: of that tensor (see `windows`): 1, or a divisor of 16 for a map of the padded window.
         """
-        return self._made(Window.whole(size), work, sides)
+        return self._made(Window.whole(size), work, strides)
 
     def bands(
-        self, size: tuple[int, int], work: Work, sides: tuple[int, ...] = (1,)
+        self, size: tuple[int, int], work: Work, strides: tuple[int, ...] = (1,)
     ) -> Iterator[tuple[tuple[slice, ...], tuple[Tensor, ...]]]:
         """As `run`, but yields horizontal bands from top to bottom: (rows of the band in each map, the band's maps).
 
@@ -75,12 +75,12 @@ class Tiler:
         """
         whole = Window.whole(size)
         if self.covers(size):
-            made = self._made(whole, work, sides)
+            made = self._made(whole, work, strides)
             yield tuple(slice(0, m.shape[-2]) for m in made), made
         else:
-            yield from self._bands(whole, work, sides)
+            yield from self._bands(whole, work, strides)
 
-    def _made(self, window: Window, work: Work, sides: tuple[int, ...]) -> tuple[Tensor, ...]:
+    def _made(self, window: Window, work: Work, strides: tuple[int, ...]) -> tuple[Tensor, ...]:
         while self.covers(window.size):
             try:
                 return work(window)
@@ -88,36 +88,36 @@ class Tiler:
                 if not is_out_of_memory(error):
                     raise
                 self._halve(window, error)
-        bands = [made for _rows, made in self._bands(window, work, sides)]
+        bands = [made for _rows, made in self._bands(window, work, strides)]
         return tuple(torch.cat(column, -2) for column in zip(*bands, strict=True))
 
     def _bands(
-        self, area: Window, work: Work, sides: tuple[int, ...]
+        self, area: Window, work: Work, strides: tuple[int, ...]
     ) -> Iterator[tuple[tuple[slice, ...], tuple[Tensor, ...]]]:
         rows = list(rows_of_windows(area, self.tile))
         carry: list[Tensor] | None = None
         for row, after in zip(rows, [*rows[1:], None], strict=True):
-            bands = self._row(row, area, work, sides)
+            bands = self._row(row, area, work, strides)
             stop = row[0].rows.stop if after is None else after[0].rows.start
             done = replace(row[0].rows, stop=stop)
             if carry is not None:
                 for band, rest in zip(bands, carry, strict=True):
                     band[..., : rest.shape[-2], :] += rest
-            rows_done = tuple(done.cells(side) for side in sides)
+            rows_done = tuple(done.positions(stride) for stride in strides)
             heights = [cells.stop - cells.start for cells in rows_done]
             carry = [band[..., height:, :].clone() for band, height in zip(bands, heights, strict=True)]
             yield rows_done, tuple(band[..., :height, :] for band, height in zip(bands, heights, strict=True))
 
-    def _row(self, row: list[Window], area: Window, work: Work, sides: tuple[int, ...]) -> list[Tensor]:
+    def _row(self, row: list[Window], area: Window, work: Work, strides: tuple[int, ...]) -> list[Tensor]:
         """The weighted sum of the windows of one row, for every map."""
         bands: list[Tensor] = []
         for window in row:
-            made = self._made(window, work, sides)
-            for i, (part, side) in enumerate(zip(made, sides, strict=True)):
-                columns, left = window.columns.cells(side), area.columns.cells(side)
+            made = self._made(window, work, strides)
+            for i, (part, stride) in enumerate(zip(made, strides, strict=True)):
+                columns, left = window.columns.positions(stride), area.columns.positions(stride)
                 if len(bands) == i:
                     bands.append(part.new_zeros((*part.shape[:-1], left.stop - left.start)))
-                weights = window.rows.weights(side)[:, None] * window.columns.weights(side)
+                weights = window.rows.weights(stride)[:, None] * window.columns.weights(stride)
                 bands[i][..., columns.start - left.start : columns.stop - left.start] += part * weights.to(part)
         return bands
 

@@ -4,7 +4,7 @@ Along each axis all windows have one size and begin at multiples of ALIGNMENT. I
 moves smoothly from one window to the next. Near its border a net sees less of the surroundings than in training, so the
 result there gets the weight 0.
 
-A map that is coarser than the picture has cells: a cell of `side` pixels is one pixel of a map at 1/side of the size.
+A map of stride s is the picture reduced by the factor s: one of its positions (cells) covers s x s pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 ALIGNMENT = 16
-"""Pixels. The coarsest maps are at 1/16, so a window that begins at a multiple of 16 begins at a cell in every map."""
+"""Pixels. The coarsest maps have stride 16: from a multiple of 16 on, a window begins at a position of every map."""
 MIN_TILE = 64
 OVERLAP = 64
 
@@ -38,14 +38,14 @@ class Span:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def cells(self, side: int) -> slice:
-        """The span in a map with cells of `side` pixels, made of the picture padded to a multiple of ALIGNMENT."""
-        return slice(self.start // side, (self.stop if side == 1 else _up(self.stop)) // side)
+    def positions(self, stride: int) -> slice:
+        """The positions of the span in a map of this stride, made of the picture padded to a multiple of ALIGNMENT."""
+        return slice(self.start // stride, (self.stop if stride == 1 else _up(self.stop)) // stride)
 
-    def weights(self, side: int = 1) -> Tensor:
-        """(cells,) in [0, 1]. At every cell the weights of all spans sum to 1."""
-        cells = self.cells(side)
-        centres = (torch.arange(cells.start, cells.stop, dtype=torch.float32) + 0.5) * side
+    def weights(self, stride: int = 1) -> Tensor:
+        """(positions,) in [0, 1]. At every position the weights of all spans sum to 1."""
+        positions = self.positions(stride)
+        centres = (torch.arange(positions.start, positions.stop, dtype=torch.float32) + 0.5) * stride
         risen = _ramp(centres, self.rise) if self.rise else torch.ones_like(centres)
         return risen - _ramp(centres, self.fall) if self.fall else risen
 
@@ -65,20 +65,20 @@ class Window:
     def size(self) -> tuple[int, int]:
         return len(self.rows), len(self.columns)
 
-    def cut(self, x: Tensor, side: int = 1) -> Tensor:
-        """The view of (..., H, W), or of a map with cells of `side` pixels, under the window."""
-        return x[..., self.rows.cells(side), self.columns.cells(side)]
+    def cut(self, x: Tensor, stride: int = 1) -> Tensor:
+        """The view of (..., H, W), or of a map of this stride, under the window."""
+        return x[..., self.rows.positions(stride), self.columns.positions(stride)]
 
-    def sample(self, coarse: Tensor, size: tuple[int, int], side: int) -> Tensor:
+    def sample(self, coarse: Tensor, size: tuple[int, int], stride: int) -> Tensor:
         """The part under the window of a map (B, C, h, w) of any size that covers a picture of `size`.
 
-        Bilinear, at the centres of cells of `side` pixels. The result is the same as resizing the map to the picture's
-        cells and cutting it; but 150 classes at that size take too much memory.
+        Bilinear, at the positions of a map of this stride. The result is the same as resizing the map to that
+        stride and cutting it; but 150 classes at that size take too much memory.
         """
         for dim, (span, length) in enumerate(zip((self.rows, self.columns), size, strict=True), start=2):
-            cells, count = span.cells(side), coarse.shape[dim]
-            total = (length if side == 1 else _up(length)) // side
-            at = (torch.arange(cells.start, cells.stop, dtype=torch.float64) + 0.5) * (count / total) - 0.5
+            positions, count = span.positions(stride), coarse.shape[dim]
+            total = (length if stride == 1 else _up(length)) // stride
+            at = (torch.arange(positions.start, positions.stop, dtype=torch.float64) + 0.5) * (count / total) - 0.5
             at = at.clamp(0, count - 1)
             low = at.floor().long()
             part = (at - low).to(coarse).view(-1, *(1,) * (3 - dim))

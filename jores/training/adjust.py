@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..checkpoint import JoReSNets, save_bundle
-from ..conditions import GAIN_SIDE, GlobalStatistics, RetinexCondition
+from ..conditions import GAIN_STRIDE, GlobalStatistics, RetinexCondition
 from ..imaging.exposure import mean_luma
 from ..nets.adjustment import AdjustmentNet
 from ..nets.decomposition import DecompositionNet
@@ -27,8 +27,8 @@ SHEET_ROWS = 16  # pictures shown of a validation
 
 
 class AdjustmentObjective(UsesFrozen):
-    """The trunk is told the true mean brightness of the whole picture, so that L' follows the dial; that of an unseen
-    picture is the exposure head's to propose (stage "expose")."""
+    """The trunk gets the true mean brightness of the full picture, so that L' follows the exposure it is asked for. For
+    an unseen picture the exposure head proposes one (stage "expose")."""
 
     def __init__(self, dnet: DecompositionNet, anet: AdjustmentNet, options: dict[str, float]) -> None:
         super().__init__(dnet)
@@ -53,11 +53,11 @@ class AdjustmentObjective(UsesFrozen):
 
 
 def statistics_of(net: AdjustmentNet, batch: dict[str, Tensor]) -> GlobalStatistics:
-    """What ANet is told of the whole pictures, with the gains under the crops, (B, 3 * bins, c/8, c/8)."""
-    whole = net.statistics(batch["thumbnail"], batch["exposure"], batch["input_mean"], batch["shadows"])
-    side = batch["low"].shape[-1] // GAIN_SIDE
-    where = F.affine_grid(batch["place"], [*whole.gains.shape[:2], side, side], align_corners=False)
-    return replace(whole, gains=F.grid_sample(whole.gains, where, padding_mode="border", align_corners=False))
+    """The global statistics that ANet gets, with the gains under the crops, (B, 3 * bins, c/8, c/8)."""
+    statistics = net.statistics(batch["thumbnail"], batch["exposure"], batch["input_mean"], batch["shadows"])
+    size = batch["low"].shape[-1] // GAIN_STRIDE
+    where = F.affine_grid(batch["place"], [*statistics.gains.shape[:2], size, size], align_corners=False)
+    return replace(statistics, gains=F.grid_sample(statistics.gains, where, padding_mode="border", align_corners=False))
 
 
 class Adjust:

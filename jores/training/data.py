@@ -38,7 +38,7 @@ FOLD = 4  # a thumbnail is made of a picture so many times its size where the li
 
 
 def thumbnail(pixels: np.ndarray) -> Tensor:
-    """Area-averaged thumbnail (3, 48, 64) float32, the exposure head's view of the whole picture. Not rounded to 8
+    """Area-averaged thumbnail (3, 48, 64) float32, the exposure head's view of the full picture. Not rounded to 8
     bits: that would leave a handful of levels of a dark picture."""
     return area_average(to_tensor(pixels)[None], THUMBNAIL)[0]
 

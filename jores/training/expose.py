@@ -1,4 +1,4 @@
-"""Stage "expose": ANet's exposure head, on thumbnails of whole pictures.
+"""Stage "expose": ANet's exposure head, on thumbnails of full pictures.
 
 A stage of its own because it wants what the trunk does not: hundreds of small views per step, not a few large crops.
 """

@@ -171,7 +171,7 @@ def load_student(folder: Path, classes: int) -> PreTrainedModel:
 
 
 def build_student(labels: list[str], options: dict[str, Any]) -> PreTrainedModel:
-    """A SegFormer with fresh weights and the teacher's classes."""
+    """A SegFormer with newly initialised weights and the teacher's classes."""
     from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
     names = dict(enumerate(labels))

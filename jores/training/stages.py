@@ -70,7 +70,7 @@ def build_segmenter(args: argparse.Namespace, recipe: dict[str, Any]) -> Stage:
 
 
 def _starting_nets(args: argparse.Namespace, recipe: dict[str, Any]) -> JoReSNets:
-    """The parts of --init, also those that the stage only hands on; the stage's own are fresh where it lacks them."""
+    """The parts of --init, also those that the stage does not train. What --init lacks is newly initialised."""
     needs, trains = NEEDS[args.stage], TRAINS[args.stage]
     if not args.init and needs:
         raise ValueError(f"--stage {args.stage} needs --init: a bundle that holds {', '.join(needs)}")

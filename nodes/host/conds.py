@@ -9,7 +9,7 @@ import comfy.conds
 import comfy.utils
 from torch import Tensor
 
-from ...jores.conditions import SEMANTIC_SIDE
+from ...jores.conditions import SEMANTIC_STRIDE
 from ...jores.tiling.windows import Span, Window
 
 
@@ -41,7 +41,7 @@ class CoarseMap(comfy.conds.CONDRegular):
         coarse = self.cond
         if area is not None:
             window = Window(*(Span(area[i + 2], area[i + 2] + area[i]) for i in (0, 1)))
-            coarse = window.sample(coarse, self.of_size, SEMANTIC_SIDE)
+            coarse = window.sample(coarse, self.of_size, SEMANTIC_STRIDE)
         return self._copy_with(comfy.utils.repeat_to_batch_size(coarse, batch_size))
 
 

@@ -18,7 +18,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...jores.checkpoint import load_bundle
-from ...jores.conditions import SEMANTIC_SIDE, cut_features
+from ...jores.conditions import SEMANTIC_STRIDE, cut_features
 from ...jores.config import DenoiserConfig, JoReSConfig
 from ...jores.diffusion.schedule import NoiseSchedule
 from ...jores.nets.denoiser import DenoisingUNet
@@ -117,7 +117,7 @@ class NativeUNet(DenoisingUNet):
             x_t, low, reflectance, illumination = window.cut(x).split((3, 3, 3, 1), 1)
             features, semantics = cut_features(jores_features, window), jores_semantics
             if semantics is not None and window.size != size:
-                semantics = window.sample(semantics, size, SEMANTIC_SIDE)
+                semantics = window.sample(semantics, size, SEMANTIC_STRIDE)
             net = super(NativeUNet, self).forward
             return (net(x_t, timesteps, low, reflectance, illumination, features, semantics),)
 

@@ -154,7 +154,14 @@ class Editor:
         return [tuple(box) for box in self.page.evaluate(_BOXES)]
 
     def fit(self) -> None:
-        self.page.evaluate(_FIT, list(SIZE))
+        self.page.evaluate(_FIT, list(self.page.viewport_size.values()))
+
+    def resize(self, width: int) -> None:
+        """Another width of the window, in pixels, as a smaller screen has it."""
+        self.page.set_viewport_size({"width": width, "height": width * SIZE[1] // SIZE[0]})
+        self.page.wait_for_timeout(400)
+        self.fit()
+        self.page.wait_for_timeout(400)
 
     def shoot(self, path: Path) -> None:
         """Write a PNG of the whole graph."""

@@ -3,8 +3,9 @@
     .venv/bin/python -m tests.host.refresh_workflows              all
     .venv/bin/python -m tests.host.refresh_workflows NAME ...     the pictures of some
 
-workflows/<name>.json is the source; workflows/api/<name>.json and workflows/<name>.jpg follow from it, and
-workflows/before_after.jpg and the Registry's icon and banner from two of the results.
+A host shows the file's name as the template's title, so the graphs are called in words (`TITLES`).
+workflows/<title>.json is the source; workflows/api/<name>.json and the thumbnail workflows/<title>.jpg follow from it,
+and workflows/before_after.jpg and the Registry's icon and banner from two of the results.
 """
 
 from __future__ import annotations
@@ -29,8 +30,25 @@ from .server import PACK, start_server
 
 WORKFLOWS = PACK / "workflows"
 WEB = PACK / "nodes" / "web"
+TITLES = {
+    "enhance_low_light": "1 Enhance a dark photograph",
+    "exposure_bracket": "2 Three brightnesses side by side",
+    "only_this_region": "4 Only what you paint over",
+    "video_without_flicker": "5 A video without flicker",
+    "big_photograph": "6 A big photograph",
+    "class_wise": "7 One class brighter than another",
+    "relight_by_hand": "8 Move the light by hand",
+    "compare_steps": "9 How many steps",
+    "jores_five_stages": "Stages as blocks",
+    "stock_ksampler_rnet": "Stages with the stock KSampler",
+}
+"""The graphs by the names they have here. Figures keep the order of the titles: the first is what to begin with."""
+
+STAGES = {"jores_five_stages": ("15", "16"), "stock_ksampler_rnet": ("14",)}
+"""Previews that a thumbnail shows between before and after, where the result alone looks like another template's."""
+
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-THUMBNAIL_WIDTH = 640
+THUMBNAIL_WIDTH, THUMBNAIL_GAP = 640, 6
 BEFORE_AFTER, COLUMN = ("enhance_low_light", "jores_five_stages"), 400
 
 
@@ -100,6 +118,33 @@ def write_jpeg(path: Path, picture: Image.Image) -> None:
     write(path, encoded.getvalue())
 
 
+def graph_of(name: str) -> dict[str, Any]:
+    """A workflow as the browser saves it."""
+    return json.loads((WORKFLOWS / f"{TITLES[name]}.json").read_text("utf-8"))
+
+
+def thumbnail(panels: list[Image.Image]) -> Image.Image:
+    """Before, stages if any, and after, all whole: side by side, wide ones one under the other, four in a square."""
+    across = 1 if any(p.width > 2 * p.height for p in panels) else 2 if len(panels) == 4 else len(panels)
+    width = (THUMBNAIL_WIDTH - THUMBNAIL_GAP * (across - 1)) // across
+    scaled = [
+        p.convert("RGB").resize((width, round(width * p.height / p.width)), Image.Resampling.LANCZOS) for p in panels
+    ]
+    rows = [scaled[i : i + across] for i in range(0, len(scaled), across)]
+    heights = [max(p.height for p in row) for row in rows]
+    size = (THUMBNAIL_WIDTH, sum(heights) + THUMBNAIL_GAP * (len(rows) - 1))
+    sheet, top = Image.new("RGB", size, "white"), 0
+    for row, height in zip(rows, heights, strict=True):
+        for i, p in enumerate(row):
+            sheet.paste(p, (i * (width + THUMBNAIL_GAP), top))
+        top += height + THUMBNAIL_GAP
+    return sheet
+
+
+def middle(frames: list[Image.Image]) -> Image.Image:
+    return frames[len(frames) // 2]
+
+
 def before_after(pairs: list[tuple[Image.Image, Image.Image]]) -> Image.Image:
     """Three columns: the pictures as they were, with their brightness raised alone, and enhanced."""
     rows = [[picture.convert("RGB").resize((COLUMN, COLUMN * picture.height // picture.width), Image.Resampling.LANCZOS)
@@ -130,20 +175,20 @@ def halves(after: Image.Image, aspect: float, width: int) -> Image.Image:
 
 
 def main(names: list[str]) -> None:
-    known = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-    if unknown := set(names) - set(known):
-        sys.exit(f"there is no workflow {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
+    if unknown := set(names) - set(TITLES):
+        sys.exit(f"there is no workflow {', '.join(sorted(unknown))}; there are: {', '.join(TITLES)}")
     with tempfile.TemporaryDirectory() as base, start_server(Path(base)) as server, server.connect() as client:
         info, prompts, results = client.object_info(), {}, {}
-        for name in known:
-            prompts[name] = to_api(json.loads((WORKFLOWS / f"{name}.json").read_text("utf-8")), info)
+        for name in TITLES:
+            prompts[name] = to_api(graph_of(name), info)
             write(WORKFLOWS / "api" / f"{name}.json", (json.dumps(prompts[name], indent=2) + "\n").encode())
-        for name in names or known:
-            frames = decode(client.pictures(run_on(client, prompts[name], source_of(prompts[name])))[0])
-            results[name] = frames[len(frames) // 2]
-            thumbnail = results[name].copy()
-            thumbnail.thumbnail((THUMBNAIL_WIDTH, THUMBNAIL_WIDTH))
-            write_jpeg(WORKFLOWS / f"{name}.jpg", thumbnail)
+        for name in names or TITLES:
+            source = source_of(prompts[name])
+            entry = run_on(client, prompts[name], source)
+            results[name] = middle(decode(client.pictures(entry)[0]))
+            stages = [decode(client.pictures(entry, node, "temp")[0])[0] for node in STAGES.get(name, ())]
+            panels = [middle(decode(source.read_bytes())), *stages, results[name]]
+            write_jpeg(WORKFLOWS / f"{TITLES[name]}.jpg", thumbnail(panels))
             sys.stdout.write(f"{name}: API copy and thumbnail written\n")
             sys.stdout.flush()
     if set(BEFORE_AFTER) <= set(results):

@@ -206,6 +206,7 @@ def test_no_node_changes_what_it_is_given(pack):
     image = torch.rand(2, 33, 50, 4, generator=torch.Generator().manual_seed(0)) * 0.2
     mask = torch.rand(2, 33, 50)
     checked("JoReSLoadExample", picture="region")
+    checked("JoReSLoadFolder", folder="examples (shipped)", first=1, count=1)
     checked("JoReSCompare", before=image, after=image, mode="split", position=0.5)
     model, nets, _vae = checked("JoReSLoadModel", model_name=SHIPPED)
     (segmenter,) = checked("JoReSLoadSegmenter", segmenter_name=SEGMENTER)

@@ -25,7 +25,7 @@ from PIL import Image
 from jores.metrics import gt_mean
 from jores.training.convert import to_pixels, to_tensor
 
-from .client import EXAMPLE, EXAMPLES, Client, Prompt, with_own
+from .client import EXAMPLE, EXAMPLES, FOLDER, Client, Prompt, with_own
 from .server import PACK, start_server
 
 WORKFLOWS = PACK / "workflows"
@@ -33,6 +33,7 @@ WEB = PACK / "nodes" / "web"
 TITLES = {
     "enhance_low_light": "1 Enhance a dark photograph",
     "exposure_bracket": "2 Three brightnesses side by side",
+    "folder_of_photographs": "3 A folder of photographs",
     "only_this_region": "4 Only what you paint over",
     "video_without_flicker": "5 A video without flicker",
     "big_photograph": "6 A big photograph",
@@ -87,8 +88,9 @@ def widget_values(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
 
 
 def source_of(prompt: Prompt) -> Path:
-    """The picture or clip in workflows/ that a graph starts from."""
-    (name,) = [node["inputs"]["picture"] for node in prompt.values() if node["class_type"] == EXAMPLE]
+    """The picture or clip in workflows/ that a graph starts from; of a folder the first."""
+    (name,) = [node["inputs"].get("picture", next(iter(EXAMPLES))) for node in prompt.values()
+               if node["class_type"] in (EXAMPLE, FOLDER)]  # fmt: skip
     return WORKFLOWS / EXAMPLES[name]
 
 
@@ -184,10 +186,11 @@ def main(names: list[str]) -> None:
             write(WORKFLOWS / "api" / f"{name}.json", (json.dumps(prompts[name], indent=2) + "\n").encode())
         for name in names or TITLES:
             source = source_of(prompts[name])
-            entry = run_on(client, prompts[name], source)
-            results[name] = middle(decode(client.pictures(entry)[0]))
+            entry = client.run(prompts[name], 600.0)
+            pictures = [middle(decode(data)) for data in client.pictures(entry)]
+            results[name] = pictures[0]
             stages = [decode(client.pictures(entry, node, "temp")[0])[0] for node in STAGES.get(name, ())]
-            panels = [middle(decode(source.read_bytes())), *stages, results[name]]
+            panels = [middle(decode(source.read_bytes())), *stages, *pictures]
             write_jpeg(WORKFLOWS / f"{TITLES[name]}.jpg", thumbnail(panels))
             sys.stdout.write(f"{name}: API copy and thumbnail written\n")
             sys.stdout.flush()

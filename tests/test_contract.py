@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 
+from host.client import Client
 from host.server import PACK
 
 SNAPSHOT = Path(__file__).with_name("schema.json")
@@ -148,6 +149,25 @@ def test_aliases_lead_to_the_node(pack, monkeypatch):
     for words, name in STAGES.items():
         (found,) = [entry.display_name for entry in given if words in entry.search_aliases]
         assert found == name, words
+
+
+def test_searching_the_served_nodes_leads_to_the_one_block(comfy_client: Client):
+    """As a search box orders hits: the whole name or alias, then its beginning, then a word of it, then any part."""
+    info = {key: node for key, node in comfy_client.object_info().items() if key.startswith("JoReS")}
+    if not any(node.get("search_aliases") for node in info.values()):
+        pytest.skip("this host hands out no search aliases")
+
+    def rank(node: dict[str, Any], query: str) -> int:
+        texts = [text.lower() for text in (node["display_name"], *node["search_aliases"])]
+        kinds = (
+            lambda text: text == query, lambda text: text.startswith(query), lambda text: query in text.split(),
+            lambda text: query in text,
+        )  # fmt: skip
+        return next((i for i, fits in enumerate(kinds) if any(map(fits, texts))), len(kinds))
+
+    for query in (*EVERYDAY, *STAGES):
+        ranks = {node["display_name"]: rank(node, query.lower()) for node in info.values()}
+        assert min(ranks, key=ranks.__getitem__) == STAGES.get(query, "Enhance Low Light"), query
 
 
 def test_the_one_block_shows_few_widgets(pack):

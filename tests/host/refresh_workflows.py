@@ -5,7 +5,7 @@
 
 A host shows the file's name as the template's title, so the graphs are called in words (`TITLES`).
 workflows/<title>.json is the source; workflows/api/<name>.json and the thumbnail workflows/<title>.jpg follow from it,
-and workflows/before_after.jpg and the Registry's icon and banner from two of the results.
+and the Registry's icon and banner from the first of the results. All of them: the README's picture, too.
 """
 
 from __future__ import annotations
@@ -19,11 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 from PIL import Image
-
-from jores.metrics import gt_mean
-from jores.training.convert import to_pixels, to_tensor
 
 from .client import EXAMPLE, EXAMPLES, FOLDER, Client, Prompt, with_own
 from .server import PACK, start_server
@@ -50,7 +46,7 @@ STAGES = {"jores_five_stages": ("15", "16"), "stock_ksampler_rnet": ("14",)}
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 THUMBNAIL_WIDTH, THUMBNAIL_GAP = 640, 6
-BEFORE_AFTER, COLUMN = ("enhance_low_light", "jores_five_stages"), 400
+BANNER = "enhance_low_light"
 
 
 def to_api(graph: dict[str, Any], object_info: dict[str, Any]) -> Prompt:
@@ -147,27 +143,9 @@ def middle(frames: list[Image.Image]) -> Image.Image:
     return frames[len(frames) // 2]
 
 
-def before_after(pairs: list[tuple[Image.Image, Image.Image]]) -> Image.Image:
-    """Three columns: the pictures as they were, with their brightness raised alone, and enhanced."""
-    rows = [[picture.convert("RGB").resize((COLUMN, COLUMN * picture.height // picture.width), Image.Resampling.LANCZOS)
-             for picture in (before, as_bright_as(before, after), after)] for before, after in pairs]  # fmt: skip
-    sheet, top = Image.new("RGB", (3 * COLUMN, sum(row[0].height for row in rows))), 0
-    for row in rows:
-        for column, picture in enumerate(row):
-            sheet.paste(picture, (column * COLUMN, top))
-        top += row[0].height
-    return sheet
-
-
-def as_bright_as(before: Image.Image, after: Image.Image) -> Image.Image:
-    """What a brightness slider makes of `before`: all levels times one number, for the mean luma of `after`."""
-    low, high = (to_tensor(np.asarray(picture.convert("RGB")))[None] for picture in (before, after))
-    return Image.fromarray(to_pixels(gt_mean(low, high)[0]))
-
-
 def halves(after: Image.Image, aspect: float, width: int) -> Image.Image:
     """The Registry's pictures: the middle of the first example at this aspect, its left half as it was."""
-    with Image.open(WORKFLOWS / f"{BEFORE_AFTER[0]}.input.png") as before:
+    with Image.open(WORKFLOWS / f"{BANNER}.input.png") as before:
         sheet = after.convert("RGB").resize(before.size)
         sheet.paste(before.convert("RGB").crop((0, 0, before.width // 2, before.height)), (0, 0))
     wide, high = min(sheet.width, round(sheet.height * aspect)), min(sheet.height, round(sheet.width / aspect))
@@ -194,11 +172,13 @@ def main(names: list[str]) -> None:
             write_jpeg(WORKFLOWS / f"{TITLES[name]}.jpg", thumbnail(panels))
             sys.stdout.write(f"{name}: API copy and thumbnail written\n")
             sys.stdout.flush()
-    if set(BEFORE_AFTER) <= set(results):
-        write_jpeg(WEB / "icon.jpg", halves(results[BEFORE_AFTER[0]], 1, 400))
-        write_jpeg(WEB / "banner.jpg", halves(results[BEFORE_AFTER[0]], 21 / 9, 1260))
-        pairs = [(Image.open(WORKFLOWS / f"{name}.input.png"), results[name]) for name in BEFORE_AFTER]
-        write_jpeg(WORKFLOWS / "before_after.jpg", before_after(pairs))
+    if BANNER in results:
+        write_jpeg(WEB / "icon.jpg", halves(results[BANNER], 1, 400))
+        write_jpeg(WEB / "banner.jpg", halves(results[BANNER], 21 / 9, 1260))
+    if not names:
+        from . import readme_picture  # which takes its paths from here
+
+        readme_picture.main()
 
 
 if __name__ == "__main__":

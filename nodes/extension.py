@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .diffusion import JoReSApplyRefinement, JoReSCondition, JoReSSample, JoReSSampler, JoReSSigmas
 from .enhance import JoReSEnhance, JoReSFinish
+from .folder import JoReSLoadFolder
 from .host.folders import register_folders
 from .loaders import JoReSLoadModel, JoReSLoadSegmenter
 from .pictures import JoReSCompare, JoReSLoadExample
@@ -15,6 +16,7 @@ from .semantics import JoReSSegment
 NODES: list[type[io.ComfyNode]] = [
     JoReSEnhance,
     JoReSLoadExample,
+    JoReSLoadFolder,
     JoReSCompare,
     JoReSLoadModel,
     JoReSDecompose,

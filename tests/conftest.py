@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         asked = getattr(item, "fixturenames", ())
         if any(name.startswith(("comfy_", "jores_pack")) for name in asked):
             item.add_marker("host")
-        if "editor" in asked:
+        if "browser" in asked:
             item.add_marker("browser")
         if "shared_data" in asked:
             item.add_marker("slow")

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 
+from host.client import Client
 from host.server import PACK
 
 SNAPSHOT = Path(__file__).with_name("schema.json")
@@ -150,6 +151,25 @@ def test_aliases_lead_to_the_node(pack, monkeypatch):
         assert found == name, words
 
 
+def test_searching_the_served_nodes_leads_to_the_one_block(comfy_client: Client):
+    """As a search box orders hits: the whole name or alias, then its beginning, then a word of it, then any part."""
+    info = {key: node for key, node in comfy_client.object_info().items() if key.startswith("JoReS")}
+    if not any(node.get("search_aliases") for node in info.values()):
+        pytest.skip("this host hands out no search aliases")
+
+    def rank(node: dict[str, Any], query: str) -> int:
+        texts = [text.lower() for text in (node["display_name"], *node["search_aliases"])]
+        kinds = (
+            lambda text: text == query, lambda text: text.startswith(query), lambda text: query in text.split(),
+            lambda text: query in text,
+        )  # fmt: skip
+        return next((i for i, fits in enumerate(kinds) if any(map(fits, texts))), len(kinds))
+
+    for query in (*EVERYDAY, *STAGES):
+        ranks = {node["display_name"]: rank(node, query.lower()) for node in info.values()}
+        assert min(ranks, key=ranks.__getitem__) == STAGES.get(query, "Enhance Low Light"), query
+
+
 def test_the_one_block_shows_few_widgets(pack):
     """On hosts that fold away what is advanced."""
     schema = pack.load("nodes.schema")
@@ -206,6 +226,7 @@ def test_no_node_changes_what_it_is_given(pack):
     image = torch.rand(2, 33, 50, 4, generator=torch.Generator().manual_seed(0)) * 0.2
     mask = torch.rand(2, 33, 50)
     checked("JoReSLoadExample", picture="region")
+    checked("JoReSLoadFolder", folder="examples (shipped)", first=1, count=1)
     checked("JoReSCompare", before=image, after=image, mode="split", position=0.5)
     model, nets, _vae = checked("JoReSLoadModel", model_name=SHIPPED)
     (segmenter,) = checked("JoReSLoadSegmenter", segmenter_name=SEGMENTER)

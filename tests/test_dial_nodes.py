@@ -13,6 +13,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from host.client import EXAMPLES
+from jores.files.codecs import encode_png_16
 
 SHIPPED = "jores-compact.safetensors (shipped)"
 
@@ -184,6 +185,37 @@ def test_every_example_comes_as_picture_mask_and_film(pack):
         assert (len(image) > 1) == (name == "clip")
     with pytest.raises(ValueError, match="there is no example 'x'"):
         run(pack, "JoReSLoadExample", picture="x")
+
+
+def test_a_folder_comes_as_its_photographs_by_name(pack):
+    """Sizes differ, 16 bits and alpha stay, and what is no picture is left out."""
+    folder = pack.base / "input" / "holiday"
+    (folder / "inside").mkdir(parents=True)
+    deep = np.full((9, 7, 3), 257, np.uint16)
+    (folder / "b.png").write_bytes(encode_png_16(deep))
+    Image.new("RGBA", (30, 20), (10, 20, 30, 128)).save(folder / "a.png")
+    Image.new("L", (8, 8), 40).save(folder / "c.jpg")
+    (folder / "notes.txt").write_text("no picture")
+    assert "holiday" in pack.nodes["JoReSLoadFolder"].define_schema().inputs[0].options
+    images, names = run(pack, "JoReSLoadFolder", folder="holiday", first=1, count=16).result
+    assert names == ["JoReS/holiday/a", "JoReS/holiday/b", "JoReS/holiday/c"]
+    assert [tuple(image.shape) for image in images] == [(1, 20, 30, 4), (1, 9, 7, 3), (1, 8, 8, 3)]
+    torch.testing.assert_close(images[1], torch.full((1, 9, 7, 3), 257 / 65535))
+    images, names = run(pack, "JoReSLoadFolder", folder="holiday", first=2, count=1).result
+    assert names == ["JoReS/holiday/b"] and len(images) == 1
+    shipped, names = run(pack, "JoReSLoadFolder", folder="examples (shipped)", first=1, count=16).result
+    assert names == ["JoReS/examples/coffee", "JoReS/examples/portrait"] and len(shipped) == 2
+    for wanted, message in (
+        ({"folder": "holiday", "first": 4}, "first is 4, but 'holiday' holds 3"),
+        ({"folder": "../output", "first": 1}, "there is no folder '../output'"),
+        ({"folder": "holiday/inside", "first": 1}, "there is no folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(pack, "JoReSLoadFolder", count=16, **wanted)
+    node = pack.nodes["JoReSLoadFolder"]
+    before = node.fingerprint_inputs(folder="holiday", first=1, count=16)
+    Image.new("L", (8, 8), 40).save(folder / "d.jpg")
+    assert node.fingerprint_inputs(folder="holiday", first=1, count=16) != before
 
 
 def test_a_comparison_shows_both_untouched(pack):

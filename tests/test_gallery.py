@@ -5,9 +5,15 @@ Screenshots of the graphs after a run are kept in output/gallery, or in $GALLERY
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,13 +25,16 @@ from PIL import Image
 
 from host.browser import Editor, find_chromium, open_editor
 from host.client import Client
-from host.refresh_workflows import WORKFLOWS, decode, run_on, source_of, to_api
-from host.server import PACK, Server
+from host.refresh_workflows import TITLES, WORKFLOWS, decode, graph_of, run_on, source_of, to_api
+from host.server import PACK, PACK_FOLDER, Server, start_server
 
 pytestmark = pytest.mark.slow
 
-NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+NAMES = list(TITLES)
 SCREENSHOTS = Path(os.environ.get("GALLERY_SCREENSHOTS") or PACK / "output" / "gallery")
+WIDTHS = [int(width) for width in os.environ.get("GALLERY_WIDTHS", "1920").split()]
+"""Pixels of the windows in which the graphs are looked at; `dev.py test --hosts` asks for more than one."""
+
 BLUEPRINTS = sorted((PACK / "subgraphs").glob("*.json"))
 PREVIEWS = ("JoReSEnhance", "JoReSCompare", "PreviewImage", "MaskPreview", "SaveImage", "SaveVideo")
 
@@ -41,10 +50,6 @@ SMALL_RUN = {
     "only_this_region": {"3": {"feather": 4}},
 }
 """Widgets for pictures of 96 pixels."""
-
-
-def saved(name: str) -> dict[str, Any]:
-    return json.loads((WORKFLOWS / f"{name}.json").read_text("utf-8"))
 
 
 def copied(name: str) -> dict[str, Any]:
@@ -94,23 +99,62 @@ def differences(prompt: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_workflow_comes_with_its_files_and_a_note(name: str):
-    graph = saved(name)
+    graph = graph_of(name)
     source = source_of(copied(name))
     assert source.is_file() and source.stat().st_size < 500_000
-    with Image.open(WORKFLOWS / f"{name}.jpg") as thumbnail:
-        assert thumbnail.width >= 400
     (note,) = [node for node in graph["nodes"] if node["type"] == "MarkdownNote"]
     text = note["widgets_values"][0]
     assert "What to look at" in note["title"] and "of your own" in text
     assert not {node["type"] for node in graph["nodes"]} & {"LoadImage", "LoadVideo"}, "it must run without any copying"
-    assert f"`{name}.json`" in (WORKFLOWS / "README.md").read_text("utf-8")
+    assert f"| {TITLES[name]} |" in (WORKFLOWS / "README.md").read_text("utf-8")
+    films = {"LoadVideo", "SaveVideo"} & {node["type"] for node in graph["nodes"]}
+    assert films or "JoReSCompare" in {node["type"] for node in graph["nodes"]}, "before and after are not shown"
     for node in graph["nodes"]:  # the front end would look for the shipped weights in models/, and warn
         assert "models" not in node["properties"], f"{node['type']}: the shipped weights lie in the pack"
 
 
+def test_titles_are_words_and_the_best_comes_first():
+    titles = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+    assert titles == sorted(TITLES.values()) == list(TITLES.values())
+    assert titles[0] == TITLES["enhance_low_light"] and all("_" not in title for title in titles)
+
+
+def test_thumbnails_show_before_and_after_and_no_two_are_alike():
+    seen: dict[str, np.ndarray] = {}
+    for name, title in TITLES.items():
+        with Image.open(WORKFLOWS / f"{title}.jpg") as thumbnail:
+            assert thumbnail.width >= 400, title
+            small = array(thumbnail.convert("RGB").resize((32, 32), Image.Resampling.BOX))
+        source = decode(source_of(copied(name)).read_bytes())
+        dark = np.mean(array(source[len(source) // 2]))
+        assert abs(small[:6, :6].mean() - dark) < 0.1, f"{title}: the first panel is not the picture as it was"
+        alike = [other for other, known in seen.items() if abs(known - small).mean() < 0.02]
+        assert alike == [], title
+        seen[title] = small
+
+
+def test_the_host_offers_the_templates_and_their_thumbnails(comfy_server: Server):
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def fetch(path: str) -> bytes:
+        with opener.open(comfy_server.url + urllib.parse.quote(path, safe="/()"), timeout=60) as answer:
+            return answer.read()
+
+    assert sorted(json.loads(fetch("/api/workflow_templates"))[PACK_FOLDER]) == list(TITLES.values())
+    thumbnails = []
+    for title in TITLES.values():
+        graph, thumbnail = (WORKFLOWS / f"{title}.{suffix}" for suffix in ("json", "jpg"))
+        assert fetch(f"/api/workflow_templates/{PACK_FOLDER}/{graph.name}") == graph.read_bytes()
+        with contextlib.suppress(urllib.error.HTTPError):  # some hosts hand out the graphs alone
+            thumbnails.append(
+                fetch(f"/api/workflow_templates/{PACK_FOLDER}/{thumbnail.name}") == thumbnail.read_bytes()
+            )
+    assert len(thumbnails) in (0, len(TITLES)) and all(thumbnails)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_workflow_is_laid_out(name: str):
-    boxes = [(n.get("title", n["type"]), *n["pos"], *n["size"]) for n in saved(name)["nodes"]]
+    boxes = [(n.get("title", n["type"]), *n["pos"], *n["size"]) for n in graph_of(name)["nodes"]]
     assert not overlaps(boxes)
 
 
@@ -128,7 +172,7 @@ def test_saved_widgets_are_those_of_the_nodes(comfy_client: Client):
     """A graph names no widgets: one that is added or moved would shift all the values behind it."""
     info = comfy_client.object_info()
     fits = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool, "COMBO": str}
-    for path in [WORKFLOWS / f"{name}.json" for name in NAMES] + BLUEPRINTS:
+    for path in [WORKFLOWS / f"{title}.json" for title in TITLES.values()] + BLUEPRINTS:
         for node in own_nodes(json.loads(path.read_text("utf-8"))):
             wanted = []
             for kind, order in info[node["type"]]["input_order"].items():
@@ -156,7 +200,7 @@ def own_nodes(graph: dict[str, Any]) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_workflow_runs_and_brightens(comfy_client: Client, tmp_path: Path, name: str):
     prompt = copied(name)
-    live = to_api(saved(name), comfy_client.object_info())
+    live = to_api(graph_of(name), comfy_client.object_info())
     assert differences(live, prompt) == [], "run python -m tests.host.refresh_workflows"
     scaled_down(name, prompt)
     source = small_source(name, tmp_path)
@@ -173,25 +217,52 @@ def test_a_workflow_runs_and_brightens(comfy_client: Client, tmp_path: Path, nam
 
 
 @pytest.fixture(scope="module")
-def editor(comfy_server: Server) -> Iterator[Editor]:
+def browser() -> str:
+    """Chromium's path."""
     pytest.importorskip("playwright", reason="the graphs are not opened in the front end: playwright is not installed")
     chromium = find_chromium()
     if chromium is None:
         pytest.skip("the graphs are not opened in the front end: there is no Chromium on PATH or in $CHROMIUM")
-    with open_editor(comfy_server.url, chromium) as opened:
+    return chromium
+
+
+@pytest.fixture(scope="module")
+def editor(comfy_server: Server, browser: str) -> Iterator[Editor]:
+    with open_editor(comfy_server.url, browser) as opened:
         yield opened
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_front_end_shows_and_runs_a_workflow(editor: Editor, comfy_client: Client, name: str):
-    graph = saved(name)
+    graph = graph_of(name)
     editor.load(graph)
     assert editor.problems() == []
     assert differences(editor.prompt(), copied(name)) == []
     editor.run(PREVIEWS)
-    editor.shoot(SCREENSHOTS / f"{name}.png")
+    for width in WIDTHS:
+        editor.resize(width)
+        editor.shoot(SCREENSHOTS / f"{name} {width}.png")
+        assert overlaps(editor.boxes()) == [], width
     assert editor.problems() == []
-    assert overlaps(editor.boxes()) == []
+
+
+def test_from_a_fresh_clone_to_the_first_picture(
+    comfy_tree: Path, tmp_path: Path, browser: str, capsys: pytest.CaptureFixture[str]
+):
+    """A host that has run nothing yet, and the mouse alone: prints clicks and seconds, the host's start included."""
+    title, clicks, start = TITLES["enhance_low_light"], 0, time.monotonic()
+    with start_server(tmp_path, tree=comfy_tree) as server, open_editor(server.url, browser) as editor:
+        ready = time.monotonic() - start
+        for words in ("Templates", PACK_FOLDER, title, "Run"):
+            editor.click(words)
+            clicks += 1
+        editor.wait_for_pictures(PREVIEWS)
+        whole = time.monotonic() - start
+        assert editor.problems() == [] and list((server.base / "output" / "JoReS").glob("enhanced_*.png"))
+    with capsys.disabled():
+        seconds = f"{whole:.0f} s, of which {ready:.0f} s are ComfyUI's start and page"
+        sys.stdout.write(f"\nfirst picture: {clicks} clicks, {seconds}\n")
+    assert clicks <= 4
 
 
 def test_the_first_click_on_an_automatic_exposure_gives_no_black_picture(editor: Editor):
@@ -205,7 +276,7 @@ def test_the_first_click_on_an_automatic_exposure_gives_no_black_picture(editor:
 
 
 def test_a_saved_exposure_and_seed_stay(editor: Editor):
-    graph = saved("enhance_low_light")
+    graph = graph_of("enhance_low_light")
     (node,) = [node for node in graph["nodes"] if node["type"] == "JoReSEnhance"]
     node["widgets_values"][0], node["widgets_values"][4] = 0.42, "randomize"
     editor.load(graph)
@@ -237,7 +308,7 @@ def test_a_blueprint_is_offered_and_does_what_the_five_stages_do(
 @pytest.mark.parametrize("name", NAMES)
 def test_both_ends_of_every_link_know_it(name: str):
     """The front end mends what does not fit together, with a warning."""
-    graph = saved(name)
+    graph = graph_of(name)
     nodes = {node["id"]: node for node in graph["nodes"]}
     for link, origin, out, target, slot, kind in graph["links"]:
         given, taken = nodes[origin]["outputs"][out], nodes[target]["inputs"][slot]

@@ -64,8 +64,8 @@ def test_the_archive_holds_what_runs_and_nothing_else(tmp_path: Path):
         names = set(opened.namelist())
     for wanted in ("__init__.py", "nodes/extension.py", "jores/pipeline.py", "requirements.txt", "pyproject.toml",
                    "LICENSE", "README.md", "jores/weights/jores-compact.safetensors", "jores/weights/MODEL_CARD.md",
-                   "jores/weights/segformer-dark/model.safetensors", "workflows/enhance_low_light.json",
-                   "workflows/enhance_low_light.jpg", "workflows/enhance_low_light.input.png"):  # fmt: skip
+                   "jores/weights/segformer-dark/model.safetensors", "workflows/1 Enhance a dark photograph.json",
+                   "workflows/1 Enhance a dark photograph.jpg", "workflows/enhance_low_light.input.png"):  # fmt: skip
         assert wanted in names, wanted
     names.discard(".comfyignore")  # the Registry's tool keeps it, too
     assert not [name for name in names if name.startswith((".", "tests/", "runs/", "output/", "dev.py"))]

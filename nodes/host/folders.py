@@ -20,6 +20,9 @@ EXAMPLES = {
 }
 """The shipped pictures by the names that graphs know them by; they lie beside the workflows."""
 
+SHIPPED_FOLDER = "examples (shipped)"
+PHOTOGRAPHS = ("coffee", "portrait")  # of EXAMPLES, those in SHIPPED_FOLDER
+
 BUNDLES, SEGMENTERS = "jores", "jores_segmenters"
 SHIPPED_BUNDLE_NAME = f"{SHIPPED_WEIGHTS.name} (shipped)"
 SHIPPED_SEGMENTER_NAME = f"{SHIPPED_SEGMENTER.name} (shipped)"
@@ -50,6 +53,25 @@ def example_path(name: str) -> Path:
     if name not in EXAMPLES:
         raise ValueError(f"picture: there is no example '{name}', only {', '.join(EXAMPLES)}")
     return _PICTURES / EXAMPLES[name]
+
+
+def folder_names() -> list[str]:
+    """The shipped examples, and the folders right inside the host's input folder."""
+    root = Path(folder_paths.get_input_directory())
+    found = (p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")) if root.is_dir() else ()
+    return [SHIPPED_FOLDER, *sorted(found)]
+
+
+def folder_pictures(name: str) -> list[tuple[str, Path]]:
+    """The pictures of one of `folder_names`, by name: "folder/name without ending", file. ValueError: there is none."""
+    from ...jores.files.pictures import find_images  # not when the host starts: its Pillow is heavy
+
+    if name == SHIPPED_FOLDER:
+        return [(f"examples/{example}", example_path(example)) for example in PHOTOGRAPHS]
+    if name not in folder_names():  # names come from outside: only what the menu lists is opened
+        raise ValueError(f"folder: there is no folder '{name}' in ComfyUI's input folder: make it, or choose another")
+    files = find_images([Path(folder_paths.get_input_directory()) / name])
+    return [(f"{name}/{file.stem}", file) for file in files]
 
 
 def segmenter_names() -> list[str]:

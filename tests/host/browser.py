@@ -109,13 +109,17 @@ class Editor:
         return json.loads(self.page.evaluate(_PROMPT))
 
     def run(self, previews: tuple[str, ...]) -> None:
-        """Run the graph and wait for the pictures on its nodes of the given types; say which of them stay empty."""
+        """Run the graph and wait for the pictures on its nodes of the given types."""
+        self.page.evaluate(_RUN)
+        self.wait_for_pictures(previews)
+
+    def wait_for_pictures(self, previews: tuple[str, ...]) -> None:
+        """Wait until all nodes of the given types show a picture; say which of them stay empty."""
         from playwright.sync_api import TimeoutError as TooLate
 
-        self.page.evaluate(_RUN)
         self.fit()
         try:
-            self.page.wait_for_function(f"types => !({_EMPTY})(types).length", arg=list(previews), timeout=60_000)
+            self.page.wait_for_function(f"types => !({_EMPTY})(types).length", arg=list(previews))
         except TooLate:
             raise AssertionError(f"no picture on {self.page.evaluate(_EMPTY, list(previews))} after the run") from None
 
@@ -140,6 +144,12 @@ class Editor:
         self.page.mouse.click(*self.page.evaluate(_ARROW, [node, widget]))
         self.page.wait_for_timeout(200)
 
+    def click(self, words: str) -> None:
+        """Click what is called so: a button, or the first thing in sight with this text."""
+        button = self.page.get_by_role("button", name=words, exact=True)
+        what = button.or_(self.page.get_by_text(words, exact=True)).locator("visible=true").first
+        what.click(timeout=60_000)
+
     def blueprints(self) -> list[str]:
         """Names of the subgraph blueprints that the node library offers."""
         return self.page.evaluate(_BLUEPRINTS)
@@ -154,7 +164,14 @@ class Editor:
         return [tuple(box) for box in self.page.evaluate(_BOXES)]
 
     def fit(self) -> None:
-        self.page.evaluate(_FIT, list(SIZE))
+        self.page.evaluate(_FIT, list(self.page.viewport_size.values()))
+
+    def resize(self, width: int) -> None:
+        """Another width of the window, in pixels, as a smaller screen has it."""
+        self.page.set_viewport_size({"width": width, "height": width * SIZE[1] // SIZE[0]})
+        self.page.wait_for_timeout(400)
+        self.fit()
+        self.page.wait_for_timeout(400)
 
     def shoot(self, path: Path) -> None:
         """Write a PNG of the whole graph."""

@@ -15,7 +15,7 @@ from typing import Any
 Prompt = dict[str, dict[str, Any]]
 """A graph in API format: node id -> {"class_type": ..., "inputs": {...}}."""
 
-EXAMPLE = "JoReSLoadExample"
+EXAMPLE, FOLDER = "JoReSLoadExample", "JoReSLoadFolder"
 EXAMPLES = {
     "coffee": "enhance_low_light.input.png",
     "portrait": "jores_five_stages.input.png",
@@ -33,7 +33,11 @@ _LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy
 
 
 def with_own(prompt: Prompt, name: str) -> None:
-    """Put Load Image or Load Video with this file of the input folder in the place of Load Example Photograph."""
+    """Put Load Image or Load Video with this file of the input folder in the place of what loads the examples."""
+    for key in {key for key, node in prompt.items() if node["class_type"] == FOLDER}:
+        prompt[key] |= {"class_type": "LoadImage", "inputs": {"image": name}}
+        for node in prompt.values():
+            node["inputs"] |= {slot: "JoReS/folder" for slot, link in node["inputs"].items() if link == [key, 1]}
     examples = {key for key, node in prompt.items() if node["class_type"] == EXAMPLE}
     for key in examples:
         film = prompt[key]["inputs"]["picture"] == "clip"

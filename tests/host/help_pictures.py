@@ -26,6 +26,8 @@ FACE = (150, 20, 310, 180)  # of the astronaut, where single pixels are to be se
 STRIPS: dict[str, list[tuple[str, str, tuple[int, int, int, int] | None]]] = {
     "JoReSEnhance": [("cup", "dark picture", None), ("enhanced", "enhanced", None)],
     "JoReSLoadExample": [("enhanced", "coffee", None), ("result", "portrait", None)],
+    "JoReSLoadFolder": [("cup", "coffee", None), ("enhanced", "coffee, enhanced", None), ("dark", "portrait", None),
+                        ("result", "portrait, enhanced", None)],
     "JoReSCompare": [("split", "split", None)],
     "JoReSLoadModel": [("dark", "picture", None), ("R", "R (DNet)", None), ("R2", "R' (ANet)", None),
                        ("result", "UNet and RNet", None)],

@@ -3,8 +3,9 @@
     .venv/bin/python -m tests.host.refresh_workflows              all
     .venv/bin/python -m tests.host.refresh_workflows NAME ...     the pictures of some
 
-workflows/<name>.json is the source; workflows/api/<name>.json and workflows/<name>.jpg follow from it, and
-workflows/before_after.jpg and the Registry's icon and banner from two of the results.
+A host shows the file's name as the template's title, so the graphs are called in words (`TITLES`).
+workflows/<title>.json is the source; workflows/api/<name>.json and the thumbnail workflows/<title>.jpg follow from it,
+and the Registry's icon and banner from the first of the results. All of them: the README's picture, too.
 """
 
 from __future__ import annotations
@@ -18,20 +19,34 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 from PIL import Image
 
-from jores.metrics import gt_mean
-from jores.training.convert import to_pixels, to_tensor
-
-from .client import EXAMPLE, EXAMPLES, Client, Prompt, with_own
+from .client import EXAMPLE, EXAMPLES, FOLDER, Client, Prompt, with_own
 from .server import PACK, start_server
 
 WORKFLOWS = PACK / "workflows"
 WEB = PACK / "nodes" / "web"
+TITLES = {
+    "enhance_low_light": "1 Enhance a dark photograph",
+    "exposure_bracket": "2 Three brightnesses side by side",
+    "folder_of_photographs": "3 A folder of photographs",
+    "only_this_region": "4 Only what you paint over",
+    "video_without_flicker": "5 A video without flicker",
+    "big_photograph": "6 A big photograph",
+    "class_wise": "7 One class brighter than another",
+    "relight_by_hand": "8 Move the light by hand",
+    "compare_steps": "9 How many steps",
+    "jores_five_stages": "Stages as blocks",
+    "stock_ksampler_rnet": "Stages with the stock KSampler",
+}
+"""The graphs by the names they have here. Figures keep the order of the titles: the first is what to begin with."""
+
+STAGES = {"jores_five_stages": ("15", "16"), "stock_ksampler_rnet": ("14",)}
+"""Previews that a thumbnail shows between before and after, where the result alone looks like another template's."""
+
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-THUMBNAIL_WIDTH = 640
-BEFORE_AFTER, COLUMN = ("enhance_low_light", "jores_five_stages"), 400
+THUMBNAIL_WIDTH, THUMBNAIL_GAP = 640, 6
+BANNER = "enhance_low_light"
 
 
 def to_api(graph: dict[str, Any], object_info: dict[str, Any]) -> Prompt:
@@ -69,8 +84,9 @@ def widget_values(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
 
 
 def source_of(prompt: Prompt) -> Path:
-    """The picture or clip in workflows/ that a graph starts from."""
-    (name,) = [node["inputs"]["picture"] for node in prompt.values() if node["class_type"] == EXAMPLE]
+    """The picture or clip in workflows/ that a graph starts from; of a folder the first."""
+    (name,) = [node["inputs"].get("picture", next(iter(EXAMPLES))) for node in prompt.values()
+               if node["class_type"] in (EXAMPLE, FOLDER)]  # fmt: skip
     return WORKFLOWS / EXAMPLES[name]
 
 
@@ -100,27 +116,36 @@ def write_jpeg(path: Path, picture: Image.Image) -> None:
     write(path, encoded.getvalue())
 
 
-def before_after(pairs: list[tuple[Image.Image, Image.Image]]) -> Image.Image:
-    """Three columns: the pictures as they were, with their brightness raised alone, and enhanced."""
-    rows = [[picture.convert("RGB").resize((COLUMN, COLUMN * picture.height // picture.width), Image.Resampling.LANCZOS)
-             for picture in (before, as_bright_as(before, after), after)] for before, after in pairs]  # fmt: skip
-    sheet, top = Image.new("RGB", (3 * COLUMN, sum(row[0].height for row in rows))), 0
-    for row in rows:
-        for column, picture in enumerate(row):
-            sheet.paste(picture, (column * COLUMN, top))
-        top += row[0].height
+def graph_of(name: str) -> dict[str, Any]:
+    """A workflow as the browser saves it."""
+    return json.loads((WORKFLOWS / f"{TITLES[name]}.json").read_text("utf-8"))
+
+
+def thumbnail(panels: list[Image.Image]) -> Image.Image:
+    """Before, stages if any, and after, all whole: side by side, wide ones one under the other, four in a square."""
+    across = 1 if any(p.width > 2 * p.height for p in panels) else 2 if len(panels) == 4 else len(panels)
+    width = (THUMBNAIL_WIDTH - THUMBNAIL_GAP * (across - 1)) // across
+    scaled = [
+        p.convert("RGB").resize((width, round(width * p.height / p.width)), Image.Resampling.LANCZOS) for p in panels
+    ]
+    rows = [scaled[i : i + across] for i in range(0, len(scaled), across)]
+    heights = [max(p.height for p in row) for row in rows]
+    size = (THUMBNAIL_WIDTH, sum(heights) + THUMBNAIL_GAP * (len(rows) - 1))
+    sheet, top = Image.new("RGB", size, "white"), 0
+    for row, height in zip(rows, heights, strict=True):
+        for i, p in enumerate(row):
+            sheet.paste(p, (i * (width + THUMBNAIL_GAP), top))
+        top += height + THUMBNAIL_GAP
     return sheet
 
 
-def as_bright_as(before: Image.Image, after: Image.Image) -> Image.Image:
-    """What a brightness slider makes of `before`: all levels times one number, for the mean luma of `after`."""
-    low, high = (to_tensor(np.asarray(picture.convert("RGB")))[None] for picture in (before, after))
-    return Image.fromarray(to_pixels(gt_mean(low, high)[0]))
+def middle(frames: list[Image.Image]) -> Image.Image:
+    return frames[len(frames) // 2]
 
 
 def halves(after: Image.Image, aspect: float, width: int) -> Image.Image:
     """The Registry's pictures: the middle of the first example at this aspect, its left half as it was."""
-    with Image.open(WORKFLOWS / f"{BEFORE_AFTER[0]}.input.png") as before:
+    with Image.open(WORKFLOWS / f"{BANNER}.input.png") as before:
         sheet = after.convert("RGB").resize(before.size)
         sheet.paste(before.convert("RGB").crop((0, 0, before.width // 2, before.height)), (0, 0))
     wide, high = min(sheet.width, round(sheet.height * aspect)), min(sheet.height, round(sheet.width / aspect))
@@ -130,27 +155,30 @@ def halves(after: Image.Image, aspect: float, width: int) -> Image.Image:
 
 
 def main(names: list[str]) -> None:
-    known = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-    if unknown := set(names) - set(known):
-        sys.exit(f"there is no workflow {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
+    if unknown := set(names) - set(TITLES):
+        sys.exit(f"there is no workflow {', '.join(sorted(unknown))}; there are: {', '.join(TITLES)}")
     with tempfile.TemporaryDirectory() as base, start_server(Path(base)) as server, server.connect() as client:
         info, prompts, results = client.object_info(), {}, {}
-        for name in known:
-            prompts[name] = to_api(json.loads((WORKFLOWS / f"{name}.json").read_text("utf-8")), info)
+        for name in TITLES:
+            prompts[name] = to_api(graph_of(name), info)
             write(WORKFLOWS / "api" / f"{name}.json", (json.dumps(prompts[name], indent=2) + "\n").encode())
-        for name in names or known:
-            frames = decode(client.pictures(run_on(client, prompts[name], source_of(prompts[name])))[0])
-            results[name] = frames[len(frames) // 2]
-            thumbnail = results[name].copy()
-            thumbnail.thumbnail((THUMBNAIL_WIDTH, THUMBNAIL_WIDTH))
-            write_jpeg(WORKFLOWS / f"{name}.jpg", thumbnail)
+        for name in names or TITLES:
+            source = source_of(prompts[name])
+            entry = client.run(prompts[name], 600.0)
+            pictures = [middle(decode(data)) for data in client.pictures(entry)]
+            results[name] = pictures[0]
+            stages = [decode(client.pictures(entry, node, "temp")[0])[0] for node in STAGES.get(name, ())]
+            panels = [middle(decode(source.read_bytes())), *stages, *pictures]
+            write_jpeg(WORKFLOWS / f"{TITLES[name]}.jpg", thumbnail(panels))
             sys.stdout.write(f"{name}: API copy and thumbnail written\n")
             sys.stdout.flush()
-    if set(BEFORE_AFTER) <= set(results):
-        write_jpeg(WEB / "icon.jpg", halves(results[BEFORE_AFTER[0]], 1, 400))
-        write_jpeg(WEB / "banner.jpg", halves(results[BEFORE_AFTER[0]], 21 / 9, 1260))
-        pairs = [(Image.open(WORKFLOWS / f"{name}.input.png"), results[name]) for name in BEFORE_AFTER]
-        write_jpeg(WORKFLOWS / "before_after.jpg", before_after(pairs))
+    if BANNER in results:
+        write_jpeg(WEB / "icon.jpg", halves(results[BANNER], 1, 400))
+        write_jpeg(WEB / "banner.jpg", halves(results[BANNER], 21 / 9, 1260))
+    if not names:
+        from . import readme_picture  # which takes its paths from here
+
+        readme_picture.main()
 
 
 if __name__ == "__main__":

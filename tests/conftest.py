@@ -21,6 +21,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from host.browser import find_chromium
 from host.client import Client
 from host.server import BASE_FOLDERS, PACK, Server, host_tree, start_server
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
@@ -142,3 +143,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no training pictures in ../shared/data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """Chromium's path."""
+    pytest.importorskip("playwright", reason="the graphs are not opened in the front end: playwright is not installed")
+    chromium = find_chromium()
+    if chromium is None:
+        pytest.skip("the graphs are not opened in the front end: there is no Chromium on PATH or in $CHROMIUM")
+    return chromium

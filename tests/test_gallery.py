@@ -9,8 +9,6 @@ import contextlib
 import io
 import json
 import os
-import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -23,10 +21,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from host.browser import Editor, find_chromium, open_editor
+from host.browser import Editor, open_editor
 from host.client import Client
 from host.refresh_workflows import TITLES, WORKFLOWS, decode, graph_of, run_on, source_of, to_api
-from host.server import PACK, PACK_FOLDER, Server, start_server
+from host.server import PACK, PACK_FOLDER, Server
 
 pytestmark = pytest.mark.slow
 
@@ -217,16 +215,6 @@ def test_a_workflow_runs_and_brightens(comfy_client: Client, tmp_path: Path, nam
 
 
 @pytest.fixture(scope="module")
-def browser() -> str:
-    """Chromium's path."""
-    pytest.importorskip("playwright", reason="the graphs are not opened in the front end: playwright is not installed")
-    chromium = find_chromium()
-    if chromium is None:
-        pytest.skip("the graphs are not opened in the front end: there is no Chromium on PATH or in $CHROMIUM")
-    return chromium
-
-
-@pytest.fixture(scope="module")
 def editor(comfy_server: Server, browser: str) -> Iterator[Editor]:
     with open_editor(comfy_server.url, browser) as opened:
         yield opened
@@ -244,25 +232,6 @@ def test_the_front_end_shows_and_runs_a_workflow(editor: Editor, comfy_client: C
         editor.shoot(SCREENSHOTS / f"{name} {width}.png")
         assert overlaps(editor.boxes()) == [], width
     assert editor.problems() == []
-
-
-def test_from_a_fresh_clone_to_the_first_picture(
-    comfy_tree: Path, tmp_path: Path, browser: str, capsys: pytest.CaptureFixture[str]
-):
-    """A host that has run nothing yet, and the mouse alone: prints clicks and seconds, the host's start included."""
-    title, clicks, start = TITLES["enhance_low_light"], 0, time.monotonic()
-    with start_server(tmp_path, tree=comfy_tree) as server, open_editor(server.url, browser) as editor:
-        ready = time.monotonic() - start
-        for words in ("Templates", PACK_FOLDER, title, "Run"):
-            editor.click(words)
-            clicks += 1
-        editor.wait_for_pictures(PREVIEWS)
-        whole = time.monotonic() - start
-        assert editor.problems() == [] and list((server.base / "output" / "JoReS").glob("enhanced_*.png"))
-    with capsys.disabled():
-        seconds = f"{whole:.0f} s, of which {ready:.0f} s are ComfyUI's start and page"
-        sys.stdout.write(f"\nfirst picture: {clicks} clicks, {seconds}\n")
-    assert clicks <= 4
 
 
 def test_the_first_click_on_an_automatic_exposure_gives_no_black_picture(editor: Editor):

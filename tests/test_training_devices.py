@@ -75,7 +75,7 @@ def test_every_stage_learns_and_validates_on_a_device_of_its_own(name, pairs, re
         assert gradients and all(isinstance(gradient, Elsewhere) for gradient in gradients)
         with torch.inference_mode():
             scores, _rows = stage.validate(averaged.module.eval())
-    assert scores == pytest.approx(wanted, abs=2e-2)
+    assert scores == pytest.approx(wanted, abs=2e-2, nan_ok=True)  # no NIQE of so small pictures
 
 
 @pytest.mark.parametrize("name", ["adjust", "diffuse"])

@@ -141,10 +141,10 @@ def shows_nothing(small: Tensor) -> bool:
     """Whether a thumbnail is black but for noise: dark all over, and its cells differ by no more than noise makes."""
     light = luma(small)
     mean = float(light.mean())
-    if mean < LEVEL / 2:
-        return True
     if mean > EMPTY or float(light.amax()) > SPARK:
         return False
+    if mean < LEVEL / 2:
+        return True
     cells, noise = _cells((small / mean + 0.5).log())
     return float(cells.square().mean()) < SURE * (noise + _rounding(mean))
 

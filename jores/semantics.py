@@ -18,6 +18,8 @@ from .nets.segmentation import IMAGENET_MEAN, IMAGENET_STD, STRIDE, Segmenter, S
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+TRAINED_SIDE = 512  # pixels; of most models for ADE20K
+SMALLEST_SIDE, LARGEST_SIDE = 128, 640
 LARGEST_SIZE = 1 << 16  # of anything that a model's config counts
 
 
@@ -38,9 +40,9 @@ def load_segmenter(
         raise SegmenterError(f"{folder}: no config.json there. Choose the folder of an ADE20K segmentation model")
     _check_sizes(folder / "config.json")
     model = _load_model(folder, dtype or torch.float32)
-    mean, std = _statistics(folder)
+    mean, std, side = _input_settings(folder)
     try:
-        segmenter = Segmenter(model, mean=mean, std=std).eval().requires_grad_(False)
+        segmenter = Segmenter(model, mean=mean, std=std, resolution=side).eval().requires_grad_(False)
         if dtype in (None, torch.float32):  # half precision is not for every processor
             segmenter(torch.zeros(1, 3, STRIDE, STRIDE))
     except SegmenterError as error:
@@ -80,6 +82,7 @@ def _foreign_code(value: Any) -> str:
 
 
 def _numbers(value: Any) -> Iterator[int | float]:
+    """Every number of a config, at any depth."""
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _numbers(item)
@@ -90,6 +93,9 @@ def _numbers(value: Any) -> Iterator[int | float]:
 def _load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     from transformers import AutoModelForSemanticSegmentation
 
+    from .nets.deeplab_folder import register
+
+    register()
     try:
         model, report = AutoModelForSemanticSegmentation.from_pretrained(
             str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True,
@@ -107,18 +113,23 @@ def _load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     return model.to(dtype)  # here, because the loader's own argument for it has changed its name over the years
 
 
-def _statistics(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the model's input, from preprocessor_config.json; ImageNet's without one."""
+def _input_settings(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+    """Mean, standard deviation and side in pixels of what the model was trained on, from preprocessor_config.json;
+    ImageNet's and 512 without one."""
     path = folder / "preprocessor_config.json"
     if not path.is_file():
-        return IMAGENET_MEAN, IMAGENET_STD
+        return IMAGENET_MEAN, IMAGENET_STD, TRAINED_SIDE
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise SegmenterError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(settings, dict):
+        raise SegmenterError(f"{path}: not valid JSON settings. Get it again, or remove it")
+    sides = [side for side in _numbers(settings.get("size", TRAINED_SIDE)) if side > 0]
+    side = min(max(int(max(sides, default=TRAINED_SIDE)), SMALLEST_SIDE), LARGEST_SIDE)
     if not settings.get("do_normalize", True):
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return tuple(settings.get("image_mean", IMAGENET_MEAN)), tuple(settings.get("image_std", IMAGENET_STD))
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), side
+    return tuple(settings.get("image_mean", IMAGENET_MEAN)), tuple(settings.get("image_std", IMAGENET_STD)), side
 
 
 def find_classes(text: str, labels: Sequence[str]) -> list[int]:

@@ -1,0 +1,91 @@
+"""DeepLabV3+ on MobileNetV2 (Chen et al., ECCV 2018; Sandler et al., CVPR 2018), as trained on ADE20K by its authors.
+
+transformers has this backbone with a head that stops at an eighth of the picture's size. The decoder, which adds the
+detail of an early layer at a quarter of it, is here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# expansion, channels, blocks, stride of the first block, dilation; an eighth of the size at the end
+STAGES = (
+    (1, 16, 1, 1, 1), (6, 24, 2, 2, 1), (6, 32, 3, 2, 1), (6, 64, 4, 1, 2), (6, 96, 3, 1, 2), (6, 160, 3, 1, 4),
+    (6, 320, 1, 1, 4),
+)  # fmt: skip
+EARLY = 2  # the block whose widened map the decoder takes its detail from
+NODE, CENTRE = 4, 1.5  # pixels between two nodes of the map; of a cell's centre from its first pixel's
+
+
+class InvertedResidual(nn.Module):
+    """1x1 wider, 3x3 per channel, 1x1 narrower; returns that and the wide map before it was narrowed."""
+
+    def __init__(self, channels: tuple[int, int], expansion: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        before, after = channels
+        wide = before * expansion
+        self.exp = nn.Conv2d(before, wide, 1) if expansion > 1 else None
+        self.dw = nn.Conv2d(wide, wide, 3, stride, dilation, dilation, groups=wide)
+        self.prj = nn.Conv2d(wide, after, 1)
+        self.residual = stride == 1 and before == after
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = x if self.exp is None else F.relu6(self.exp(x))
+        h = F.relu6(self.dw(h))
+        out = self.prj(h)
+        return (x + out if self.residual else out), h
+
+
+class DeepLabPlus(nn.Module):
+    """(B, 3, H, W) in [-1, 1], sides in multiples of 8 -> logits (B, classes, H / 4, W / 4)."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 3, 2, 1)
+        blocks: list[nn.Module] = []
+        before, rate = 32, 1
+        for expansion, channels, count, stride, dilation in STAGES:
+            for i in range(count):
+                # A dilated stage's first block keeps the rate of the stage before it.
+                blocks.append(
+                    InvertedResidual((before, channels), expansion, 1 if i else stride, dilation if i else rate)
+                )
+                before = channels
+            rate = dilation
+        self.blocks = nn.ModuleList(blocks)
+        self.pool, self.aspp, self.proj = (nn.Conv2d(c, 256, 1) for c in (320, 320, 512))
+        self.low = nn.Conv2d(144, 48, 1)
+        self.dw1, self.pw1 = nn.Conv2d(304, 304, 3, 1, 1, groups=304), nn.Conv2d(304, 256, 1)
+        self.dw2, self.pw2 = nn.Conv2d(256, 256, 3, 1, 1, groups=256), nn.Conv2d(256, 256, 1)
+        self.cls = nn.Conv2d(256, classes, 1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        # Strides of 2 put the nodes of the map at pixels 0, 4, 8 ...; one more row and column give the last cells an
+        # end node, too. What is returned lies at the centres of the cells, where whoever enlarges it takes it to lie.
+        x = F.pad(pictures, (0, 1, 0, 1), mode="replicate")
+        x, early = F.relu6(self.stem(x)), pictures
+        for i, block in enumerate(self.blocks):
+            x, wide = block(x)
+            early = wide if i == EARLY else early
+        x = self._decode(self._context(x), early)
+        return _between(_between(self.cls(x), 2), 3)
+
+    def _context(self, x: Tensor) -> Tensor:
+        """(B, 320, h, w) -> (B, 256, h, w): each place, and the mean of the whole picture."""
+        whole = F.relu(self.pool(x.mean((2, 3), keepdim=True))).expand(-1, -1, *x.shape[2:])
+        return F.relu(self.proj(torch.cat([whole, F.relu(self.aspp(x))], 1)))
+
+    def _decode(self, x: Tensor, early: Tensor) -> Tensor:
+        """(B, 256, h, w) and (B, 144, 2h - 1, 2w - 1) -> (B, 256, 2h - 1, 2w - 1)."""
+        x = F.interpolate(x, size=early.shape[2:], mode="bilinear", align_corners=True)
+        x = torch.cat([x, F.relu(self.low(early))], 1)
+        x = F.relu(self.pw1(F.relu(self.dw1(x))))
+        return F.relu(self.pw2(F.relu(self.dw2(x))))
+
+
+def _between(nodes: Tensor, axis: int) -> Tensor:
+    """The values at the centres of the cells between n + 1 nodes: n along `axis`."""
+    count = nodes.shape[axis] - 1
+    return torch.lerp(nodes.narrow(axis, 0, count), nodes.narrow(axis, 1, count), CENTRE / NODE)

@@ -32,7 +32,9 @@ PARTS: dict[str, type[nn.Module]] = {
     "refinement": RefinementNet,
 }
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "jores-compact.safetensors"
-SHIPPED_SEGMENTER = Path(__file__).parent / "weights" / "segformer-dark"
+SHIPPED_SEGMENTER = Path(__file__).parent / "weights" / "deeplab-ade20k"
+FORMER_SEGMENTER = Path(__file__).parent / "weights" / "segformer-dark"
+"""Shipped with releases 0.1 and 0.2; graphs that name it still get it."""
 
 _LARGEST_WIDTH = 1 << 14
 _LARGEST = {

@@ -28,14 +28,18 @@ from .imaging.alpha import filled, joined, opaque, seen_average
 from .imaging.compositing import check_mask, finish
 from .imaging.exposure import brightened, mean_colour
 from .imaging.guided_filter import enlarged, reduced
+from .imaging.resize import area_average
 from .nets.adjustment import THUMBNAIL
-from .nets.segmentation import Segmenter
+from .nets.segmentation import Segmenter, working_size
 from .options import FinishOptions, SampleOptions
 from .tiling.memory import cache_bytes, free_memory
 from .tiling.tiler import Tiler
 from .tiling.windows import Window, size_of
 
 DEFAULT_STEPS = SampleOptions().steps
+SEEN_EXPOSURE = 0.42
+"""Mean luma of the picture that the segmenter sees: about that of the photographs such models learn from."""
+
 __all__ = ["adjust", "checked", "decompose", "enhance", "finish", "sample", "segment", "wanted_exposure"]
 
 
@@ -92,10 +96,10 @@ def _sampled(
     """The stages up to x0, which has the size of `full`."""
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
     condition = retinex_condition(nets, low, alpha, options, keeper)
-    # Semantic prior: an off-the-shelf network segments the input picture (Fig. 3b)
+    # Semantic prior: an off-the-shelf network segments the picture (Fig. 3b), here once ANet has lit it
     prior = None
     if segmenter is not None and options.steps:
-        prior = keeper(("prior", options.working_size), lambda: segment(segmenter, low))
+        prior = keeper(("prior", options.working_size), lambda: segment(segmenter, low, nets))
     # Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)
     if options.steps:
         x0 = sample(nets, condition, prior, options, low=low, callback=callback)
@@ -251,9 +255,29 @@ def wanted_exposure(
 
 
 @torch.inference_mode()
-def segment(segmenter: Segmenter, images: Tensor) -> SemanticPrior:
-    """c_seg (Eq. 8), from the dark input itself."""
-    return segmenter(images)
+def segment(segmenter: Segmenter, images: Tensor, nets: JoReSNets | None = None) -> SemanticPrior:
+    """c_seg (Eq. 8) of pictures (B, 3, H, W).
+
+    Args:
+        nets: DNet and ANet, which light and clean what the segmenter sees. The paper shows it the dark input; models
+            that learned from well-lit pictures know far less there. None: it sees the input under one gain.
+    """
+    if nets is None:
+        return segmenter(images)
+    lit = lit_for_segmenter(nets, images, segmenter.resolution)
+    return replace(segmenter(lit), size=size_of(images), lit=lit.to(images.device))
+
+
+@torch.inference_mode()
+def lit_for_segmenter(nets: JoReSNets, images: Tensor, resolution: int) -> Tensor:
+    """R' x L' (B, 3, h, w) of pictures (B, 3, H, W) of any size, with a longer side of at most about `resolution`.
+
+    The brightness is always SEEN_EXPOSURE, so that no dial of the enhancement changes what is seen. Big pictures are
+    reduced where they lie, before they go to the nets."""
+    size = size_of(images)
+    size = working_size(size, resolution) if max(size) > resolution else size
+    small = area_average(images, size).float().clamp(0, 1)
+    return adjust(nets, decompose(nets, small), exposure=SEEN_EXPOSURE).picture
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor
 
 from .conditions import SemanticPrior
+from .imaging.edges import along_edges
+from .imaging.exposure import brighten
+from .imaging.guided_filter import reduced
 from .imaging.resize import resize_map
 from .nets.segmentation import IMAGENET_MEAN, IMAGENET_STD, STRIDE, Segmenter, SegmenterError
 
@@ -132,33 +136,77 @@ def _input_settings(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...],
     return tuple(settings.get("image_mean", IMAGENET_MEAN)), tuple(settings.get("image_std", IMAGENET_STD)), side
 
 
+EVERYDAY = {
+    "sky": "sky",
+    "person": "person",
+    "plants": "tree, grass, plant, field, flower, palm",
+    "building": "building, house, skyscraper, hovel, tower, grandstand, booth, bridge, pier, tent",
+    "water": "water, sea, river, pool, waterfall, lake, swimming, fountain",
+    "ground": "floor, road, grass, sidewalk, earth, rug, field, sand, path, runway, dirt, land",
+    "furniture": "bed, cabinet, table, chair, sofa, shelf, armchair, seat, desk, wardrobe, chest, counter, bookcase, "
+    "coffee, bench, countertop, swivel, bar, ottoman, buffet, stool, cradle",
+    "vehicle": "car, boat, bus, truck, airplane, van, ship, minibike, bicycle",
+}
+"""Everyday names, and the classes of ADE20K that they stand for, by the first word of each class's name."""
+ALL = " (all)"
+
+
+def everyday_names() -> list[str]:
+    """The groups' names as a menu shows them: "sky (all)" beside the class "sky"."""
+    return [f"{name}{ALL}" for name in EVERYDAY]
+
+
 def find_classes(text: str, labels: Sequence[str]) -> list[int]:
-    """Indices of the classes in a list such as "sky, tree", whatever the case; a name may stand for several classes.
+    """Indices of the classes in a list such as "sky, tree, plants", whatever the case; a name may stand for several
+    classes. The groups of `EVERYDAY` may be named, too: "water (all)", and just "plants" where no class is called so.
 
     Raises:
-        ValueError: a name that is no label, with the labels that look like it.
+        ValueError: a name that is neither, with those that look like it.
     """
     lower, found = [label.lower() for label in labels], []
     for name in filter(None, (part.strip().lower() for part in text.split(","))):
-        indices = [i for i, label in enumerate(lower) if label == name]
+        indices = [i for i, label in enumerate(lower) if label == name] or _group(name.removesuffix(ALL), lower)
         if not indices:
-            alike = ", ".join(difflib.get_close_matches(name, lower, 4, 0.5)) or ", ".join(lower[:8]) + ", ..."
+            known = [*lower, *EVERYDAY]
+            alike = ", ".join(difflib.get_close_matches(name, known, 4, 0.5)) or ", ".join(lower[:8]) + ", ..."
             raise ValueError(f"there is no class {name!r}; did you mean one of these: {alike}?")
         found += indices
     return found
 
 
+def _group(name: str, labels: Sequence[str]) -> list[int]:
+    """Indices of a group's classes; a segmenter may spell more of their names ("coffee table", "door;double door")."""
+    words = EVERYDAY.get(name, "").split(", ")
+    return [i for i, label in enumerate(labels) if re.split(r"[ ,;]", label)[0] in words]
+
+
 def class_mask(
-    prior: SemanticPrior, classes: Sequence[int], *, threshold: float = 0.0, inverted: bool = False
+    prior: SemanticPrior,
+    classes: Sequence[int],
+    *,
+    threshold: float = 0.0,
+    inverted: bool = False,
+    picture: Tensor | None = None,
 ) -> Tensor:
     """How likely each place shows any of these classes: (B, 1, H, W) in [0, 1], at the picture's size.
 
     Args:
         threshold: 0 leaves the probabilities as they are; above, the mask is 1 where they reach it and 0 elsewhere.
         inverted: everything but these classes.
+        picture: (B, 3, H, W) in [0, 1], along whose edges the rim of the mask is to lie; it may be dark. None: the
+            coarse map, enlarged.
     """
-    likely = prior.probabilities[:, list(classes)].sum(1, keepdim=True)
-    likely = resize_map(likely, prior.size).clamp(0, 1)
+    likely = prior.probabilities[:, list(classes)].sum(1, keepdim=True).clamp(0, 1)
+    if picture is None:
+        likely = resize_map(likely, prior.size).clamp(0, 1)
+    else:
+        lit = prior.lit if prior.lit is not None else brighten(_at_most(picture, 4 * max(likely.shape[-2:])))
+        likely = along_edges(likely, lit, picture)
     if threshold > 0:
         likely = (likely >= threshold).to(likely)
     return 1 - likely if inverted else likely
+
+
+def _at_most(picture: Tensor, longest: int) -> Tensor:
+    """The picture reduced to a longer side of `longest`; as it is where it is no larger."""
+    return reduced(picture.float().clamp(0, 1), longest)

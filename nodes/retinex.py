@@ -138,5 +138,5 @@ class JoReSAdjust(io.ComfyNode):
             anet = nets.load(retinex_bytes(nets.config, window_pixels(tiler, retinex.size)), "adjustment")
             condition = join_frames(each_frame(count, adjust))
         reflectance, lifted = to_image(condition.reflectance), to_mask(condition.illumination)
-        adjusted = Adjusted(condition, retinex.picture, retinex.source)
+        adjusted = Adjusted(condition, retinex.picture, retinex.source, nets)
         return io.NodeOutput(adjusted, reflectance, lifted, to_image(condition.picture))

@@ -15,15 +15,15 @@ from ..jores import pipeline
 from ..jores.conditions import SemanticPrior, join_frames
 from ..jores.imaging.alpha import opaque
 from ..jores.nets.segmentation import Segmenter as SegmenterNet
-from ..jores.semantics import class_mask, find_classes
+from ..jores.semantics import class_mask, everyday_names, find_classes
 from ..jores.tiling.windows import size_of
-from .host.budget import segmenter_bytes
+from .host.budget import lit_bytes, segmenter_bytes
 from .host.checks import expect
-from .host.fingerprints import fingerprints
+from .host.fingerprints import fingerprints, same_pictures
 from .host.folders import class_names
-from .host.patchers import each_frame
+from .host.patchers import Adjusted, NetPatchers, each_frame
 from .host.pictures import from_image, to_image, to_mask
-from .schema import ADVANCED, Segmenter, Semantic, node_schema
+from .schema import ADVANCED, Condition, Segmenter, Semantic, node_schema
 
 GOLDEN = 0.618034
 OKABE_ITO = ((0, 114, 178), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167))
@@ -46,8 +46,9 @@ class JoReSSegment(io.ComfyNode):
                     tooltip="The dark picture as it is: it is brightened for the segmenter inside.",
                 ),
                 io.Combo.Input(
-                    "class_name", options=list(class_names()), default="person",
-                    tooltip="The class that the mask shows. It has no influence on the semantic prior.",
+                    "class_name", options=[*class_names(), *everyday_names()], default="person",
+                    tooltip="The class that the mask shows, or at the end of the list a group of them, such as "
+                    "'plants (all)'. It has no influence on the semantic prior.",
                 ),
                 io.String.Input(
                     "more_classes", default="", optional=True,
@@ -61,6 +62,11 @@ class JoReSSegment(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "invert", default=False, optional=True, tooltip="Mask everything but these classes.", **ADVANCED
+                ),
+                Condition.Input(
+                    "condition", optional=True,
+                    tooltip="From 'Adjust Retinex Condition' of the same picture: the segmenter then sees what its "
+                    "nets make of the picture, and knows far more in the dark. Its dials change nothing here.",
                 ),
             ],
             outputs=[
@@ -85,28 +91,56 @@ class JoReSSegment(io.ComfyNode):
         more_classes: str = "",
         threshold: float = 0.0,
         invert: bool = False,
+        condition: Adjusted | None = None,
     ) -> io.NodeOutput:
-        node, names = "Segment Semantic Prior", class_names()
+        node = "Segment Semantic Prior"
         expect(segmenter, ModelPatcher, node, "segmenter", "connect 'Load Semantic Segmenter'")
         if not isinstance(segmenter.model, SegmenterNet):
             raise ValueError(f"{node}: segmenter is some other model: connect 'Load Semantic Segmenter'")
         pixels = from_image(image, node)
-        if class_name not in names:  # ComfyUI 0.3 does not check the menus of V3 nodes
-            raise ValueError(f"Segment Semantic Prior: class_name '{class_name}' is none of {', '.join(names)}")
-        try:  # before the work; every segmenter has ADE20K's order, whatever its spelling
-            classes = dict.fromkeys([names.index(class_name), *find_classes(more_classes, names)])
-        except ValueError as error:
-            raise ValueError(f"Segment Semantic Prior: more_classes: {error}") from error
+        classes = chosen_classes(node, class_name, more_classes)  # before the work
+        source = fingerprints(image)
+        nets = lighting_nets(node, condition, source)
         needed = segmenter_bytes(segmenter.model, size_of(pixels))
-        mm.load_models_gpu([segmenter], memory_required=needed, force_full_load=True)
+        if nets is None:
+            loaded = None
+            mm.load_models_gpu([segmenter], memory_required=needed, force_full_load=True)
+        else:
+            needed = max(needed, lit_bytes(nets.config))
+            loaded = nets.load(needed, "decomposition", "adjustment", beside=(segmenter,))
 
-        def segment(i: int) -> SemanticPrior:
+        def segment(i: int) -> tuple[SemanticPrior, Tensor]:
             seen = opaque(pixels[i : i + 1])  # what is transparent does not show
-            return pipeline.segment(segmenter.model, seen).to(mm.intermediate_device())
+            prior = pipeline.segment(segmenter.model, seen, loaded).to(mm.intermediate_device())
+            mask = class_mask(prior, classes, threshold=threshold, inverted=invert, picture=seen)
+            return prior, mask.to(mm.intermediate_device())
 
-        prior: SemanticPrior = replace(join_frames(each_frame(len(pixels), segment)), source=fingerprints(image))
-        chosen = class_mask(prior, list(classes), threshold=threshold, inverted=invert)
-        return io.NodeOutput(prior, to_image(coloured(prior)), to_mask(chosen))
+        priors, masks = zip(*each_frame(len(pixels), segment), strict=True)
+        prior: SemanticPrior = replace(join_frames(priors), source=source)
+        return io.NodeOutput(prior, to_image(coloured(prior)), to_mask(torch.cat(masks)))
+
+
+def chosen_classes(node: str, class_name: str, more: str) -> list[int]:
+    """Indices of the classes of the mask. Every segmenter has ADE20K's order, whatever its spelling."""
+    names = class_names()
+    known = [*names, *everyday_names()]
+    if class_name not in known:  # ComfyUI 0.3 does not check the menus of V3 nodes
+        raise ValueError(f"{node}: class_name '{class_name}' is none of {', '.join(known)}")
+    first = [names.index(class_name)] if class_name in names else find_classes(class_name, names)
+    try:
+        return list(dict.fromkeys([*first, *find_classes(more, names)]))
+    except ValueError as error:
+        raise ValueError(f"{node}: more_classes: {error}") from error
+
+
+def lighting_nets(node: str, condition: Adjusted | None, source: Tensor) -> NetPatchers | None:
+    """DNet and ANet of a condition; None where none is connected. Raises ValueError for that of other pictures."""
+    if condition is None:
+        return None
+    expect(condition, Adjusted, node, "condition", "connect 'Adjust Retinex Condition'")
+    if not same_pictures(condition.source, source):
+        raise ValueError(f"{node}: condition is of another picture than image: connect the same picture to both")
+    return condition.nets
 
 
 def coloured(prior: SemanticPrior) -> Tensor:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -10,14 +11,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from skimage import data
 from torch.nn import functional as F
 from transformers import SegformerConfig, SegformerForImageClassification, SegformerForSemanticSegmentation
 
-from jores.checkpoint import SHIPPED_SEGMENTER
-from jores.imaging.exposure import brighten
+from jores.checkpoint import FORMER_SEGMENTER, SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
+from jores.conditions import Keeper
+from jores.imaging.exposure import brighten, mean_luma
+from jores.nets.deeplab import DeepLabPlus, _between
 from jores.nets.segmentation import IMAGENET_MEAN, IMAGENET_STD, SegmenterError, prepare
-from jores.semantics import load_segmenter
+from jores.options import SampleOptions
+from jores.pipeline import enhance, segment
+from jores.semantics import EVERYDAY, class_mask, everyday_names, find_classes, load_segmenter
+from jores.training.pretrained import main as convert
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("wall", "building", "sky", *(f"class {i}" for i in range(3, 150)))
@@ -48,14 +55,24 @@ def shipped():
     return load_segmenter(SHIPPED_SEGMENTER)
 
 
+@pytest.fixture(scope="module")
+def shipped_nets():
+    return load_bundle(SHIPPED_WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def former():
+    return load_segmenter(FORMER_SEGMENTER)
+
+
 @pytest.mark.parametrize("names", [NAMES, ("others", *NAMES)], ids=["150", "151"])
 def test_models_with_and_without_others_give_the_same_kind_of_map(tmp_path, names):
     segmenter = load_segmenter(write_model(tmp_path, names))
     picture = torch.rand(2, 3, 60, 90, generator=torch.Generator().manual_seed(1)) * 0.2
     prior = segmenter(picture)
-    logits = segmenter.model(prepare(picture, (224, 320))).logits
+    logits = segmenter.model(prepare(picture, (352, 512))).logits
     assert prior.labels == NAMES and prior.size == (60, 90)
-    assert prior.probabilities.shape == (2, 150, 56, 80)
+    assert prior.probabilities.shape == (2, 150, 88, 128)
     torch.testing.assert_close(prior.probabilities, logits.softmax(1)[:, -150:])
 
 
@@ -109,11 +126,11 @@ def photograph() -> torch.Tensor:
     return torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None].float() / 255
 
 
-def test_shipped_map_stays_when_the_light_goes(shipped):
+def test_former_map_stays_when_the_light_goes(former):
     """A short exposure, once stored in 8 bits as a camera would: the map is nearly the same, and no uniform guess."""
     photo = photograph()
-    dark = shipped((photo * 0.2 * 255).round() / 255).probabilities
-    darker = shipped((photo * 0.05 * 255).round() / 255).probabilities
+    dark = former((photo * 0.2 * 255).round() / 255).probabilities
+    darker = former((photo * 0.05 * 255).round() / 255).probabilities
     assert (dark - darker).abs().sum(1).mean() < 0.25  # of at most 2
     assert (dark.argmax(1) == darker.argmax(1)).float().mean() > 0.85
     entropy = -(dark * dark.clamp_min(1e-9).log()).sum(1).mean()
@@ -168,3 +185,84 @@ def test_a_folders_own_code_is_never_run(tmp_path, kind):
     )  # fmt: skip
     assert not ran.exists() and "[y/N]" not in done.stdout
     assert str(folder) in done.stderr if kind != "a known model" else done.returncode == 0, done.stderr
+
+
+def test_the_former_segmenter_still_loads_at_the_size_it_was_trained_at():
+    assert load_segmenter(FORMER_SEGMENTER).resolution == 320 and load_segmenter(SHIPPED_SEGMENTER).resolution == 512
+
+
+def test_the_shipped_folder_says_whose_it_is():
+    notice = (SHIPPED_SEGMENTER / "NOTICE").read_text("utf-8")
+    licence = (SHIPPED_SEGMENTER / "LICENSE").read_text("utf-8")
+    assert "Google" in notice and "Changes made" in notice and "Apache License" in licence
+
+
+def test_no_dial_changes_what_the_segmenter_sees(shipped, shipped_nets):
+    dark = F.interpolate(photograph(), size=(96, 128), mode="area") * 0.1
+    prior = segment(shipped, dark, shipped_nets)
+    seen = []
+
+    class Watching(Keeper):
+        def __call__(self, what, make):
+            made = make()
+            seen.extend([made] if what[0] == "prior" else [])
+            return made
+
+    for options in (SampleOptions(1, exposure=0.2), SampleOptions(1, exposure=0.7, brightness=1.0)):
+        enhance(dark, shipped_nets, shipped, options, keeper=Watching())
+    assert len(seen) == 2
+    assert all(torch.equal(made.probabilities, prior.probabilities) for made in seen)
+    assert prior.size == (96, 128) and prior.lit is not None and 0.3 < mean_luma(prior.lit).item() < 0.55
+
+
+def test_a_person_is_seen_in_the_dark(shipped, shipped_nets):
+    """The astronaut fills the middle of the picture; noise of a short exposure, 8 bits."""
+    generator = torch.Generator().manual_seed(0)
+    dark = photograph() * 0.08 + 0.006 * torch.randn(1, 3, 512, 512, generator=generator)
+    prior = segment(shipped, (dark.clamp(0, 1) * 255).round() / 255, shipped_nets)
+    person = prior.probabilities[:, prior.labels.index("person")]
+    assert person[:, 30:100, 40:90].mean() > 0.3 > 3 * person[:, :30, :15].mean()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 700), (700, 33), (1100, 900)])
+def test_every_size_is_lit_and_refined(shipped, shipped_nets, size):
+    picture = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1)) * 0.1
+    prior = segment(shipped, picture, shipped_nets)
+    assert prior.size == size and max(prior.lit.shape[-2:]) <= max(512, 32)
+    for guide in (prior, dataclasses.replace(prior, lit=None)):
+        mask = class_mask(guide, [0, 2], picture=picture)
+        assert mask.shape == (1, 1, *size) and mask.min() >= 0 and mask.max() <= 1
+
+
+def test_everyday_names_stand_for_several_classes(shipped):
+    names = shipped.labels
+    found = [names[i] for i in find_classes("plants, water (all)", names)]
+    assert {"tree", "grass", "plant", "water", "sea", "river", "lake"} <= set(found)
+    assert [names[i] for i in find_classes("water", names)] == ["water"]  # the class alone, as ever
+    for name in everyday_names():
+        assert find_classes(name, names), name
+    words = {word for group in EVERYDAY.values() for word in group.split(", ")}
+    assert words <= set(names)
+
+
+def test_the_net_reads_its_map_off_at_the_centres_of_the_cells():
+    net = DeepLabPlus(3).eval()
+    assert net(torch.rand(1, 3, 64, 96)).shape == (1, 3, 16, 24)
+    nodes = torch.arange(0, 4 * 9, 4.0)  # the place of each node in pixels
+    torch.testing.assert_close(_between(nodes[None, None, None], 3)[0, 0, 0], torch.arange(8) * 4 + 1.5)
+
+
+def test_converting_refuses_other_weights_and_a_folder_that_is_there(tmp_path, capsys):
+    weights, labels = tmp_path / "w.safetensors", tmp_path / "labels.txt"
+    save_file({"a": torch.zeros(1)}, weights)
+    labels.write_text("\n".join(f"{i} {name}" for i, name in enumerate(("others", *NAMES))), "utf-8")
+    with pytest.raises(SystemExit):
+        convert([str(weights), str(labels), str(tmp_path / "made")])
+    assert "w.safetensors" in capsys.readouterr().err and not (tmp_path / "made").exists()
+    net = DeepLabPlus(151)
+    save_file(net.state_dict(), weights)
+    convert([str(weights), str(labels), str(tmp_path / "made")])
+    assert load_segmenter(tmp_path / "made").labels == NAMES
+    with pytest.raises(SystemExit):
+        convert([str(weights), str(labels), str(tmp_path / "made")])
+    assert "exists already" in capsys.readouterr().err

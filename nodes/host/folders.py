@@ -8,7 +8,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ...jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS
+from ...jores.checkpoint import FORMER_SEGMENTER, SHIPPED_SEGMENTER, SHIPPED_WEIGHTS
 from ...jores.nets.segmentation import ade20k_labels
 
 _PICTURES = Path(__file__).resolve().parents[2] / "workflows"
@@ -25,7 +25,9 @@ PHOTOGRAPHS = ("coffee", "portrait")  # of EXAMPLES, those in SHIPPED_FOLDER
 
 BUNDLES, SEGMENTERS = "jores", "jores_segmenters"
 SHIPPED_BUNDLE_NAME = f"{SHIPPED_WEIGHTS.name} (shipped)"
-SHIPPED_SEGMENTER_NAME = f"{SHIPPED_SEGMENTER.name} (shipped)"
+SHIPPED_SEGMENTERS = {f"{folder.name} (shipped)": folder for folder in (SHIPPED_SEGMENTER, FORMER_SEGMENTER)}
+"""By the names that graphs are saved with; the first is the default."""
+SHIPPED_SEGMENTER_NAME = next(iter(SHIPPED_SEGMENTERS))
 
 
 def register_folders() -> None:
@@ -75,12 +77,12 @@ def folder_pictures(name: str) -> list[tuple[str, Path]]:
 
 
 def segmenter_names() -> list[str]:
-    return [SHIPPED_SEGMENTER_NAME, *sorted(_segmenter_folders())]
+    return [*SHIPPED_SEGMENTERS, *sorted(_segmenter_folders())]
 
 
 def segmenter_path(name: str) -> Path:
-    if name == SHIPPED_SEGMENTER_NAME:
-        return SHIPPED_SEGMENTER
+    if name in SHIPPED_SEGMENTERS:
+        return SHIPPED_SEGMENTERS[name]
     folders = _segmenter_folders()
     if name not in folders:  # names come from outside: only what the menu lists is opened
         raise ValueError(f"segmenter_name: there is no folder '{name}' with a config.json in models/{SEGMENTERS}")

@@ -44,18 +44,20 @@ class NetPatchers:
 class Adjusted:
     """JORES_CONDITION: what ANet made of a picture, and that dark picture (B, 3, H, W), which the UNet sees too.
 
-    `source`: the pictures' fingerprints, where they are known.
+    `source`: the pictures' fingerprints, where they are known. `nets`: DNet and ANet that made it, for a segmenter to
+    see the picture lit by them.
     """
 
     condition: RetinexCondition
     low: Tensor
     source: Tensor | None = None
+    nets: NetPatchers | None = None
 
     def frame(self, index: int) -> Adjusted:
         """The same for one picture of the batch; what was made from a single picture serves all."""
         i = index % len(self.low)
         source = None if self.source is None else self.source[i : i + 1]
-        return Adjusted(self.condition.frame(i), self.low[i : i + 1], source)
+        return Adjusted(self.condition.frame(i), self.low[i : i + 1], source, self.nets)
 
 
 def load_patchers(path: Path, *parts: str) -> NetPatchers:

@@ -1,0 +1,173 @@
+"""What the segmenters know in the dark: the table of the model card.
+
+    python -m tests.benchmarks.semantics PHOTOS MASKS GROUPS.tsv [--every N] [--lights 20 50 100]
+
+PHOTOS: JPEG files; MASKS: PNG files of their names, whose pixels are numbers of classes; GROUPS.tsv: columns group,
+coco_ids, ade20k_names, each a list with commas. Pixels of other classes are left out. Each photograph is darkened to
+1/N of its light with a small sensor's noise; the seed is its index. Mean IoU and accuracy over the groups; boundary
+F-score within 3 pixels at the picture's size, the mean over the groups of each picture, as the map comes and along the
+edges.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from jores.checkpoint import FORMER_SEGMENTER, SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
+from jores.conditions import SemanticPrior
+from jores.pipeline import segment
+from jores.semantics import class_mask, load_segmenter
+from jores.training.convert import to_tensor
+from jores.training.darkening import Darkening
+from jores.training.pairs import read_rgb
+
+SHOWN = ("person", "sky", "tree")
+TOLERANCE = 3  # pixels
+SHORTEST = 20  # pixels of a boundary that count
+ROWS = ("former, brightened", "shipped, brightened", "shipped, lit by ANet")
+
+
+@dataclass
+class Groups:
+    """Names, the group of each number in a mask (-1: none), and the group of each of a segmenter's classes."""
+
+    names: list[str]
+    of_mask: np.ndarray
+    of_class: list[list[int]]
+
+    @classmethod
+    def read(cls, path: Path, labels: tuple[str, ...]) -> Groups:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        of_mask = np.full(256, -1)
+        for i, row in enumerate(rows):
+            of_mask[[int(n) for n in row["coco_ids"].split(",")]] = i
+        words = [{name.split()[0] for name in row["ade20k_names"].split(",")} for row in rows]
+        return cls([r["group"] for r in rows], of_mask, [[i for i, x in enumerate(labels) if x in w] for w in words])
+
+    def maps(self, prior: SemanticPrior, picture: Tensor | None) -> Tensor:
+        """(groups, H, W)"""
+        return torch.cat([class_mask(prior, classes, picture=picture)[0] for classes in self.of_class])
+
+
+@dataclass
+class Tally:
+    """Confusion of the groups, and boundary F-scores before and after the refinement."""
+
+    count: int
+    confusion: np.ndarray = field(init=False)
+    before: list[float] = field(default_factory=list)
+    after: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.confusion = np.zeros((self.count, self.count), np.int64)
+
+    def add(self, groups: Groups, prior: SemanticPrior, picture: Tensor | None, truth: np.ndarray) -> None:
+        found, known = groups.maps(prior, None).argmax(0).numpy(), truth >= 0
+        counts = np.bincount(truth[known] * self.count + found[known], minlength=self.count**2)
+        self.confusion += counts.reshape(self.count, self.count)
+        if picture is not None:
+            self.before += boundary_scores(found, truth)
+            self.after += boundary_scores(groups.maps(prior, picture).argmax(0).numpy(), truth)
+
+    def figures(self, names: list[str]) -> list[float]:
+        right, there = np.diag(self.confusion), self.confusion.sum(1)
+        iou = right / np.maximum(1, there + self.confusion.sum(0) - right)
+        shown = [iou[names.index(name)] for name in SHOWN]
+        edges = [float(np.mean(scores)) if scores else float("nan") for scores in (self.before, self.after)]
+        return [float(iou[there > 0].mean()), float(right.sum() / max(1, there.sum())), *map(float, shown), *edges]
+
+
+def boundary(mask: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Pixels next to one on the other side of a mask's rim, both of them known."""
+    rim = np.zeros_like(mask)
+    for a, b in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        crossing = (mask[a] != mask[b]) & known[a] & known[b]
+        rim[a] |= crossing
+        rim[b] |= crossing
+    return rim
+
+
+def near(rim: np.ndarray) -> np.ndarray:
+    """Pixels within TOLERANCE of a rim."""
+    y, x = np.mgrid[-TOLERANCE : TOLERANCE + 1, -TOLERANCE : TOLERANCE + 1]
+    disc = torch.from_numpy((y**2 + x**2 <= TOLERANCE**2).astype(np.float32))[None, None]
+    return (F.conv2d(torch.from_numpy(rim.astype(np.float32))[None, None], disc, padding=TOLERANCE)[0, 0] > 0).numpy()
+
+
+def boundary_scores(found: np.ndarray, truth: np.ndarray) -> list[float]:
+    """F-score of each group that the truth shows with a rim."""
+    known, scores = truth >= 0, []
+    for group in np.unique(truth[known]):
+        wanted, made = boundary(truth == group, known), boundary(found == group, known)
+        if wanted.sum() < SHORTEST:
+            continue
+        hit, covered = (made & near(wanted)).sum(), (wanted & near(made)).sum()
+        precision, recall = hit / max(1, made.sum()), covered / wanted.sum()
+        scores.append(float(2 * precision * recall / max(1e-9, precision + recall)))
+    return scores
+
+
+@torch.inference_mode()
+def measure(
+    photos: Path, masks: Path, table: Path, every: int, lights: list[int]
+) -> dict[tuple[str, str], list[float]]:
+    """The figures by (row, light)."""
+    nets, former, shipped = load_bundle(SHIPPED_WEIGHTS), *map(load_segmenter, (FORMER_SEGMENTER, SHIPPED_SEGMENTER))
+    groups = Groups.read(table, shipped.labels)
+    tallies: dict[tuple[str, str], Tally] = {}
+
+    def add(row: str, light: str, picture: Tensor, truth: np.ndarray, prior: SemanticPrior) -> None:
+        guide = picture if row == ROWS[-1] else None
+        tallies.setdefault((row, light), Tally(len(groups.names))).add(groups, prior, guide, truth)
+
+    for i, path in enumerate(sorted(masks.glob("*.png"))):
+        if i % every:
+            continue
+        with Image.open(path) as image:
+            truth = groups.of_mask[np.asarray(image)]
+        light = to_tensor(read_rgb(photos / f"{path.stem}.jpg"))
+        add("shipped, as it is", "full", light[None], truth, shipped(light[None]))
+        for share in lights:
+            darkening = Darkening(1 / share, 0.0008, 0.003, (0.95, 1.0, 1.06))
+            dark = darkening(light, torch.Generator().manual_seed(i))[None]
+            makers: tuple[Callable[[], SemanticPrior], ...] = (
+                lambda dark=dark: former(dark), lambda dark=dark: shipped(dark),
+                lambda dark=dark: segment(shipped, dark, nets),
+            )  # fmt: skip
+            for row, make in zip(ROWS, makers, strict=True):
+                add(row, f"1/{share}", dark, truth, make())
+    return {key: tally.figures(groups.names) for key, tally in tallies.items()}
+
+
+def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.stdout.write) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("photos", "masks", "groups"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth photograph")
+    parser.add_argument("--lights", type=int, nargs="+", default=[20, 50, 100])
+    args = parser.parse_args(argv)
+    made = measure(args.photos, args.masks, args.groups, args.every, args.lights)
+    write("| segmenter sees | light | mIoU | accuracy | " + " | ".join(SHOWN) + " | boundary F | along edges |\n")
+    write("|---" * (6 + len(SHOWN)) + "|\n")
+    for row in dict.fromkeys(row for row, _light in made):
+        here = {light: figures for (name, light), figures in made.items() if name == row}
+        if len(here) > 1:
+            here["mean"] = [float(np.mean(values)) for values in zip(*here.values(), strict=True)]
+        for light, figures in here.items():
+            write(f"| {row} | {light} | " + " | ".join("" if f != f else f"{f:.3f}" for f in figures) + " |\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ from tests.flat import flat
 
 SIZE, TILE = (150, 180), 96
 SHIPPED = "jores-compact.safetensors (shipped)"
-SEGMENTER = "segformer-dark (shipped)"
+SEGMENTER = "deeplab-ade20k (shipped)"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,8 @@ def graph(pack, image):
     segmenter = run(pack, "JoReSLoadSegmenter", segmenter_name=SEGMENTER)[0]
     retinex = run(pack, "JoReSDecompose", nets=nets, image=image)[0]
     condition = run(pack, "JoReSAdjust", nets=nets, retinex=retinex, exposure=0.0, denoise=1.0)[0]
-    prior = run(pack, "JoReSSegment", segmenter=segmenter, image=image, class_name="sky")[0]
+    seen = {"segmenter": segmenter, "image": image, "class_name": "sky", "condition": condition}
+    prior = run(pack, "JoReSSegment", **seen)[0]
     positive, _negative, latent = run(pack, "JoReSCondition", condition=condition, semantic=prior)
     refined = run(
         pack, "JoReSApplyRefinement", model=model, nets=nets, condition=condition, start_percent=0.0, end_percent=1.0

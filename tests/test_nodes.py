@@ -11,7 +11,7 @@ import torch
 from tests.flat import flat
 
 STEPS, SIZE = 3, (37, 50)
-SEGMENTER = "segformer-dark (shipped)"
+SEGMENTER = "deeplab-ade20k (shipped)"
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,8 @@ def to_bchw(image):
 def conditioned(pack, model, image, semantic=True):
     retinex = run(pack, "JoReSDecompose", nets=model.nets, image=image)[0]
     condition = run(pack, "JoReSAdjust", nets=model.nets, retinex=retinex, exposure=0.0, denoise=1.0)[0]
-    prior = run(pack, "JoReSSegment", segmenter=model.segmenter, image=image, class_name="sky")[0] if semantic else None
+    seen = {"segmenter": model.segmenter, "image": image, "class_name": "sky", "condition": condition}
+    prior = run(pack, "JoReSSegment", **seen)[0] if semantic else None
     refined = run(
         pack, "JoReSApplyRefinement", model=model.model, nets=model.nets, condition=condition, start_percent=0.0,
         end_percent=1.0,

@@ -65,7 +65,7 @@ def test_the_segmenter_takes_a_reduced_picture_to_its_device(segmenter, crossing
                 made = segmenter(low).probabilities
         finally:
             segmenter.load_state_dict(weights, assign=True)
-    assert crossing.pixels and max(crossing.pixels) <= 320 * 352 < size[0] * size[1]
+    assert crossing.pixels and max(crossing.pixels) <= 512 * 544 < size[0] * size[1]
     assert made.device.type == "cpu" and (made - want).abs().max() < 1e-4
 
 

@@ -30,7 +30,7 @@ def segmenter_bytes(segmenter: Segmenter, size: tuple[int, int]) -> int:
     """Shipped: at most 300 bytes per pixel of its working size. Others grow with their weights; some need less."""
     rows, columns = working_size(size, segmenter.resolution)
     weights = sum(p.numel() * p.element_size() for p in segmenter.parameters())
-    return int(SLACK * rows * columns / 320**2 * (13 * 2**20 + 1.5 * weights))
+    return int(SLACK * rows * columns / 320**2 * (16 * 2**20 + 1.5 * weights))
 
 
 def enhance_bytes(config: JoReSConfig, pixels: int) -> int:

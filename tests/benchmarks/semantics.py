@@ -121,7 +121,7 @@ def boundary_scores(found: np.ndarray, truth: np.ndarray) -> list[float]:
 
 @torch.inference_mode()
 def measure(
-    photos: Path, masks: Path, table: Path, every: int, lights: list[int]
+    photos: Path, masks: Path, table: Path, every: int, lights: list[int], edges: bool = False
 ) -> dict[tuple[str, str], list[float]]:
     """The figures by (row, light)."""
     nets, former, shipped = load_bundle(SHIPPED_WEIGHTS), *map(load_segmenter, (FORMER_SEGMENTER, SHIPPED_SEGMENTER))
@@ -129,7 +129,7 @@ def measure(
     tallies: dict[tuple[str, str], Tally] = {}
 
     def add(row: str, light: str, picture: Tensor, truth: np.ndarray, prior: SemanticPrior) -> None:
-        guide = picture if row == ROWS[-1] else None
+        guide = picture if edges and row == ROWS[-1] else None
         tallies.setdefault((row, light), Tally(len(groups.names))).add(groups, prior, guide, truth)
 
     for i, path in enumerate(sorted(masks.glob("*.png"))):
@@ -157,8 +157,9 @@ def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.std
         parser.add_argument(name, type=Path)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth photograph")
     parser.add_argument("--lights", type=int, nargs="+", default=[20, 50, 100])
+    parser.add_argument("--edges", action="store_true", help="boundary F-scores, too: slow, every group is refined")
     args = parser.parse_args(argv)
-    made = measure(args.photos, args.masks, args.groups, args.every, args.lights)
+    made = measure(args.photos, args.masks, args.groups, args.every, args.lights, args.edges)
     write("| segmenter sees | light | mIoU | accuracy | " + " | ".join(SHOWN) + " | boundary F | along edges |\n")
     write("|---" * (6 + len(SHOWN)) + "|\n")
     for row in dict.fromkeys(row for row, _light in made):

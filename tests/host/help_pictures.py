@@ -70,7 +70,7 @@ def build(dark_file: str, cup_file: str) -> Prompt:
     graph = Graph()
     dark, cup = graph.add("LoadImage", image=dark_file)[0], graph.add("LoadImage", image=cup_file)[0]
     model, nets, vae, _ = graph.add("JoReSLoadModel", model_name="jores-compact.safetensors (shipped)")
-    segmenter = graph.add("JoReSLoadSegmenter", segmenter_name="segformer-dark (shipped)")[0]
+    segmenter = graph.add("JoReSLoadSegmenter", segmenter_name="deeplab-ade20k (shipped)")[0]
     graph.show("dark", dark)
     graph.show("cup", cup)
     enhanced = graph.add(
@@ -85,8 +85,9 @@ def build(dark_file: str, cup_file: str) -> Prompt:
         "JoReSAdjust", nets=nets, retinex=retinex, exposure=0.0, denoise=1.0
     )
     dim = graph.add("JoReSAdjust", nets=nets, retinex=retinex, exposure=0.2, denoise=1.0)[3]
-    semantic, class_map, soft, _ = graph.add("JoReSSegment", segmenter=segmenter, image=dark, class_name="person")
-    person = graph.add("JoReSSegment", segmenter=segmenter, image=dark, class_name="person", threshold=0.2)[2]
+    seen = {"segmenter": segmenter, "image": dark, "class_name": "person", "condition": condition}
+    semantic, class_map, soft, _ = graph.add("JoReSSegment", **seen)
+    person = graph.add("JoReSSegment", **seen, threshold=0.2)[2]
     for name, picture in {"R": reflectance, "R2": cleaned, "preview": preview, "preview_dim": dim}.items():
         graph.show(name, picture)
     graph.show("map", class_map)

@@ -118,15 +118,14 @@ class SemanticPrior(_Wire):
     """c_seg (Eq. 8): a soft ADE20K map (B, 150, h, w) whose classes sum to at most 1 ("others" is left out).
 
     A class map instead of one network's features: any ADE20K segmenter can be swapped in without retraining.
-    `size` is the (H, W) of the picture it was made from; the map itself is coarser. `lit` (B, 3, h', w') in [0, 1]:
-    that picture as the segmenter saw it, reduced, where it was lit for that. `source`: as in `RetinexMaps`.
+    `size` is the (H, W) of the picture it was made from; the map itself is coarser. `source`: as in
+    `RetinexMaps`.
     """
 
     probabilities: Tensor
     labels: tuple[str, ...]
     size: tuple[int, int]
     source: Tensor | None = None
-    lit: Tensor | None = None
 
     def at(self, window: Window) -> SemanticPrior:
         """The part under the window."""

@@ -265,7 +265,7 @@ def segment(segmenter: Segmenter, images: Tensor, nets: JoReSNets | None = None)
     if nets is None:
         return segmenter(images)
     lit = lit_for_segmenter(nets, images, segmenter.resolution)
-    return replace(segmenter(lit), size=size_of(images), lit=lit.to(images.device))
+    return replace(segmenter(lit), size=size_of(images))
 
 
 @torch.inference_mode()

@@ -13,9 +13,6 @@ import torch
 from torch import Tensor
 
 from .conditions import SemanticPrior
-from .imaging.edges import along_edges
-from .imaging.exposure import brighten
-from .imaging.guided_filter import reduced
 from .imaging.resize import resize_map
 from .nets.segmentation import IMAGENET_MEAN, IMAGENET_STD, STRIDE, Segmenter, SegmenterError
 
@@ -186,27 +183,15 @@ def class_mask(
     *,
     threshold: float = 0.0,
     inverted: bool = False,
-    picture: Tensor | None = None,
 ) -> Tensor:
     """How likely each place shows any of these classes: (B, 1, H, W) in [0, 1], at the picture's size.
 
     Args:
         threshold: 0 leaves the probabilities as they are; above, the mask is 1 where they reach it and 0 elsewhere.
         inverted: everything but these classes.
-        picture: (B, 3, H, W) in [0, 1], along whose edges the rim of the mask is to lie; it may be dark. None: the
-            coarse map, enlarged.
     """
-    likely = prior.probabilities[:, list(classes)].sum(1, keepdim=True).clamp(0, 1)
-    if picture is None:
-        likely = resize_map(likely, prior.size).clamp(0, 1)
-    else:
-        lit = prior.lit if prior.lit is not None else brighten(_at_most(picture, 4 * max(likely.shape[-2:])))
-        likely = along_edges(likely, lit, picture)
+    likely = prior.probabilities[:, list(classes)].sum(1, keepdim=True)
+    likely = resize_map(likely, prior.size).clamp(0, 1)
     if threshold > 0:
         likely = (likely >= threshold).to(likely)
     return 1 - likely if inverted else likely
-
-
-def _at_most(picture: Tensor, longest: int) -> Tensor:
-    """The picture reduced to a longer side of `longest`; as it is where it is no larger."""
-    return reduced(picture.float().clamp(0, 1), longest)

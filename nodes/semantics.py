@@ -112,7 +112,7 @@ class JoReSSegment(io.ComfyNode):
         def segment(i: int) -> tuple[SemanticPrior, Tensor]:
             seen = opaque(pixels[i : i + 1])  # what is transparent does not show
             prior = pipeline.segment(segmenter.model, seen, loaded).to(mm.intermediate_device())
-            mask = class_mask(prior, classes, threshold=threshold, inverted=invert, picture=seen)
+            mask = class_mask(prior, classes, threshold=threshold, inverted=invert)
             return prior, mask.to(mm.intermediate_device())
 
         priors, masks = zip(*each_frame(len(pixels), segment), strict=True)

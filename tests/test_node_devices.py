@@ -44,7 +44,8 @@ def test_the_blocks_and_the_stock_sampler(pack, model):  # noqa: F811
 def test_in_tiles_and_as_one_block(pack, model):  # noqa: F811
     image = picture(size=(80, 100))
     low, segmenter, options = to_bchw(image), model.segmenter.model, {"steps": 1, "seed": 7, "tile": 64}
-    library, prior = model.library, pack.pipeline.segment(segmenter, low)
+    library = model.library
+    prior = pack.pipeline.segment(segmenter, low, library)
     condition = pack.pipeline.adjust(library, pack.pipeline.decompose(library, low))
     x0 = flat(pack.pipeline.sample)(library, condition, prior, low=low, **options)
     expected = pack.pipeline.finish(x0, low)

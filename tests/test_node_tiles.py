@@ -75,10 +75,11 @@ def test_the_blocks_in_tiles_give_what_the_library_gives(pack, graph, image, mon
     assert seen == [SIZE] * 4
     tiled, whole = (run(pack, "JoReSFinish", latent=x, image=image, strength=1.0)[0] for x in (tiled, whole))
     condition = pack.pipeline.adjust(library, pack.pipeline.decompose(library, low))  # as the graph's: of the whole
-    prior = pack.pipeline.segment(graph.segmenter, low)
+    alone = [pack.pipeline.segment(graph.segmenter, one, library) for one in low.split(1)]  # as the node does
+    prior = pack.load("jores.conditions").join_frames(alone)
     x0 = flat(pack.pipeline.sample)(library, condition, prior, low=low, steps=2, seed=3, eta=eta, tile=TILE)
     expected = pack.pipeline.finish(x0, low)
-    assert psnr(tiled.movedim(-1, 1), expected) > 70
+    assert psnr(tiled.movedim(-1, 1), expected) > 65  # a tenth of an 8-bit level
     assert psnr(tiled, whole) > 45
     assert not torch.equal(tiled, whole)
 

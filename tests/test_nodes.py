@@ -168,7 +168,7 @@ def test_stock_sampler_follows_ddim(pack, model):
     image = picture(size=(32, 48)) + 0.2
     _refined, condition, positive, negative, latent = conditioned(pack, model, image)
     stock = ksample(pack, model.model, positive, negative, latent)
-    prior = model.segmenter.model(to_bchw(image))
+    prior = pack.pipeline.segment(model.segmenter.model, to_bchw(image), model.library)
     schedule_module = pack.load("jores.diffusion.schedule")
     schedule = schedule_module.NoiseSchedule(model.library.config.schedule)
     x = pack.load("jores.diffusion.sampling").start_noise(latent["samples"].shape, 5, latent["samples"])

@@ -32,13 +32,13 @@ def self_guided(x: Tensor, radius: int, edge: float) -> tuple[Tensor, Tensor]:
     Args:
         x: (..., H, W) in [0, 1]. radius: pixels to each side that are averaged. edge: contrast that counts as an edge.
     """
-    mean = box_mean(x, radius)
-    variance = (box_mean(x * x, radius) - mean * mean).clamp_min(0)
+    mean = _box(x, radius)
+    variance = (_box(x * x, radius) - mean * mean).clamp_min(0)
     slope = variance / (variance + edge**2)
-    return box_mean(slope, radius), box_mean(mean * (1 - slope), radius)
+    return _box(slope, radius), _box(mean * (1 - slope), radius)
 
 
-def box_mean(x: Tensor, radius: int) -> Tensor:
+def _box(x: Tensor, radius: int) -> Tensor:
     """Mean over a square of 2 `radius` + 1 pixels, of those that lie within the picture."""
     for kernel, padding in (((2 * radius + 1, 1), (radius, 0)), ((1, 2 * radius + 1), (0, radius))):
         x = F.avg_pool2d(x, kernel, stride=1, padding=padding, count_include_pad=False)

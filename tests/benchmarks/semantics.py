@@ -1,12 +1,11 @@
 """What the segmenters know in the dark: the table of the model card.
 
-    python -m tests.benchmarks.semantics PHOTOS MASKS GROUPS.tsv [--every N] [--lights 20 50 100]
+    python -m tests.benchmarks.semantics PHOTOS MASKS GROUPS.tsv [--every N] [--lights 20 50 100] [--boundaries]
 
 PHOTOS: JPEG files; MASKS: PNG files of their names, whose pixels are numbers of classes; GROUPS.tsv: columns group,
 coco_ids, ade20k_names, each a list with commas. Pixels of other classes are left out. Each photograph is darkened to
 1/N of its light with a small sensor's noise; the seed is its index. Mean IoU and accuracy over the groups; boundary
-F-score within 3 pixels at the picture's size, the mean over the groups of each picture, as the map comes and along the
-edges.
+F-score within 3 pixels at the picture's size, the mean over the groups of each picture.
 """
 
 from __future__ import annotations
@@ -56,37 +55,35 @@ class Groups:
         words = [{name.split()[0] for name in row["ade20k_names"].split(",")} for row in rows]
         return cls([r["group"] for r in rows], of_mask, [[i for i, x in enumerate(labels) if x in w] for w in words])
 
-    def maps(self, prior: SemanticPrior, picture: Tensor | None) -> Tensor:
+    def maps(self, prior: SemanticPrior) -> Tensor:
         """(groups, H, W)"""
-        return torch.cat([class_mask(prior, classes, picture=picture)[0] for classes in self.of_class])
+        return torch.cat([class_mask(prior, classes)[0] for classes in self.of_class])
 
 
 @dataclass
 class Tally:
-    """Confusion of the groups, and boundary F-scores before and after the refinement."""
+    """Confusion of the groups, and boundary F-scores."""
 
     count: int
     confusion: np.ndarray = field(init=False)
-    before: list[float] = field(default_factory=list)
-    after: list[float] = field(default_factory=list)
+    rims: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.confusion = np.zeros((self.count, self.count), np.int64)
 
-    def add(self, groups: Groups, prior: SemanticPrior, picture: Tensor | None, truth: np.ndarray) -> None:
-        found, known = groups.maps(prior, None).argmax(0).numpy(), truth >= 0
+    def add(self, groups: Groups, prior: SemanticPrior, truth: np.ndarray, boundaries: bool) -> None:
+        found, known = groups.maps(prior).argmax(0).numpy(), truth >= 0
         counts = np.bincount(truth[known] * self.count + found[known], minlength=self.count**2)
         self.confusion += counts.reshape(self.count, self.count)
-        if picture is not None:
-            self.before += boundary_scores(found, truth)
-            self.after += boundary_scores(groups.maps(prior, picture).argmax(0).numpy(), truth)
+        if boundaries:
+            self.rims += boundary_scores(found, truth)
 
     def figures(self, names: list[str]) -> list[float]:
         right, there = np.diag(self.confusion), self.confusion.sum(1)
         iou = right / np.maximum(1, there + self.confusion.sum(0) - right)
         shown = [iou[names.index(name)] for name in SHOWN]
-        edges = [float(np.mean(scores)) if scores else float("nan") for scores in (self.before, self.after)]
-        return [float(iou[there > 0].mean()), float(right.sum() / max(1, there.sum())), *map(float, shown), *edges]
+        rims = float(np.mean(self.rims)) if self.rims else float("nan")
+        return [float(iou[there > 0].mean()), float(right.sum() / max(1, there.sum())), *map(float, shown), rims]
 
 
 def boundary(mask: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -121,16 +118,15 @@ def boundary_scores(found: np.ndarray, truth: np.ndarray) -> list[float]:
 
 @torch.inference_mode()
 def measure(
-    photos: Path, masks: Path, table: Path, every: int, lights: list[int], edges: bool = False
+    photos: Path, masks: Path, table: Path, every: int, lights: list[int], boundaries: bool = False
 ) -> dict[tuple[str, str], list[float]]:
     """The figures by (row, light)."""
     nets, former, shipped = load_bundle(SHIPPED_WEIGHTS), *map(load_segmenter, (FORMER_SEGMENTER, SHIPPED_SEGMENTER))
     groups = Groups.read(table, shipped.labels)
     tallies: dict[tuple[str, str], Tally] = {}
 
-    def add(row: str, light: str, picture: Tensor, truth: np.ndarray, prior: SemanticPrior) -> None:
-        guide = picture if edges and row == ROWS[-1] else None
-        tallies.setdefault((row, light), Tally(len(groups.names))).add(groups, prior, guide, truth)
+    def add(row: str, light: str, truth: np.ndarray, prior: SemanticPrior) -> None:
+        tallies.setdefault((row, light), Tally(len(groups.names))).add(groups, prior, truth, boundaries)
 
     for i, path in enumerate(sorted(masks.glob("*.png"))):
         if i % every:
@@ -138,7 +134,7 @@ def measure(
         with Image.open(path) as image:
             truth = groups.of_mask[np.asarray(image)]
         light = to_tensor(read_rgb(photos / f"{path.stem}.jpg"))
-        add("shipped, as it is", "full", light[None], truth, shipped(light[None]))
+        add("shipped, as it is", "full", truth, shipped(light[None]))
         for share in lights:
             darkening = Darkening(1 / share, 0.0008, 0.003, (0.95, 1.0, 1.06))
             dark = darkening(light, torch.Generator().manual_seed(i))[None]
@@ -147,7 +143,7 @@ def measure(
                 lambda dark=dark: segment(shipped, dark, nets),
             )  # fmt: skip
             for row, make in zip(ROWS, makers, strict=True):
-                add(row, f"1/{share}", dark, truth, make())
+                add(row, f"1/{share}", truth, make())
     return {key: tally.figures(groups.names) for key, tally in tallies.items()}
 
 
@@ -157,11 +153,11 @@ def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.std
         parser.add_argument(name, type=Path)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth photograph")
     parser.add_argument("--lights", type=int, nargs="+", default=[20, 50, 100])
-    parser.add_argument("--edges", action="store_true", help="boundary F-scores, too: slow, every group is refined")
+    parser.add_argument("--boundaries", action="store_true", help="boundary F-scores, too")
     args = parser.parse_args(argv)
-    made = measure(args.photos, args.masks, args.groups, args.every, args.lights, args.edges)
-    write("| segmenter sees | light | mIoU | accuracy | " + " | ".join(SHOWN) + " | boundary F | along edges |\n")
-    write("|---" * (6 + len(SHOWN)) + "|\n")
+    made = measure(args.photos, args.masks, args.groups, args.every, args.lights, args.boundaries)
+    write("| segmenter sees | light | mIoU | accuracy | " + " | ".join(SHOWN) + " | boundary F |\n")
+    write("|---" * (5 + len(SHOWN)) + "|\n")
     for row in dict.fromkeys(row for row, _light in made):
         here = {light: figures for (name, light), figures in made.items() if name == row}
         if len(here) > 1:

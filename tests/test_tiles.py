@@ -103,7 +103,7 @@ def test_the_stages_in_tiles_make_the_same_picture(nets, segmenter, low, whole):
     single = pipeline.adjust(nets, pipeline.decompose(nets, low, tile=0), tile=0)
     for a, b in zip(condition.features, single.features, strict=True):
         assert a.shape == b.shape and (a - b).abs().mean() < 0.15 * b.abs().mean()  # tiles this small see less
-    prior = pipeline.segment(segmenter, low)
+    prior = pipeline.segment(segmenter, low, nets)
     x0 = flat(pipeline.sample)(nets, condition, prior, low=low, steps=2, eta=0.5, tile=TILE)
     assert psnr(pipeline.finish(x0, low), whole) > 45
 

@@ -22,7 +22,7 @@ from ..nets.adjustment import AdjustmentNet
 from ..nets.decomposition import DecompositionNet
 from ..nets.segmentation import Segmenter
 from ..options import SampleOptions
-from ..pipeline import adjust, decompose, sample
+from ..pipeline import adjust, decompose, sample, segment
 from ..semantics import load_segmenter
 from .adjust import AdjustmentObjective, statistics_of
 from .convert import to_tensor
@@ -144,7 +144,7 @@ class Diffuse:
         shown = [*sampler.pairs, *sampler.photos, *(val if flows else ())]
         for pair, semantics in zip(shown, in_threads(partial(class_map, net), shown), strict=True):
             pair.semantics = semantics
-        self.priors = [net(to_tensor(pair.high)[None]) for pair in val]
+        self.priors = [segment(net, to_tensor(pair.dark)[None], nets) for pair in val]  # as in use: no truth in it
         nets.unet.requires_grad_(True)
         nets.rnet.requires_grad_(True)
         self.objective = FlowObjective(nets, options) if flows else DiffusionObjective(nets, options)

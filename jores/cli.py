@@ -94,6 +94,8 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     quality_help = "draft: no diffusion, at most 1024 pixels inside; fine: 8 steps or more (default: standard)"
     parser.add_argument("--quality", choices=("draft", "standard", "fine"), default="standard", help=quality_help)
     parser.add_argument("--steps", type=int, default=4, help="diffusion steps (default: 4)")
+    texture_help = "how much of the fine detail that the diffusion draws is used (default: 0.5)"
+    parser.add_argument("--texture", type=_between(0, 1), default=0.5, metavar="0..1", help=texture_help)
     parser.add_argument("--seed", type=_seed, default=0, help="of the start noise (default: 0)")
     tile_help = "side of the tiles that big pictures are done in, 64 or more; 0: never (default: auto, what fits)"
     parser.add_argument("--tile", type=_tile, metavar="auto|0|N", help=tile_help)

@@ -33,6 +33,8 @@ class SampleOptions:
             as a whole while that fits into the memory, then in windows that fit. A `Tiler` is used as it is.
         working_size: longer side in pixels at which the work is done; the result is then enlarged along the detail of
             the picture. 0, or more than the picture has: full size.
+        texture: how much of the fine detail that the diffusion draws is used: 1 all of it, 0 none, which leaves R' x
+            L'. It acts on models whose UNet is a flow (`detail_std`); others correct R' x L' and draw nothing.
 
     Raises:
         ValueError: names the field that cannot be used. How many steps are possible only the schedule knows.
@@ -45,12 +47,15 @@ class SampleOptions:
     eta: float = 0.0
     tile: int | Tiler | None = None
     working_size: int = 0
+    texture: float = 0.5
 
     def __post_init__(self) -> None:
         if isinstance(self.tile, int):
             Tiler(self.tile)
         if not abs(self.brightness) <= MOST_STOPS:
             raise ValueError(f"brightness must be between -{MOST_STOPS} and {MOST_STOPS} EV, not {self.brightness}")
+        if not 0 <= self.texture <= 1:
+            raise ValueError(f"texture must be between 0 and 1, not {self.texture}")
         if self.working_size < 0:
             raise ValueError(f"working_size must be 0 (full size) or a number of pixels, not {self.working_size}")
 

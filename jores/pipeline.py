@@ -22,7 +22,7 @@ from .conditions import (
     Sampled,
     SemanticPrior,
 )
-from .diffusion.sampling import Callback, Denoise, Refine, ddim_in_tiles, start_noise
+from .diffusion.sampling import Callback, Denoise, Mean, Refine, ddim_in_tiles, start_noise
 from .diffusion.schedule import NoiseSchedule
 from .imaging.alpha import filled, joined, opaque, seen_average
 from .imaging.compositing import check_mask, finish
@@ -94,6 +94,9 @@ def _sampled(
     keeper: Keeper,
 ) -> Sampled:
     """The stages up to x0, which has the size of `full`."""
+    flow = nets.config.denoiser.detail_std > 0
+    if flow and not options.texture:
+        options = replace(options, steps=0)  # nothing that the diffusion draws would be used
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
     condition = retinex_condition(nets, low, alpha, options, keeper)
     # Semantic prior: an off-the-shelf network segments the picture (Fig. 3b), here once ANet has lit it
@@ -114,7 +117,16 @@ def _asked(options: SampleOptions, tile: int) -> tuple:
     """Everything that x0 of a picture depends on."""
     exposure = options.exposure
     exposure = tuple(exposure.flatten().cpu().tolist()) if isinstance(exposure, Tensor) else exposure
-    return options.steps, options.seed, exposure, options.brightness, options.eta, options.working_size, tile
+    return (
+        options.steps,
+        options.seed,
+        exposure,
+        options.brightness,
+        options.eta,
+        options.working_size,
+        options.texture,
+        tile,
+    )
 
 
 def checked(images: Tensor) -> Tensor:
@@ -303,7 +315,7 @@ def sample(
     def level(alpha_bar: float) -> Tensor:
         return torch.full((len(low),), alpha_bar**0.5, device=weight.device)
 
-    def stage(window: Window) -> tuple[Denoise, Refine | None]:
+    def stage(window: Window) -> tuple[Denoise, Refine | None, Mean | None]:
         part, picture = condition.at(window).to(weight), window.cut(low).clamp(0, 1).to(weight)
         semantics = None if prior is None else prior.at(window).probabilities.to(weight)
         r, light, features = part.reflectance, part.illumination, part.features
@@ -314,7 +326,10 @@ def sample(
         def rnet(x0: Tensor, alpha_bar: float) -> Tensor:
             return nets.rnet(x0, level(alpha_bar), r, light, features)
 
-        return denoise, rnet if refine else None
+        def mean(x_t: Tensor, t: int) -> Tensor:
+            return part.picture.float() * 2 - 1
+
+        return denoise, rnet if refine else None, mean if nets.config.denoiser.detail_std else None
 
     home = weight if tiles.covers(size) else low
     noise = start_noise((1, *low.shape[1:]), options.seed, torch.empty(0, device=home.device))

@@ -23,6 +23,7 @@ from .host.patchers import Adjusted, NetPatchers, memory_advice
 from .host.pictures import shown_size
 from .host.progress import StepProgress
 from .host.sampler import Refinement, few_step_sampler, recipe_sampler
+from .host.texture import mix_after_sampling
 from .host.windows import TILE_KEY, tiler_of
 from .schema import (
     ADVANCED,
@@ -34,6 +35,7 @@ from .schema import (
     node_schema,
     seed_input,
     steps_input,
+    texture_input,
     tile_input,
 )
 
@@ -108,13 +110,20 @@ class JoReSApplyRefinement(io.ComfyNode):
                     "end_percent", default=1.0, min=0.0, max=1.0, step=0.001,
                     tooltip="Where in the sampling the refinement ends: 1 = after the last step.", **ADVANCED,
                 ),
+                texture_input(),
             ],
             outputs=[io.Model.Output("out_model", display_name="model", tooltip="The model with RNet in its loop.")],
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls, model: ModelPatcher, nets: NetPatchers, condition: Adjusted, start_percent: float, end_percent: float
+        cls,
+        model: ModelPatcher,
+        nets: NetPatchers,
+        condition: Adjusted,
+        start_percent: float,
+        end_percent: float,
+        texture: float = SampleOptions.texture,
     ) -> io.NodeOutput:
         node = "Apply RNet Refinement"
         base = jores_model(model, node)
@@ -129,6 +138,8 @@ class JoReSApplyRefinement(io.ComfyNode):
         refined = model.clone()
         refined.set_model_sampler_post_cfg_function(Refinement(rnet, nets.config, condition, *between))
         refined.set_additional_models("jores_refinement", [rnet])
+        if nets.config.denoiser.detail_std and texture < 1:
+            mix_after_sampling(refined, texture)
         return io.NodeOutput(refined)
 
 
@@ -151,6 +162,7 @@ class JoReSSample(io.ComfyNode):
                 seed_input(),
                 eta_input(),
                 tile_input(),
+                texture_input(),
             ],
             outputs=[
                 io.Latent.Output(
@@ -162,7 +174,15 @@ class JoReSSample(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: ModelPatcher, positive: list, latent: dict, steps: int, seed: int, eta: float, tile: int = 0
+        cls,
+        model: ModelPatcher,
+        positive: list,
+        latent: dict,
+        steps: int,
+        seed: int,
+        eta: float,
+        tile: int = 0,
+        texture: float = SampleOptions.texture,
     ) -> io.NodeOutput:
         node = "Sample JoReS Diffusion"
         base = jores_model(model, node)
@@ -171,7 +191,7 @@ class JoReSSample(io.ComfyNode):
         if not 1 <= steps <= base.schedule.config.timesteps:
             raise ValueError(f"{node}: steps must be 1 to {base.schedule.config.timesteps} for this model, not {steps}")
         sigmas = sampling_sigmas(model.get_model_object("model_sampling"), base.schedule.timesteps(steps))
-        options = SampleOptions(steps, seed, eta=eta)
+        options = SampleOptions(steps, seed, eta=eta, texture=texture)
         noise = start_noise((1, *samples.shape[1:]), seed, samples)
         progress, result = StepProgress(len(samples) * steps), torch.empty_like(samples)
         tiler = tiler_of(tile, base.jores, size := size_of(samples))
@@ -197,7 +217,7 @@ class JoReSSampler(io.ComfyNode):
             description="The method's own sampler, for the stock 'SamplerCustomAdvanced'. It goes with the steps of "
             "'Schedule JoReS Sigmas', whichever guider and noise are used.",
             search_aliases=["KSamplerSelect", "custom sampler", "DDIM", *LOW_LIGHT],
-            inputs=[eta_input()],
+            inputs=[eta_input(), texture_input()],
             outputs=[
                 io.Sampler.Output(
                     "out_sampler", display_name="sampler",
@@ -208,8 +228,8 @@ class JoReSSampler(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, eta: float) -> io.NodeOutput:
-        return io.NodeOutput(comfy.samplers.KSAMPLER(recipe_sampler(eta)))
+    def execute(cls, eta: float, texture: float = SampleOptions.texture) -> io.NodeOutput:
+        return io.NodeOutput(comfy.samplers.KSAMPLER(recipe_sampler(eta, texture)))
 
 
 class JoReSSigmas(io.ComfyNode):

@@ -49,6 +49,7 @@ from .schema import (
     seed_input,
     steps_input,
     strength_input,
+    texture_input,
     tile_input,
 )
 
@@ -160,6 +161,7 @@ class JoReSEnhance(io.ComfyNode):
                 ),
                 brightness_input(),
                 quality_input(),
+                texture_input(),
             ],
             outputs=[
                 io.Image.Output(
@@ -192,10 +194,12 @@ class JoReSEnhance(io.ComfyNode):
         smooth_frames: bool = True,
         brightness: float = 0.0,
         quality: str = "standard",
+        texture: float = SampleOptions.texture,
     ) -> io.NodeOutput:
         node = "Enhance Low Light"
         options = at_quality(
-            SampleOptions(steps, seed, exposure or None, brightness, working_size=working_size), quality
+            SampleOptions(steps, seed, exposure or None, brightness, working_size=working_size, texture=texture),
+            quality,
         )
         pixels = from_image(image, node)
         weight = from_mask(mask, len(pixels), size_of(pixels), node)

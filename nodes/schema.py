@@ -8,7 +8,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..jores.options import DRAFT_SIZE, FINE_STEPS, QUALITIES
+from ..jores.options import DRAFT_SIZE, FINE_STEPS, QUALITIES, SampleOptions
 
 CATEGORY = "image/low light (JoReS-Diff)"
 
@@ -92,6 +92,15 @@ def eta_input() -> io.Float.Input:
         tooltip="Fresh noise at every step: 0 = none (DDIM), 1 = as much as DDPM. Hardly visible with the shipped "
         "weights.",
         **ADVANCED,
+    )  # fmt: skip
+
+
+def texture_input() -> io.Float.Input:
+    """Optional, so that graphs from before it existed still run."""
+    return io.Float.Input(
+        "texture", default=SampleOptions.texture, min=0.0, max=1.0, step=0.05, optional=True,
+        tooltip="How much of the fine detail that the diffusion draws is used: 0 = none, smooth; 1 = all of it, with "
+        "the most grain. It is invented in the manner of the picture, not seen in it. No effect with bundles of 0.1.",
     )  # fmt: skip
 
 

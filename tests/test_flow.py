@@ -147,6 +147,34 @@ def test_a_bundle_of_it_keeps_its_kind_and_enhances(tmp_path):
     assert bool(torch.isfinite(tiled).all())
 
 
+def flow_nets():
+    torch.manual_seed(3)
+    nets = build(FLOW)
+    torch.nn.init.normal_(nets.unet.head.weight, std=0.05)
+    return nets
+
+
+@pytest.mark.parametrize("tile", [0, 64])
+def test_texture_mixes_what_is_drawn_with_the_retinex_picture(tile):
+    nets, dark = flow_nets(), seeded(1, 3, 72, 88, seed=5) * 0.1
+    none, half, full, mean = (
+        enhance(dark, nets, None, SampleOptions(steps, exposure=0.4, texture=texture, tile=tile))
+        for steps, texture in ((4, 0.0), (4, 0.5), (4, 1.0), (0, 1.0))
+    )
+    assert torch.equal(none, mean)
+    assert (full - mean).abs().mean() > 0.01
+    inside = (full > 0) & (full < 1) & (mean > 0) & (mean < 1)  # finished pictures are clamped
+    exact = 1e-5 if tile == 0 else 5e-4  # in tiles, conditions wait in half precision
+    assert (half - (full + mean) / 2)[inside].abs().max() < exact
+
+
+def test_texture_leaves_a_net_alone_that_corrects_the_retinex_picture():
+    torch.manual_seed(3)
+    nets, dark = build(TINY), seeded(1, 3, 40, 56, seed=5) * 0.1
+    pictures = [enhance(dark, nets, None, SampleOptions(2, texture=texture)) for texture in (0.0, 0.5, 1.0)]
+    assert torch.equal(pictures[0], pictures[1]) and torch.equal(pictures[1], pictures[2])
+
+
 def test_schedule_and_net_must_agree():
     with pytest.raises(ValueError, match="same detail_std"):
         replace(FLOW, schedule=replace(FLOW.schedule, detail_std=0.2))

@@ -275,6 +275,7 @@ def _enhance_picture(path: Path, target: Path, enhancer: Enhancer, strip: bool) 
         "height": pixels.shape[1],
         "exposure": round(exposure, 4),
         "brightness": enhancer.options.brightness,
+        "texture": enhancer.options.texture,
         "left_out": picture.metadata.further,
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
     }
@@ -287,5 +288,5 @@ def _enhance_video(path: Path, target: Path, enhancer: Enhancer) -> dict[str, An
         raise ValueError(f"{path}: videos need PyAV: pip install av") from error
     start = time.perf_counter()
     report = rewrite_video(path, target, enhancer.frames)
-    told = {"brightness": enhancer.options.brightness}
+    told = {"brightness": enhancer.options.brightness, "texture": enhancer.options.texture}
     return {"output": str(target), **asdict(report), **told, "seconds": round(time.perf_counter() - start, 3)}

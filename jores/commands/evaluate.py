@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.write(format_row(mean_of(rows)))
     if args.output:
         settings = {"steps": args.steps, "seed": args.seed, "exposure": args.exposure or "auto"}
-        settings |= {"brightness": args.brightness, "quality": args.quality}
+        settings |= {"brightness": args.brightness, "quality": args.quality, "texture": args.texture}
         report = without_nan({"settings": settings, "mean": mean_of(rows), "pictures": rows})
         write_whole(args.output, json.dumps(report, indent=1, allow_nan=False).encode())
     return 0

@@ -88,7 +88,7 @@ class DenoisingUNet(nn.Module):
             y, t = ((x - a * picture) / (a * c + s)).to(x), a * c / (a * c + s)
             out = self.velocity(y, t.flatten(), low, reflectance, illumination, features, semantics)
             x0 = picture + c * fine_detail(y + (1 - t) * out.float())
-            return ((a * x - x0) / s).to(out)
+            return velocity_for(x0, x, noise_level).to(out)
         out = self.velocity(x, noise_level, low, reflectance, illumination, features, semantics)
         return self._precondition(out, x, picture, noise_level) if self.config.picture_std else out
 
@@ -137,6 +137,12 @@ class DenoisingUNet(nn.Module):
 
     def _unfold(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(x, self.config.fold) if self.config.fold > 1 else x
+
+
+def velocity_for(x0: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
+    """v, the output of a v-prediction, that stands for x0 (B, 3, H, W); noise_level (B,) = sqrt(alpha_bar) < 1."""
+    a = noise_level.float().view(-1, 1, 1, 1)
+    return (a * x_t - x0) / (1 - a.square()).clamp_min(0).sqrt()
 
 
 def fine_detail(x: Tensor) -> Tensor:

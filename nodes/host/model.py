@@ -21,7 +21,7 @@ from ...jores.checkpoint import load_bundle
 from ...jores.conditions import SEMANTIC_STRIDE, cut_features
 from ...jores.config import DenoiserConfig, JoReSConfig
 from ...jores.diffusion.schedule import NoiseSchedule
-from ...jores.nets.denoiser import DenoisingUNet
+from ...jores.nets.denoiser import DenoisingUNet, velocity_for
 from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window, size_of
 from .budget import denoiser_bytes, refinement_bytes
@@ -31,7 +31,7 @@ from .latents import PixelSpace
 from .model_sampling import model_sampling
 from .patchers import Adjusted
 from .pictures import shown_size
-from .windows import TILE_KEY, TILED_KEY, tiler_of, window_pixels
+from .windows import MEAN_KEY, TILE_KEY, TILED_KEY, tiler_of, window_pixels
 
 CONDITION_KEY, SEMANTIC_KEY = "jores_condition", "jores_semantic"  # in the conditioning's dictionary
 FOREIGN_KEYS = ("control", "gligen")  # of other models, in the same dictionary
@@ -110,7 +110,10 @@ class NativeUNet(DenoisingUNet):
     ) -> Tensor:
         """x (B, 10, H, W): x_t, then low, R' and L' from c_concat; timesteps (B,): sqrt(alpha_bar) by now."""
         check_inner_patches(transformer_options)
-        size = size_of(x)
+        size, told = size_of(x), transformer_options or {}
+        if told.get(MEAN_KEY):
+            x_t, _, reflectance, illumination = x.split((3, 3, 3, 1), 1)
+            return velocity_for(reflectance * illumination * 2 - 1, x_t, timesteps).to(x)
 
         def work(window: Window) -> tuple[Tensor]:
             mm.throw_exception_if_processing_interrupted()
@@ -121,7 +124,7 @@ class NativeUNet(DenoisingUNet):
             net = super(NativeUNet, self).forward
             return (net(x_t, timesteps, low, reflectance, illumination, features, semantics),)
 
-        if (transformer_options or {}).get(TILED_KEY):
+        if told.get(TILED_KEY):
             return work(Window.whole(size))[0]
         tiler = self.tiler_for((size, len(x)), lambda: self.tiler(size, len(x)))
         return tiler.run(size, work)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import comfy.utils
@@ -11,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...jores.config import JoReSConfig
-from ...jores.diffusion.sampling import Callback, Denoise, Refine, ddim_in_tiles
+from ...jores.diffusion.sampling import Callback, Denoise, Mean, Refine, ddim_in_tiles
 from ...jores.diffusion.schedule import NoiseSchedule
 from ...jores.options import SampleOptions
 from ...jores.tiling.tiler import Tiler
@@ -22,7 +23,8 @@ from .model import CONDITION_KEY
 from .model_sampling import sampling_sigmas
 from .patchers import Adjusted
 from .pictures import shown_size
-from .windows import TILED_KEY, conditioned_on, tiler_of
+from .texture import HostOptions, mixes_itself, told
+from .windows import MEAN_KEY, TILED_KEY, conditioned_on, tiler_of
 
 ROUNDING = 1e-6
 SAME_SIGMA = 1e-3  # stock schedulers come back a rounding beside the table's values
@@ -101,7 +103,7 @@ class Refinement:
         size = size_of(x)
         return base.diffusion_model.tiler_for(("rnet", size, len(x)), lambda: tiler_of(0, self.config, size, len(x)))
 
-    def __call__(self, args: dict[str, Any]) -> Tensor:
+    def __call__(self, args: HostOptions) -> Tensor:
         x0, base = args["denoised"], args["model"]
         check_schedule(base.model_sampling, base.jores.schedule, NODE)
         self.check(args.get("cond") or [], len(x0))
@@ -123,7 +125,7 @@ def few_step_sampler(
     cut_here, tiler = tiler is not None, tiler or Tiler()
 
     def sample(
-        model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Any = None, disable: Any = None
+        model: Any, x: Tensor, sigmas: Tensor, extra_args: HostOptions, callback: Any = None, disable: Any = None
     ) -> Tensor:
         given = extra_args["model_options"]
         hooks, guider = given.get(POST_CFG, []), model.inner_model
@@ -132,21 +134,23 @@ def few_step_sampler(
             hook.check([cond for conds in guider.conds.values() for cond in conds or []], len(x), frame)
         plain = {**given, POST_CFG: [hook for hook in hooks if not isinstance(hook, Refinement)]}
         if cut_here:
-            plain["transformer_options"] = {**given.get("transformer_options", {}), TILED_KEY: True}
+            plain = told(plain, TILED_KEY)
         sigma_of = dict(zip(schedule.timesteps(options.steps), sigmas[:-1], strict=True))
         one = x.new_ones(len(x))
 
-        def denoise(x_t: Tensor, t: int) -> Tensor:
-            sigma = sigma_of[t]
-            x0 = model(x_t * (1 + sigma**2).sqrt(), sigma * one, **{**extra_args, "model_options": plain})
-            return schedule.output(x_t, x0, schedule.alpha_bar(t))
+        def x0_of(x_t: Tensor, t: int, window: Window, model_options: HostOptions) -> Tensor:
+            sigma, cut = sigma_of[t], window.size != size_of(x)
+            with conditioned_on(guider, window, x_t) if cut else nullcontext():
+                return model(x_t * (1 + sigma**2).sqrt(), sigma * one, **{**extra_args, "model_options": model_options})
 
-        def stage(window: Window) -> tuple[Denoise, Refine]:
+        def stage(window: Window) -> tuple[Denoise, Refine, Mean | None]:
             part = None if window.size == size_of(x) else window
 
-            def denoise_part(x_t: Tensor, t: int) -> Tensor:
-                with conditioned_on(model.inner_model, window, x_t):
-                    return denoise(x_t, t)
+            def denoise(x_t: Tensor, t: int) -> Tensor:
+                return schedule.output(x_t, x0_of(x_t, t, window, plain), schedule.alpha_bar(t))
+
+            def mean(x_t: Tensor, t: int) -> Tensor:
+                return x0_of(x_t, t, window, told(plain, MEAN_KEY))
 
             def refine(x0: Tensor, alpha_bar: float) -> Tensor:
                 for hook in refiners:
@@ -154,7 +158,7 @@ def few_step_sampler(
                     x0 = hook.refine(x0, one * alpha_bar**0.5, frame, part, kept)
                 return x0
 
-            return denoise if part is None else denoise_part, refine
+            return denoise, refine, mean if schedule.config.detail_std else None
 
         def tell(done: float, total: int, x0: Tensor | None) -> None:
             if report is not None:
@@ -165,17 +169,17 @@ def few_step_sampler(
         noise = x / (1 + sigmas[0] ** 2).sqrt()
         return ddim_in_tiles(tiler, noise, schedule, options, stage, like=x, callback=tell)
 
-    return sample
+    return mixes_itself(sample)
 
 
-def recipe_sampler(eta: float) -> Callable[..., Tensor]:
+def recipe_sampler(eta: float, texture: float) -> Callable[..., Tensor]:
     """`few_step_sampler` for any guider of the host: schedule, steps and seed are taken from the sampling itself.
 
     All pictures of the batch go at once, with the noise that the host drew for them.
     """
 
     def sample(
-        model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Any = None, disable: Any = None
+        model: Any, x: Tensor, sigmas: Tensor, extra_args: HostOptions, callback: Any = None, disable: Any = None
     ) -> Tensor:
         base, steps = model.inner_model.inner_model, len(sigmas) - 1
         if not isinstance(schedule := getattr(base, "schedule", None), NoiseSchedule):
@@ -190,8 +194,8 @@ def recipe_sampler(eta: float) -> Callable[..., Tensor]:
                 f"Select JoReS Sampler: these {steps} steps are not the method's own: connect the sigmas of 'Schedule "
                 "JoReS Sigmas', whole and not split"
             )
-        options = SampleOptions(steps, extra_args.get("seed") or 0, eta=eta)
+        options = SampleOptions(steps, extra_args.get("seed") or 0, eta=eta, texture=texture)
         sampler = few_step_sampler(schedule, options, frame=None)
         return sampler(model, x, sigmas, extra_args, callback, disable)
 
-    return sample
+    return mixes_itself(sample)

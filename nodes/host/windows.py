@@ -16,6 +16,7 @@ from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window
 
 TILE_KEY = "jores_tile"  # in the conditioning's dictionary: pixels a side, where a picture is sampled in tiles
+MEAN_KEY = "jores_mean"  # in the model's transformer options: R' x L' is wanted for x0
 TILED_KEY = "jores_tiled"  # in the model's transformer options: what comes is a tile, or fits
 
 

@@ -1,0 +1,141 @@
+"""The input `texture` in the graph: what a flow draws is mixed with R' x L', as in the library."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.slow
+
+SIZE, SEED, STEPS = (48, 64), 5, 3
+NAME = "texture.safetensors"
+
+
+@pytest.fixture(scope="module")
+def pack(jores_pack_nodes, comfy_inprocess):
+    load = lambda name: importlib.import_module(f"jores_pack.{name}")  # noqa: E731
+    custom = importlib.import_module("comfy_extras.nodes_custom_sampler")
+    samplers = importlib.import_module("comfy.samplers")
+    return SimpleNamespace(
+        nodes=jores_pack_nodes, stock=comfy_inprocess.nodes, base=comfy_inprocess.base, load=load, custom=custom,
+        samplers=samplers,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def graph(pack):
+    """A small flow with random weights, loaded by the node, up to the sampler."""
+    library, presets = pack.load("jores.checkpoint"), pack.load("jores.config").PRESETS
+    texture = presets["texture"]
+    narrow = replace(texture.denoiser, widths=(16, 24, 32))
+    torch.manual_seed(0)
+    nets = library.build(replace(texture, denoiser=narrow))
+    torch.nn.init.normal_(nets.unet.head.weight, std=0.1)
+    folder = pack.base / "models" / "jores"
+    folder.mkdir(exist_ok=True)
+    library.save_bundle(folder / NAME, nets)
+    model, loaded, _vae = run(pack, "JoReSLoadModel", model_name=NAME)
+    image = torch.rand(1, *SIZE, 3, generator=torch.Generator().manual_seed(1)) * 0.12
+    retinex = run(pack, "JoReSDecompose", nets=loaded, image=image)[0]
+    condition = run(pack, "JoReSAdjust", nets=loaded, retinex=retinex, exposure=0.4, denoise=1.0)[0]
+    positive, _, latent = run(pack, "JoReSCondition", condition=condition)
+    return SimpleNamespace(
+        model=model, nets=loaded, image=image, condition=condition, positive=positive, latent=latent,
+        library=library.load_bundle(folder / NAME), mean=condition.condition.picture * 2 - 1,
+    )  # fmt: skip
+
+
+def run(pack, node_id, **inputs):
+    with torch.inference_mode():
+        return pack.nodes[node_id].execute(**inputs).result
+
+
+def refined(pack, graph, texture):
+    return run(
+        pack, "JoReSApplyRefinement", model=graph.model, nets=graph.nets, condition=graph.condition,
+        start_percent=0.0, end_percent=1.0, texture=texture,
+    )[0]  # fmt: skip
+
+
+def ours(pack, graph, texture, *, tile=0, positive=None):
+    return run(
+        pack, "JoReSSample", model=refined(pack, graph, 0.9), positive=positive or graph.positive, latent=graph.latent,
+        steps=STEPS, seed=SEED, eta=0.0, tile=tile, texture=texture,
+    )[0]["samples"]  # fmt: skip
+
+
+def stock(pack, graph, sampler, model):
+    """SamplerCustomAdvanced with the sigmas of 'Schedule JoReS Sigmas'."""
+    call = lambda node, *inputs: (node.execute if hasattr(node, "execute") else getattr(node(), node.FUNCTION))(*inputs)  # noqa: E731
+    first = lambda outputs: getattr(outputs, "result", outputs)[0]  # noqa: E731
+    with torch.inference_mode():
+        guider = first(call(pack.custom.BasicGuider, model, graph.positive))
+        noise = first(call(pack.custom.RandomNoise, SEED))
+        sigmas = run(pack, "JoReSSigmas", model=graph.model, steps=STEPS)[0]
+        return first(call(pack.custom.SamplerCustomAdvanced, noise, guider, sampler, sigmas, graph.latent))["samples"]
+
+
+@pytest.mark.parametrize("texture", [0.0, 0.3, 1.0])
+def test_the_sample_node_gives_the_librarys_picture(pack, graph, texture):
+    options = pack.load("jores.options").SampleOptions(STEPS, SEED, texture=texture)
+    expected = pack.load("jores.pipeline").sample(
+        graph.library, graph.condition.condition, None, options, low=graph.condition.low
+    )
+    torch.testing.assert_close(ours(pack, graph, texture), expected, atol=1e-5, rtol=0)
+
+
+def test_tiles_mix_alike(pack, graph):
+    full, tiled = ours(pack, graph, 0.3), ours(pack, graph, 0.3, tile=64)
+    mean, drawn = ours(pack, graph, 0.0, tile=64), ours(pack, graph, 1.0, tile=64)
+    torch.testing.assert_close(full, tiled, atol=1e-5, rtol=0)  # one tile covers it
+    torch.testing.assert_close(tiled, torch.lerp(mean, drawn, 0.3), atol=1e-5, rtol=0)
+
+
+def test_select_sampler_takes_its_own_texture(pack, graph):
+    sampler = run(pack, "JoReSSampler", eta=0.0, texture=0.3)[0]
+    given = stock(pack, graph, sampler, refined(pack, graph, 0.9))
+    torch.testing.assert_close(given, ours(pack, graph, 0.3), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["euler", "ddim", "heun", "dpmpp_2m"])
+def test_apply_rnet_mixes_for_stock_samplers(pack, graph, name):
+    sampler = pack.samplers.sampler_object(name)
+    none, some, full = (stock(pack, graph, sampler, refined(pack, graph, texture)) for texture in (0.0, 0.3, 1.0))
+    torch.testing.assert_close(none, graph.mean, atol=1e-4, rtol=0)
+    assert (full - graph.mean).abs().mean() > 0.005
+    torch.testing.assert_close(some, torch.lerp(graph.mean, full, 0.3), atol=1e-4, rtol=0)
+
+
+def test_two_exposures_joined_by_masks_each_keep_their_own_mean(pack, graph):
+    """The mean is blended as the host blends the conditionings, and not taken from one of them."""
+    retinex = run(pack, "JoReSDecompose", nets=graph.nets, image=graph.image)[0]
+    darker = run(pack, "JoReSAdjust", nets=graph.nets, retinex=retinex, exposure=0.2, denoise=1.0)[0]
+    other = run(pack, "JoReSCondition", condition=darker)[0]
+    left = torch.zeros(1, *SIZE)
+    left[..., : SIZE[1] // 2] = 1
+    both = [
+        [part, {**options, "mask": mask, "mask_strength": 1.0, "set_area_to_bounds": False}]
+        for (part, options), mask in ((graph.positive[0], left), (other[0], 1 - left))
+    ]
+    given = ours(pack, graph, 0.0, positive=both)
+    means = graph.mean, darker.condition.picture * 2 - 1
+    expected = torch.where(left[:, None] > 0, *means)
+    torch.testing.assert_close(given, expected, atol=1e-4, rtol=0)
+
+
+def test_enhance_has_the_same_dial(pack, graph):
+    def enhanced(texture, steps=STEPS):
+        return run(
+            pack, "JoReSEnhance", image=graph.image, exposure=0.4, strength=1.0, steps=steps, seed=SEED, semantic=False,
+            model_name=NAME, texture=texture,
+        )[0]  # fmt: skip
+
+    none, some, full = enhanced(0.0), enhanced(0.3), enhanced(1.0)
+    torch.testing.assert_close(none, graph.mean.add(1).div(2).clamp(0, 1).movedim(1, -1), atol=1e-5, rtol=0)
+    inside = (full > 0) & (full < 1) & (none > 0) & (none < 1)
+    assert (some - torch.lerp(none, full, 0.3))[inside].abs().max() < 1e-5
+    assert (full - none).abs().mean() > 0.002

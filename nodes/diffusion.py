@@ -110,7 +110,10 @@ class JoReSApplyRefinement(io.ComfyNode):
                     "end_percent", default=1.0, min=0.0, max=1.0, step=0.001,
                     tooltip="Where in the sampling the refinement ends: 1 = after the last step.", **ADVANCED,
                 ),
-                texture_input(),
+                texture_input(
+                    " This one is for stock samplers; 'Sample JoReS Diffusion' and 'Select JoReS Sampler' have their "
+                    "own."
+                ),
             ],
             outputs=[io.Model.Output("out_model", display_name="model", tooltip="The model with RNet in its loop.")],
         )  # fmt: skip

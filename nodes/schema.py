@@ -95,12 +95,12 @@ def eta_input() -> io.Float.Input:
     )  # fmt: skip
 
 
-def texture_input() -> io.Float.Input:
-    """Optional, so that graphs from before it existed still run."""
+def texture_input(told: str = "") -> io.Float.Input:
+    """Optional, so that graphs from before it existed still run. `told` is said after the common words."""
     return io.Float.Input(
         "texture", default=SampleOptions.texture, min=0.0, max=1.0, step=0.05, optional=True,
-        tooltip="How much of the fine detail that the diffusion draws is used: 0 = none, smooth; 1 = all of it, with "
-        "the most grain. It is invented in the manner of the picture, not seen in it. No effect with bundles of 0.1.",
+        tooltip="How much of the fine detail that the diffusion draws is used: 0 = none, smooth; 1 = all of it. It is "
+        "invented in the manner of the picture, not seen in it. Models of version 0.1 draw none." + told,
     )  # fmt: skip
 
 

@@ -35,12 +35,13 @@ class AdjustmentConfig:
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """The diffusion UNet. `fold` is the space-to-depth factor in front; attention sits at every level below it.
+    """The diffusion UNet. `fold` is the space-to-depth factor in front.
 
-    `semantic_levels` names the levels (0 is the finest) that carry a semantic attention layer; Retinex attention is on
-    all. `feature_widths` are the channels of ANet's F^k. `picture_std` and `residual_scale` precondition a "v"
-    prediction around R' * L' (see the net); 0: none. `detail_std` above 0 makes the net a flow to the fine detail that
-    R' * L' leaves out (see the net): the standard deviation of that detail, in [-1, 1].
+    `retinex_levels` and `semantic_levels` name the levels (0 is the finest) that carry an attention layer of that
+    prior, on the way down and, with `attention_upwards`, on the way up again. `feature_widths` are the channels of
+    ANet's F^k. `picture_std` and `residual_scale` precondition a "v" prediction around R' * L' (see the net); 0: none.
+    `detail_std` above 0 makes the net a flow to the fine detail that R' * L' leaves out (see the net): the standard
+    deviation of that detail, in [-1, 1].
     """
 
     fold: int = 4
@@ -50,6 +51,8 @@ class DenoiserConfig:
     embedding: int = 256
     semantic_width: int = 32
     semantic_levels: tuple[int, ...] = (1, 2)
+    retinex_levels: tuple[int, ...] = (0, 1, 2, 3, 4)
+    attention_upwards: bool = True
     feature_widths: tuple[int, ...] = (96, 160, 256)
     picture_std: float = 0.03
     residual_scale: float = 0.15
@@ -136,9 +139,9 @@ _PARTS = {
 }
 
 # "compact": what is shipped. "texture": the same DNet and ANet, with a UNet that draws the fine detail which R' * L'
-# leaves out instead of correcting R' * L'; no weights of it are shipped. "paper": as close to PyDiff, the paper's
-# nearest ancestor, as the readable text allows: a wide eps-prediction UNet at full resolution and the plain linear
-# schedule 1e-6..1e-2 over 2000 steps. For owners of GPUs, who train it themselves.
+# leaves out instead of correcting R' * L'. It sees every second pixel, and attends where that costs little. "paper": as
+# close to PyDiff, the paper's nearest ancestor, as the readable text allows: a wide eps-prediction UNet at full
+# resolution and the plain linear schedule 1e-6..1e-2 over 2000 steps. For owners of GPUs, who train it themselves.
 PRESETS: dict[str, JoReSConfig] = {
     "compact": JoReSConfig(adjustment=AdjustmentConfig(light_bins=8)),
     "paper": JoReSConfig(
@@ -162,7 +165,15 @@ PRESETS: dict[str, JoReSConfig] = {
     "texture": JoReSConfig(
         name="texture",
         adjustment=AdjustmentConfig(light_bins=8),
-        denoiser=DenoiserConfig(fold=2, widths=(32, 64, 128), picture_std=0.0, detail_std=0.12),
+        denoiser=DenoiserConfig(
+            fold=2,
+            widths=(32, 64, 128),
+            semantic_levels=(2,),
+            retinex_levels=(1, 2),
+            attention_upwards=False,
+            picture_std=0.0,
+            detail_std=0.12,
+        ),
         schedule=ScheduleConfig(detail_std=0.12),
     ),
 }

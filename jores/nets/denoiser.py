@@ -18,19 +18,25 @@ INPUT_CHANNELS = 3 + 3 + 3 + 1 + 3  # x_t, low-light picture, R', L', R' * L'
 
 
 class Level(nn.Module):
-    """Residual blocks, then Retinex attention, then (where the level has it) semantic attention."""
+    """Residual blocks, then Retinex attention, then semantic attention, each where the level has it."""
 
-    def __init__(self, config: DenoiserConfig, index: int, *, operations: Any = nn, **factory: Any) -> None:
+    def __init__(
+        self, config: DenoiserConfig, index: int, *, attention: bool = True, operations: Any = nn, **factory: Any
+    ) -> None:
         super().__init__()
         kw, width = {"operations": operations, **factory}, config.widths[index]
         self.index = index
         self.blocks = Stack(width, config.blocks[index], config.embedding, **kw)
-        self.retinex = RetinexAttention(width, 4 + feature_width(config, index), config.heads, **kw)
-        semantic = index in config.semantic_levels
+        retinex = attention and index in config.retinex_levels
+        prior = 4 + feature_width(config, index)
+        self.retinex = RetinexAttention(width, prior, config.heads, **kw) if retinex else None
+        semantic = attention and index in config.semantic_levels
         self.semantic = SemanticAttention(width, config.semantic_width, config.heads, **kw) if semantic else None
 
     def forward(self, h: Tensor, embedding: Tensor, retinex: list[Tensor], semantics: Tensor | None) -> Tensor:
-        h = self.retinex(self.blocks(h, embedding), retinex[self.index])
+        h = self.blocks(h, embedding)
+        if self.retinex is not None:
+            h = self.retinex(h, retinex[self.index])
         if self.semantic is not None and semantics is not None:
             h = self.semantic(h, resize_map(semantics, h.shape[-2:]))
         return h
@@ -66,7 +72,8 @@ class DenoisingUNet(nn.Module):
         self.encoders = nn.ModuleList(Level(config, i, **kw) for i in indices)
         self.downs = nn.ModuleList(conv(a, b, 2, stride=2, **factory) for a, b in pairs)
         self.ups = nn.ModuleList(Upsample(b, a, **kw) for a, b in pairs)
-        self.decoders = nn.ModuleList(Level(config, i, **kw) for i in indices[:-1])
+        up = config.attention_upwards
+        self.decoders = nn.ModuleList(Level(config, i, attention=up, **kw) for i in indices[:-1])
         self.head = zero_(conv(widths[0], 3 * fold * fold, 3, padding=1, **factory))
 
     def forward(

@@ -17,6 +17,7 @@ from ..config import JoReSConfig
 from ..diffusion.sampling import ddim_step
 from ..diffusion.schedule import NoiseSchedule
 from ..imaging.exposure import mean_luma
+from ..imaging.resize import area_average
 from ..metrics import gt_mean, niqe, spectrum_error
 from ..nets.adjustment import AdjustmentNet
 from ..nets.decomposition import DecompositionNet
@@ -24,6 +25,7 @@ from ..nets.segmentation import Segmenter
 from ..options import SampleOptions
 from ..pipeline import adjust, decompose, sample, segment
 from ..semantics import load_segmenter
+from ..tiling.windows import size_of
 from .adjust import AdjustmentObjective, statistics_of
 from .convert import to_tensor
 from .data import Sampler
@@ -195,4 +197,6 @@ def _nets(config: JoReSConfig, objective: DiffusionObjective | FlowObjective) ->
 def class_map(net: Segmenter, pair: Pair) -> np.ndarray:
     """(150, h, w) uint8 soft class map of the whole well-lit picture: what a segmenter sees that looks at R' * L'."""
     prior: SemanticPrior = net(to_tensor(pair.high)[None])
-    return prior.probabilities[0].float().mul(255).round().byte().cpu().numpy()
+    probabilities = prior.probabilities.float()
+    halved = area_average(probabilities, [max(1, -(-n // 2)) for n in size_of(probabilities)])  # crops want no more
+    return halved[0].mul(255).round().byte().cpu().numpy()

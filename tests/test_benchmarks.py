@@ -13,7 +13,8 @@ from jores.files.pictures import Picture, read_image, write_image
 from jores.files.tables import rows_of_table
 from jores.nets.attention import RetinexAttention
 from jores.semantics import load_segmenter
-from tests.benchmarks import ablation, failure_cases, unkind_light
+from tests.benchmarks import ablation, failure_cases, texture, unkind_light
+from tests.test_flow import FLOW
 from tests.test_nets import TINY, shaken
 
 pytestmark = pytest.mark.slow
@@ -137,3 +138,31 @@ def test_every_unkind_light_has_its_rows_and_its_pictures(weights, tmp_path):
     assert len(figures) == len(lines)  # no way and no row is another's twin
     with Image.open(sheet) as image:
         assert image.size == (4 * 192, len(unkind_light.WAYS) * 96)
+
+
+def test_texture_prints_every_row_for_every_kind_of_light(tmp_path, weights, pairs):
+    flow = tmp_path / "flow.safetensors"
+    save_bundle(flow, shaken(FLOW))
+    write_image(tmp_path / "photo.png", Picture(read_image(pairs.parent / "high0.png").pixels[..., :96]))
+    printed: list[str] = []
+    arguments = [
+        str(pairs),
+        "--pictures",
+        str(tmp_path),
+        "--weights",
+        str(flow),
+        "--former",
+        str(weights),
+        "--every",
+        "2",
+    ]
+    sheet = tmp_path / "sheet.png"
+    texture.main([*arguments, "--steps", "1", "4", "--textures", "0.25", "1", "--sheet", str(sheet)], printed.append)
+    text = "".join(printed)
+    rows = ["truth", "R' x L'", "grain 0.15", "former, 4 steps", "1 steps, texture 0.5", "4 steps, texture 0.5"]
+    rows += ["4 steps, texture 0.25", "4 steps, texture 1"]
+    for name in rows:
+        assert text.count(f"| {name} |") == 2, name  # the pairs, and the photograph in eleven lights
+    mean, full = (next(line for line in text.splitlines() if line.startswith(f"| {name} |")) for name in rows[1::6])
+    assert mean.split("|")[3:] != full.split("|")[3:]
+    assert "| 11 |" in text and sheet.stat().st_size > 0

@@ -87,7 +87,7 @@ def variants(
     "brightness alone": the input times one number, to the mean that ANet proposes. "without FRCM": IRCM gets no
     F'_x0. "without IRCM": it gets F'_x0 alone, neither x0 nor the Retinex maps.
     """
-    maps, prior = pipeline.decompose(nets, low), pipeline.segment(segmenter, low)
+    maps, prior = pipeline.decompose(nets, low), pipeline.segment(segmenter, low, nets)
     condition, rnet = pipeline.adjust(nets, maps), nets.refinement
 
     @functools.cache

@@ -78,7 +78,7 @@ def judged(nets: JoReSNets, segmenter: nn.Module, pair: Spoilt, steps: int, widt
     """One pair enhanced and scored at full size, its pictures shrunk to `width` pixels."""
     name, low, high = pair
     condition = pipeline.adjust(nets, pipeline.decompose(nets, low))
-    prior = pipeline.segment(segmenter, low)
+    prior = pipeline.segment(segmenter, low, nets)
     result = flat(pipeline.finish)(flat(pipeline.sample)(nets, condition, prior, low=low, steps=steps), low)
     shown = (gt_mean(low, high), condition.picture, result, high)
     return Case(name, assess(result, high), tuple(_thumbnail(picture, width) for picture in shown))

@@ -52,7 +52,7 @@ def rows_of(nets: JoReSNets, segmenter, low: Tensor, high: Tensor, steps: int) -
 
     def sampled(exposure: Tensor | None) -> Tensor:
         condition = pipeline.adjust(nets, maps, exposure=exposure)
-        prior = pipeline.segment(segmenter, low)
+        prior = pipeline.segment(segmenter, low, nets)
         x0 = pipeline.sample(nets, condition, prior, SampleOptions(steps=steps), low=low)
         return pipeline.finish(x0, low)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from jores.cli import main
 from jores.files.clips import VideoFileError, rewrite_video
 from jores.files.saving import tidy_ending
-from jores.files.tracks import own_words
+from jores.files.tracks import user_metadata
 from tests.films import packets_of, write_film
 
 ENG, DEU = ("aac", {"language": "eng", "title": "Commentary"}, 8), ("aac", {"language": "deu"}, 1)
@@ -35,9 +35,9 @@ def drawn(kind: str) -> bytes:
 def told(path: Path) -> dict:
     """All that a file says of itself."""
     with av.open(str(path)) as file:
-        tracks = [(s.type, int(s.disposition), own_words(s.metadata)) for s in file.streams if s.type != "data"]
+        tracks = [(s.type, int(s.disposition), user_metadata(s.metadata)) for s in file.streams if s.type != "data"]
         chapters = [(c["metadata"]["title"], float(c["start"] * c["time_base"])) for c in file.chapters()]
-        return {"tracks": tracks, "chapters": chapters, "words": own_words(file.metadata)}
+        return {"tracks": tracks, "chapters": chapters, "words": user_metadata(file.metadata)}
 
 
 FILMS = {

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..files.pictures import read_image
 from ..files.records import without_nan
-from ..files.saving import write_whole
+from ..files.saving import write_atomically
 from ..files.tables import Pair, pairs_of_folders, pairs_of_table
 from ..files.targets import refuse_inputs
 from ..imaging.alpha import is_opaque
@@ -127,5 +127,5 @@ def run(args: argparse.Namespace) -> int:
         settings = {"steps": args.steps, "seed": args.seed, "exposure": args.exposure or "auto"}
         settings |= {"brightness": args.brightness, "quality": args.quality, "texture": args.texture}
         report = without_nan({"settings": settings, "mean": mean_of(rows), "pictures": rows})
-        write_whole(args.output, json.dumps(report, indent=1, allow_nan=False).encode())
+        write_atomically(args.output, json.dumps(report, indent=1, allow_nan=False).encode())
     return 0

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..files.pictures import find_images, read_image
-from ..files.saving import write_whole
+from ..files.saving import write_atomically
 from ..files.tables import rows_of_table
 from .no_reference import PARAMETERS, patch_statistics
 
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     mean, covariance, count = fit(read_image(path).pixels[None, :3] for path in (*photos, *scenes.values()))
     data = f"{len(photos)} photographs of {args.photos.name} and the bright pictures of {len(scenes)} LOL v1 scenes"
     header = {**HEADER, "data": f"{data} (split=train); {count} patches"}
-    write_whole(args.output, save({"mean": mean, "covariance": covariance.contiguous()}, header))
+    write_atomically(args.output, save({"mean": mean, "covariance": covariance.contiguous()}, header))
     sys.stdout.write(f"{args.output}: {header['data']}\n")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from ..files.saving import write_whole
+from ..files.saving import write_atomically
 
 SIDE = 512
 """Working size in pixels: the net was trained at 513, and sides must be multiples of 32."""
@@ -62,8 +62,8 @@ def write_folder(weights: Path, labels: Path, folder: Path) -> None:
     settings = {
         "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": SIDE, "width": SIDE},
     }  # fmt: skip
-    write_whole(new / "preprocessor_config.json", (json.dumps(settings, indent=1) + "\n").encode())
-    write_whole(new / "NOTICE", NOTICE.encode())
+    write_atomically(new / "preprocessor_config.json", (json.dumps(settings, indent=1) + "\n").encode())
+    write_atomically(new / "NOTICE", NOTICE.encode())
     os.replace(new, folder)
 
 

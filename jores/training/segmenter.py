@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ..files.saving import write_whole
+from ..files.saving import write_atomically
 from ..imaging.exposure import brighten
 from ..nets.segmentation import Segmenter, prepare
 from ..semantics import load_segmenter
@@ -152,7 +152,7 @@ class DistillSegmenter:
             raw.add(self.teacher(low)[None, 1:], scene.target)
             bright.add(self.teacher(brighten(low[None])[0])[None, 1:], scene.target)
         scores = {**raw.scores(f"{key}_teacher_dark"), **bright.scores(f"{key}_teacher_brightened")}
-        write_whole(path, json.dumps(scores).encode())
+        write_atomically(path, json.dumps(scores).encode())
         return scores
 
     def export(self, objective: DistillationObjective, path: Path, record: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ..files.saving import write_whole
+from ..files.saving import write_atomically
 from ..imaging.resize import resize_map
 from .convert import to_tensor
 
@@ -69,7 +69,7 @@ class Teacher:
         todo = tqdm(pictures.items(), f"teacher: {key}", mininterval=10)
         maps = {name: self(to_tensor(pixels)) for name, pixels in todo}
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, save(maps))  # several processes may write it at once, all with the same content
+        write_atomically(path, save(maps))  # several processes may write it at once, all with the same content
         return maps
 
 

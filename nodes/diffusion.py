@@ -224,8 +224,8 @@ class JoReSSampler(io.ComfyNode):
             outputs=[
                 io.Sampler.Output(
                     "out_sampler", display_name="sampler",
-                    tooltip="Gives what 'Sample JoReS Diffusion' gives for the same seed. With 'RandomNoise' each "
-                    "picture of a batch gets noise of its own, there they share it.",
+                    tooltip="Gives the same result as 'Sample JoReS Diffusion' for the same seed. In a batch, however, "
+                    "'RandomNoise' draws noise for each picture, while that node uses the same noise for all.",
                 )
             ],
         )  # fmt: skip

@@ -23,7 +23,7 @@ from .diffusion.sampling import Callback
 from .imaging.alpha import opaque
 from .imaging.exposure import DARKEST, exposure_gain, mean_luma
 from .imaging.fades import fade_at, is_switched
-from .imaging.guided_filter import worked_size
+from .imaging.guided_filter import reduced_size
 from .imaging.outlook import REACH, FrameSummary, Lookahead, summarise
 from .imaging.temporal import BLACK, LIGHT_STEP, SteadyIllumination, TemporalFilter, follow, is_black, thumbnail
 from .nets.segmentation import Segmenter
@@ -122,7 +122,7 @@ def _place(nets: JoReSNets, options: SampleOptions, device: torch.device | str |
 
     def place(frame: Tensor) -> Tensor:
         size = (frame.shape[-2], frame.shape[-1])
-        if device is None or worked_size(size, options.working_size) != size:
+        if device is None or reduced_size(size, options.working_size) != size:
             return frame
         if size not in fits:
             fits[size] = Tiler.choose(options.tile, nets.config, frame, torch.device(device)).covers(size)

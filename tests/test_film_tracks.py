@@ -15,7 +15,7 @@ from PIL import Image
 
 from jores.cli import main
 from jores.files.clips import VideoFileError, rewrite_video
-from jores.files.saving import tidy_ending
+from jores.files.saving import exit_on_signal
 from jores.files.tracks import user_metadata
 from tests.films import packets_of, write_film
 
@@ -143,7 +143,7 @@ def test_what_is_half_written_goes_when_the_process_is_told_to_end(tmp_path, kin
 
     inherited = signal.signal(getattr(signal, kind), signal.SIG_DFL)  # under nohup one is ignored, and stays so
     try:
-        with pytest.raises(SystemExit) as ended, tidy_ending():
+        with pytest.raises(SystemExit) as ended, exit_on_signal():
             rewrite_video(source, tmp_path / "out" / "in.mkv", interrupted)
         assert signal.getsignal(getattr(signal, kind)) is signal.SIG_DFL
     finally:

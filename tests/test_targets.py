@@ -194,7 +194,7 @@ def test_a_run_that_is_told_to_end_leaves_nothing_half_written(tmp_path, name):
             print("writing", flush=True)
             time.sleep(60)
         saving.rename_atomically = slow
-        with saving.tidy_ending():
+        with saving.exit_on_signal():
             saving.write_atomically(path, b"half")
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "a.png")]

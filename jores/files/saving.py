@@ -42,7 +42,7 @@ def rename_atomically(temporary: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def tidy_ending() -> Iterator[None]:
+def exit_on_signal() -> Iterator[None]:
     """Makes a request to end (SIGTERM, closed terminal) raise SystemExit, so that every `finally` block runs.
 
     The exit code is 128 + the signal's number. It has no effect outside the main thread.

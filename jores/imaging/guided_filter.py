@@ -49,7 +49,7 @@ def _box(x: Tensor, radius: int) -> Tensor:
     return x
 
 
-def worked_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+def reduced_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
     """(H, W) scaled to a longer side of `longest` pixels; `size` itself if `longest` is 0 or not smaller."""
     if not 0 < longest < max(size):
         return size
@@ -68,7 +68,7 @@ def reduced(images: Tensor | None, longest: int) -> Tensor | None:
     """
     if images is None:
         return None
-    size = worked_size(size_of(images), longest)
+    size = reduced_size(size_of(images), longest)
     return images if size == size_of(images) else area_average(images, size)
 
 

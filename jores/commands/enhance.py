@@ -252,10 +252,7 @@ def _complaint(job: Job, error: Exception) -> str:
 
 
 def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, Any]:
-    """Enhances one file; returns its record. An older result is replaced only with --overwrite.
-
-    `plan` already made sure that the result replaces no file that is read.
-    """
+    """Enhances one file; returns its record. `plan` already made sure that the result replaces no input."""
     path, target = job.path, job.target
     if target.exists() and args.resume:
         return {"output": str(target), "skipped": True}

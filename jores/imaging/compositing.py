@@ -153,12 +153,12 @@ def colour_scale(images: Tensor, original: Tensor, amount: float) -> Tensor:
 
 def _colour_grid(images: Tensor, original: Tensor, amount: float, decode: Callable[[Tensor], Tensor]) -> Tensor:
     """`colour_scale` at its coarse size, (B, 3, h, w). `decode` converts a band of `images` to [0, 1]."""
-    cells = _coarse_in_bands(images, _COLOUR_SIDE, lambda x: decode(x).clamp(0, 1))
-    cells_before = _coarse_in_bands(original, _COLOUR_SIDE, lambda x: x.float().clamp(0, 1))
+    grid = _coarse_in_bands(images, _COLOUR_SIDE, lambda x: decode(x).clamp(0, 1))
+    grid_before = _coarse_in_bands(original, _COLOUR_SIDE, lambda x: x.float().clamp(0, 1))
     # Offsets keep black without colour. They are proportional to the mean, so that a global gain changes no colour.
-    offset = 0.01 * luma(cells).mean((2, 3), keepdim=True) + 1e-4
-    offset_before = 0.01 * luma(cells_before).mean((2, 3), keepdim=True) + 1e-4
-    ratio = _chroma(cells_before, offset_before) / _chroma(cells, offset)  # (B, 3, h, w)
+    offset = 0.01 * luma(grid).mean((2, 3), keepdim=True) + 1e-4
+    offset_before = 0.01 * luma(grid_before).mean((2, 3), keepdim=True) + 1e-4
+    ratio = _chroma(grid_before, offset_before) / _chroma(grid, offset)  # (B, 3, h, w)
     return ratio.clamp(1 / _LARGEST_SHIFT, _LARGEST_SHIFT).pow(amount)
 
 
@@ -199,5 +199,5 @@ def _coarse_in_bands(x: Tensor, side: int, convert: Callable[[Tensor], Tensor]) 
     return torch.cat([area_average(convert(band), (1, columns)) for band in bands], -2)
 
 
-def _chroma(cells: Tensor, offset: Tensor) -> Tensor:
-    return (cells + offset) / (luma(cells) + offset)
+def _chroma(grid: Tensor, offset: Tensor) -> Tensor:
+    return (grid + offset) / (luma(grid) + offset)

@@ -131,12 +131,8 @@ def few_step_sampler(
 ) -> Callable[..., Tensor]:
     """A sampler function for the host's KSAMPLER: `ddim_in_tiles`, with x_t of unit variance as in the library.
 
-    Stock samplers compute eps from the refined x0, the method from the UNet's x0. So RNet is removed from the model's
-    options here, and called after eps is computed. `report` is called as the library's callbacks are.
-
-    Args:
-        frame: index of the picture in the batch, None to sample the batch at once.
-        tiler: the windows; None leaves tiling to the model.
+    Stock samplers compute eps from the refined x0, the method from the UNet's x0, so RNet is called after eps. `frame`:
+    index in the batch, None for all pictures. `tiler`: None leaves tiling to the model. `report`: a library callback.
     """
     cut_here, tiler = tiler is not None, tiler or Tiler()
 

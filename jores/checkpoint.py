@@ -1,4 +1,4 @@
-"""One .safetensors bundle <-> the nets. The header carries config, licence and training record: no side-car files."""
+"""Bundles: the nets in one .safetensors file, whose header holds config, licence and training record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Net = TypeVar("Net", bound=nn.Module)
 
 FORMAT = "jores-diff"
 FORMAT_VERSION = 1
-"""Of the layout of a bundle: names of parts and weights, and what the header holds. Bundles without one are of 1."""
+"""Version of the layout of a bundle: names of parts and weights, and fields of the header. The default is 1."""
 PARTS: dict[str, type[nn.Module]] = {
     "decomposition": DecompositionNet,
     "adjustment": AdjustmentNet,
@@ -34,7 +34,7 @@ PARTS: dict[str, type[nn.Module]] = {
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "jores-compact.safetensors"
 SHIPPED_SEGMENTER = Path(__file__).parent / "weights" / "deeplab-ade20k"
 FORMER_SEGMENTER = Path(__file__).parent / "weights" / "segformer-dark"
-"""Shipped with releases 0.1 and 0.2; graphs that name it still get it."""
+"""The segmenter of releases 0.1 and 0.2, still shipped for graphs that use it."""
 
 _LARGEST_WIDTH = 1 << 14
 _LARGEST = {
@@ -50,7 +50,7 @@ class CheckpointError(ValueError):
 
 @dataclass
 class JoReSNets:
-    """The four nets of the method; a part that a bundle does not hold (an early training stage) is None."""
+    """The four nets of the method. A part that a bundle does not hold, as in early stages of training, is None."""
 
     config: JoReSConfig
     decomposition: DecompositionNet | None = None
@@ -61,7 +61,7 @@ class JoReSNets:
 
     @property
     def dnet(self) -> DecompositionNet:
-        """The part by the paper's name, as the next three. Raises CheckpointError where the bundle does not hold it."""
+        """The part by its name in the paper, like the next three. Raises CheckpointError if it is None."""
         return _held(self.decomposition, "decomposition")
 
     @property
@@ -77,6 +77,7 @@ class JoReSNets:
         return _held(self.refinement, "refinement")
 
     def parts(self) -> dict[str, nn.Module]:
+        """The parts that are not None, by name."""
         return {name: getattr(self, name) for name in PARTS if getattr(self, name) is not None}
 
 
@@ -90,18 +91,22 @@ def build(config: JoReSConfig, parts: tuple[str, ...] = tuple(PARTS), **kwargs: 
 
 def _held(part: Net | None, name: str) -> Net:
     if part is None:
-        raise CheckpointError(f"there is no {name} net: load a bundle that holds it, or train that stage first")
+        raise CheckpointError(f"the {name} net is missing: load a bundle that holds it, or train that stage first")
     return part
 
 
 def build_part(config: JoReSConfig, name: str, **kwargs: Any) -> nn.Module:
+    """One net with newly initialised weights, in evaluation mode. `name`: a key of PARTS; `kwargs` as in `build`."""
     return PARTS[name](getattr(config, name), **kwargs).eval()
 
 
 def save_bundle(
     path: str | Path, nets: JoReSNets, metadata: dict[str, str] | None = None, dtype: torch.dtype | None = torch.float16
 ) -> None:
-    """Writes the parts of `nets` to a temporary name, then renames: no half-written file under the final name."""
+    """Writes the parts of `nets` to a bundle, atomically.
+
+    `metadata` is added to the header. Weights are converted to `dtype` (None: unchanged). Raises OSError.
+    """
     path = Path(path)
     tensors = {
         f"{name}.{key}": (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous().cpu()
@@ -134,10 +139,10 @@ def load_bundle(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = torch.float32,
 ) -> JoReSNets:
-    """Strictly loads the named parts, in evaluation mode and without gradients.
+    """Loads the named parts strictly, in evaluation mode and without gradients.
 
     Raises:
-        CheckpointError: the file is missing, damaged, foreign, holds NaN, or lacks a weight of one of these parts.
+        CheckpointError: the file is missing, damaged or not a bundle, holds NaN, or lacks a weight of these parts.
     """
     path = Path(path)
     with _open(path) as file:
@@ -152,15 +157,15 @@ def load_bundle(
         _check_weights(path, config, name, weights[name])
     for name in parts:
         part = build_part(config, name, operations=operations, device=device, dtype=dtype)
-        # Converted here, because some hosts' layers take a tensor of a file as it is instead of copying its values.
-        # Copied, so that nothing lies in the mapped file, which could not be replaced then.
+        # Converted here, because layers of some hosts use the given tensors instead of copying their values.
+        # Copied, because tensors that map the file would prevent replacing it.
         part.load_state_dict({k: v.to(device=device, dtype=dtype, copy=True) for k, v in weights[name].items()})
         setattr(nets, name, part.requires_grad_(False))
     return nets
 
 
 def held_parts(path: str | Path) -> tuple[str, ...]:
-    """Names of the parts a bundle holds; an early training stage has not all of them."""
+    """Names of the parts in a bundle, which may not hold all of them. Raises CheckpointError."""
     with _open(Path(path)) as file:
         held = {key.split(".", 1)[0] for key in file.keys()}  # noqa: SIM118
     return tuple(name for name in PARTS if name in held)
@@ -178,7 +183,9 @@ def _open(path: Path) -> Any:
 def _parse_header(path: Path, metadata: dict[str, str] | None) -> tuple[JoReSConfig, dict[str, str]]:
     metadata = dict(metadata or {})
     if metadata.pop("format", None) != FORMAT:
-        raise CheckpointError(f"{path}: not a JoReS bundle (its header says nothing of {FORMAT}). Choose another file.")
+        raise CheckpointError(
+            f"{path}: not a JoReS bundle (its header does not have the format {FORMAT}). Choose another file."
+        )
     version = metadata.pop("format_version", "1")
     if not version.isdecimal() or int(version) > FORMAT_VERSION:
         raise CheckpointError(
@@ -195,7 +202,7 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> tuple[JoReSCon
 
 
 def _check_entries(values: dict[str, Any], usual: dict[str, Any], name: str = "") -> None:
-    """Nothing in a header may be of another kind than in a preset, or make us build nets without end."""
+    """Checks types and ranges of a config against those of a preset, so that a damaged header builds no huge nets."""
     for key, value in values.items():
         like, shown = usual[key], f"{name}{key} = {value!r}"
         if isinstance(like, dict):
@@ -214,7 +221,7 @@ def _check_entries(values: dict[str, Any], usual: dict[str, Any], name: str = ""
 
 
 def _check_schedule(schedule: ScheduleConfig) -> None:
-    """The shapes of the weights say nothing of the schedule: it must go from a picture down to noise."""
+    """Checks that a schedule goes from a picture to noise; the shapes of the weights do not depend on it."""
     if schedule.timesteps < 2:
         raise ValueError(f"schedule.timesteps = {schedule.timesteps}: there must be 2 or more")
     alphas = NoiseSchedule(schedule).alphas_cumprod
@@ -225,7 +232,7 @@ def _check_schedule(schedule: ScheduleConfig) -> None:
 
 
 def _check_weights(path: Path, config: JoReSConfig, name: str, tensors: dict[str, torch.Tensor]) -> None:
-    """Compares them with nets that take no memory: what is built for good is of the size of the file."""
+    """Compares weights with a net on the meta device, so that memory is only allocated for a net that fits the file."""
     try:
         expected = build_part(config, name, device="meta").state_dict()
     except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
@@ -238,4 +245,6 @@ def _check_weights(path: Path, config: JoReSConfig, name: str, tensors: dict[str
         raise CheckpointError(f"{path}: its {name} weights do not fit its config: {', '.join(found)}. Get it again.")
     for key, tensor in tensors.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
-            raise CheckpointError(f"{path}: {name}.{key} holds no finite numbers: the file is damaged. Get it again.")
+            raise CheckpointError(
+                f"{path}: {name}.{key} holds values that are not finite: the file is damaged. Get it again."
+            )

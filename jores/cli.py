@@ -1,7 +1,7 @@
 """`python -m jores enhance | evaluate | info | train`: the library on a command line.
 
-Results go to standard output, complaints to standard error. Exit code 0: all done, 1: something failed, 2: the command
-line makes no sense. Heavy imports wait inside the commands, so that --help is quick.
+Results go to standard output, error messages to standard error. Exit code 0: success, 1: a failure, 2: a wrong command
+line. Heavy imports are inside the commands, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from . import training
 
-SMALLEST_TILE = 64  # imaging.tiles.MIN_TILE, without importing torch for --help
+SMALLEST_TILE = 64  # tiling.windows.MIN_TILE, without importing torch for --help
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_enhance(commands)
     _add_evaluate(commands)
-    info = commands.add_parser("info", help="presets, sizes, FLOPs, and what a weights file says of itself")
+    info = commands.add_parser("info", help="presets, sizes, FLOPs, and the metadata of a weights file")
     info.add_argument("--weights", type=Path, metavar="FILE", help="bundle to describe (default: the shipped one)")
     info.set_defaults(run=run_info)
     train = commands.add_parser("train", help='train a stage (needs the "train" extras)')
@@ -47,19 +47,27 @@ def _add_enhance(commands: Any) -> None:
     parser.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="pictures and videos, or folders of them")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
     present = parser.add_mutually_exclusive_group()
-    present.add_argument("--overwrite", action="store_true", help="replace results that are there already")
-    present.add_argument("--resume", action="store_true", help="skip inputs whose results are there already")
-    parser.add_argument("--strength", type=_between(0, 1), default=1.0, metavar="0..1", help="1: all of it (default)")
-    shadows_help = "1: enhance only what is dark in the picture (default: 0, everything)"
+    present.add_argument("--overwrite", action="store_true", help="replace existing results")
+    present.add_argument("--resume", action="store_true", help="skip inputs whose results exist")
+    parser.add_argument(
+        "--strength",
+        type=_between(0, 1),
+        default=1.0,
+        metavar="0..1",
+        help="weight of the result against the original (default: 1)",
+    )
+    shadows_help = "1: enhance only dark areas of the picture (default: 0, everything)"
     parser.add_argument("--shadows", type=_between(0, 1), default=0.0, metavar="0..1", help=shadows_help)
     colour_help = "1: keep the picture's own colour cast (default: 0, the model's colours)"
     parser.add_argument("--colour-fidelity", type=_between(0, 1), default=0.0, metavar="0..1", help=colour_help)
-    mask_help = "grey picture of the same size: enhance where it is white, touch nothing where it is black"
+    mask_help = "grey picture of the same size: white areas are enhanced, black ones stay unchanged"
     parser.add_argument("--mask", type=Path, metavar="FILE", help=mask_help)
-    parser.add_argument("--feather", type=int, default=0, metavar="PIXELS", help="soft edge inside the mask")
-    independent_help = "work on every frame of a video by itself; by default they are smoothed over time"
+    parser.add_argument(
+        "--feather", type=int, default=0, metavar="PIXELS", help="width of the soft edge inside the mask"
+    )
+    independent_help = "enhance every frame of a video independently; by default they are smoothed over time"
     parser.add_argument("--independent-frames", action="store_true", help=independent_help)
-    strip_help = "write pictures without EXIF, XMP, texts, comments and resolution; colours stay right; no videos"
+    strip_help = "write pictures without EXIF, XMP, texts, comments and resolution; colours are kept; not for videos"
     parser.add_argument("--strip-metadata", action="store_true", help=strip_help)
     _add_model_options(parser)
     parser.set_defaults(run=run_enhance)
@@ -80,26 +88,26 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--pairs-tsv", type=Path, metavar="FILE", help="instead: table with id, split, low, high")
     parser.add_argument("--split", default="val", help="split of the table; 'all' for every pair (default: val)")
     parser.add_argument("--output", type=Path, metavar="JSON", help="also write the scores to this file")
-    lpips_help = "weights of LPIPS with AlexNet, not shipped (default: what JORES_LPIPS names; without: no LPIPS)"
+    lpips_help = "weights of LPIPS with AlexNet, not shipped (default: the file in JORES_LPIPS; without it: no LPIPS)"
     parser.add_argument("--lpips", type=Path, metavar="FILE", help=lpips_help)
     _add_model_options(parser)
     parser.set_defaults(run=run_evaluate, mask=None, independent_frames=False)
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    exposure_help = "mean brightness of the result, 0.01 to 1, or 'auto': the model's own proposal (default: auto)"
+    exposure_help = "mean brightness of the result, 0.01 to 1, or 'auto': proposed by the model (default: auto)"
     parser.add_argument("--exposure", type=_exposure, metavar="auto|0.01..1", help=exposure_help)
-    brightness_help = "EV, -2 to 2: so much brighter than that exposure, proposed or told (default: 0)"
+    brightness_help = "makes the result brighter than the exposure, also with auto, by -2 to 2 EV (default: 0)"
     parser.add_argument("--brightness", type=_between(-2, 2), default=0.0, metavar="-2..2", help=brightness_help)
     quality_help = "draft: no diffusion, at most 1024 pixels inside; fine: 8 steps or more (default: standard)"
     parser.add_argument("--quality", choices=("draft", "standard", "fine"), default="standard", help=quality_help)
     parser.add_argument("--steps", type=int, default=4, help="diffusion steps (default: 4)")
-    texture_help = "how much of the fine detail that the diffusion draws is used (default: 0.5)"
+    texture_help = "share of the fine detail that the diffusion invents (default: 0.5)"
     parser.add_argument("--texture", type=_between(0, 1), default=0.5, metavar="0..1", help=texture_help)
-    parser.add_argument("--seed", type=_seed, default=0, help="of the start noise (default: 0)")
-    tile_help = "side of the tiles that big pictures are done in, 64 or more; 0: never (default: auto, what fits)"
+    parser.add_argument("--seed", type=_seed, default=0, help="seed of the start noise (default: 0)")
+    tile_help = "side of the tiles for big pictures, 64 or more; 0: no tiles (default: auto, by the free memory)"
     parser.add_argument("--tile", type=_tile, metavar="auto|0|N", help=tile_help)
-    working_help = "do the work at this longer side, then enlarge along the picture's detail (default: 0, full size)"
+    working_help = "reduce to this longer side first, and enlarge the result at the end (default: 0, full size)"
     parser.add_argument("--working-size", type=_pixels, default=0, metavar="N", help=working_help)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, xpu, mps (default: auto)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="bundle (default: the shipped one)")
@@ -124,12 +132,12 @@ def _seed(text: str) -> int:
 
 
 def _exposure(text: str) -> float | None:
-    """None: the model's own proposal; the nodes call that 0."""
+    """None for automatic; "0" is accepted, too, because the nodes use it for automatic."""
     return None if text in ("auto", "0") else _between(0.01, 1)(text)
 
 
 def _tile(text: str) -> int | None:
-    """None: chosen by the memory that there is."""
+    """None for automatic, by the free memory."""
     if text == "auto":
         return None
     if (side := _pixels(text)) and side < SMALLEST_TILE:

@@ -1,4 +1,4 @@
-"""What the stages hand to each other: the same small frozen objects in the library and on the graph's wires."""
+"""Data passed between the stages: frozen dataclasses, used in the library and on the wires of a graph."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from .tiling.windows import Window, size_of
 
-FEATURE_STRIDES = (4, 8, 16)  # of ANet's feature maps F^1, F^2, F^3: pixels per position, each way
+FEATURE_STRIDES = (4, 8, 16)  # of ANet's feature maps F^1, F^2, F^3, in pixels
 GAIN_STRIDE = 8  # at which ANet's log gains are sampled; the gain grid itself is coarser
-SEMANTIC_STRIDE = 8  # at which class maps are sampled: that of the UNet's finest level that uses them
+SEMANTIC_STRIDE = 8  # at which class maps are sampled: the stride of the UNet's finest level that uses them
 
 
 Wire = TypeVar("Wire", bound="_Wire")
@@ -21,13 +21,14 @@ Wire = TypeVar("Wire", bound="_Wire")
 
 @dataclass(frozen=True)
 class _Wire:
-    """Methods that act on all tensor fields: a host moves them between devices, or takes one picture of a batch."""
+    """Base class with methods for all tensor fields: move them between devices, select a picture of a batch."""
 
     def to(self: Wire, *args: Any, **kwargs: Any) -> Wire:
+        """A copy with `Tensor.to` applied to all tensor fields."""
         return self._each(lambda tensor: tensor.to(*args, **kwargs))
 
     def frame(self: Wire, index: int) -> Wire:
-        """The part of one picture, as a batch of one."""
+        """The data of one picture, as a batch of one."""
         return self._each(lambda tensor: tensor[index : index + 1])
 
     def _each(self: Wire, function: Callable[[Tensor], Tensor]) -> Wire:
@@ -44,8 +45,8 @@ class _Wire:
 class RetinexMaps(_Wire):
     """DNet's output (Eq. 4): R (B, 3, H, W) and L (B, 1, H, W), both in [0, 1], with R * L equal to the picture.
 
-    `alpha` (B, 1, H, W): of a picture that is transparent in places, which count that much less in its brightness.
-    `source` (B, ...) is for a host's use: which pictures these are.
+    `alpha` (B, 1, H, W) in [0, 1]: weight of the pixels in global statistics; None for opaque pictures. `source` (B,
+    ...) identifies the pictures; only hosts use it.
     """
 
     reflectance: Tensor
@@ -55,24 +56,28 @@ class RetinexMaps(_Wire):
 
     @property
     def size(self) -> tuple[int, int]:
+        """(H, W)."""
         return size_of(self.reflectance)
 
     @property
     def picture(self) -> Tensor:
+        """R * L: the dark picture, (B, 3, H, W)."""
         return self.reflectance * self.illumination
 
     def at(self, window: Window) -> RetinexMaps:
-        """R and L under the window."""
+        """R and L, cropped to the window; without alpha and source."""
         return RetinexMaps(window.cut(self.reflectance), window.cut(self.illumination))
 
 
 @dataclass(frozen=True)
 class GlobalStatistics(_Wire):
-    """Global statistics: what the full picture tells of its brightness and colour, and no window of it can.
+    """Global statistics of the full picture for ANet, which cannot be computed from a window.
 
-    exposure: mean luma (B,) that the result should have, 0..1. mean: mean colour (B, 3) of the dark picture, 0..1.
-    shadows: `shadow_share` (B, 2) that the result should have, and the dark picture's own. gains: the gain grid's log
-    gains (B, 3 * bins, h, w), spread over the full picture or, after `Window.sample`, over a window.
+    Attributes:
+        exposure: target mean luma (B,) of the result, 0..1.
+        mean: mean colour (B, 3) of the dark picture, 0..1.
+        shadows: target and own `shadow_share`, (B, 2).
+        gains: log gains (B, 3 * bins, h, w) that cover the full picture, or a window after `Window.sample`.
     """
 
     exposure: Tensor
@@ -83,10 +88,10 @@ class GlobalStatistics(_Wire):
 
 @dataclass(frozen=True)
 class RetinexCondition(_Wire):
-    """ANet's output (Eq. 6): R' (B, 3, H, W), L' (B, 1, H, W), features F^k, and the exposure they were made for.
+    """ANet's output (Eq. 6): R' (B, 3, H, W), L' (B, 1, H, W), features F^k, and the target exposure.
 
-    `features` belong to the picture padded to a multiple of 16: F^k is (B, C_k, H / 2^(k+1), W / 2^(k+1)), k = 1..3.
-    `exposure` (B,) is the mean luma that L' aims at, 0..1.
+    `features` are those of the picture padded to a multiple of 16: F^k is (B, C_k, H / 2^(k+1), W / 2^(k+1)), k = 1..3.
+    `exposure` (B,) is the target mean luma of L', 0..1.
     """
 
     reflectance: Tensor
@@ -96,15 +101,16 @@ class RetinexCondition(_Wire):
 
     @property
     def size(self) -> tuple[int, int]:
+        """(H, W)."""
         return size_of(self.reflectance)
 
     @property
     def picture(self) -> Tensor:
-        """R' * L': already a brightened picture, (B, 3, H, W) in [0, 1]."""
+        """R' * L', the brightened picture before diffusion: (B, 3, H, W) in [0, 1]."""
         return (self.reflectance * self.illumination).clamp(0, 1)
 
     def at(self, window: Window) -> RetinexCondition:
-        """The part under the window."""
+        """The condition, cropped to the window."""
         return RetinexCondition(
             window.cut(self.reflectance),
             window.cut(self.illumination),
@@ -117,9 +123,8 @@ class RetinexCondition(_Wire):
 class SemanticPrior(_Wire):
     """c_seg (Eq. 8): a soft ADE20K map (B, 150, h, w) whose classes sum to at most 1 ("others" is left out).
 
-    A class map instead of one network's features: any ADE20K segmenter can be swapped in without retraining.
-    `size` is the (H, W) of the picture it was made from; the map itself is coarser. `source`: as in
-    `RetinexMaps`.
+    Class probabilities are used instead of a network's features, so that any ADE20K segmenter can be used without
+    retraining. `size` is the (H, W) of the segmented picture; the map is coarser. `source`: as in `RetinexMaps`.
     """
 
     probabilities: Tensor
@@ -128,14 +133,14 @@ class SemanticPrior(_Wire):
     source: Tensor | None = None
 
     def at(self, window: Window) -> SemanticPrior:
-        """The part under the window."""
+        """The prior, sampled under the window at SEMANTIC_STRIDE."""
         if window.size == self.size:
             return self
         return SemanticPrior(window.sample(self.probabilities, self.size, SEMANTIC_STRIDE), self.labels, window.size)
 
 
 def join_frames(frames: Sequence[Wire]) -> Wire:
-    """The inverse of `frame`: one wire object of all pictures, which must be of one size."""
+    """Inverse of `frame`: concatenates objects of single pictures, which must have one size, to a batch."""
     joined = {}
     for name, value in vars(frames[0]).items():
         if isinstance(value, Tensor):
@@ -146,40 +151,50 @@ def join_frames(frames: Sequence[Wire]) -> Wire:
 
 
 def cut_features(features: Sequence[Tensor], window: Window) -> tuple[Tensor, ...]:
-    """The part of ANet's F^1..F^3 under the window."""
+    """ANet's features F^1..F^3, cropped to the window."""
     return tuple(window.cut(f, stride) for f, stride in zip(features, FEATURE_STRIDES, strict=True))
 
 
 @dataclass(frozen=True)
 class Sampled(_Wire):
-    """What the diffusion made: x0 (B, 3, H, W) in [-1, 1], and the mean luma (B,) that it was asked for, 0..1."""
+    """Result of the diffusion: x0 (B, 3, H, W) in [-1, 1], and the target mean luma (B,), 0..1."""
 
     x0: Tensor
     exposure: Tensor
 
 
 class Keeper:
-    """What a caller keeps of the stages of a picture from one run to the next, and is told of it. This one keeps
-    nothing."""
+    """Interface of a cache for the results of the stages, which a caller may keep between runs.
+
+    This base class caches nothing.
+    """
 
     keeps = False
 
     def __call__(self, what: tuple, make: Callable[[], Wire]) -> Wire:
-        """What was made before for this `what`, with the same pictures and nets, or else what `make` returns. `what`
-        starts with the stage's name and names everything else that the result depends on."""
+        """The cached result for the key `what`, or else the result of `make`.
+
+        `what` starts with the name of the stage and holds everything that the result depends on, besides the pictures
+        and the nets.
+        """
         return make()
 
     def told(self, exposure: Tensor) -> None:
-        """Is given the exposures (B,) that the result was made for."""
+        """Is called with the target exposures (B,) of the result."""
 
 
 @dataclass
 class ConditionOnDemand:
-    """The condition of a picture that is too big to keep: computed for a window when it is needed.
+    """The condition of a picture that is too big to store: computed per window on demand.
 
-    Conditions that fit into `cache` bytes are kept in half precision on the device `store`. `layout` returns the
-    windows that the picture is divided into at present: the next step asks for no others, and when memory runs out
-    they change. `exposure`: as in `RetinexCondition`.
+    Attributes:
+        make: computes the condition of a window.
+        store: device on which conditions are cached, in half precision.
+        cache: free bytes of the cache.
+        kept: the cached conditions.
+        layout: returns the present windows of the picture; others are not needed any more. They change when memory runs
+            out.
+        exposure: as in `RetinexCondition`.
     """
 
     make: Callable[[Window], RetinexCondition]
@@ -190,7 +205,7 @@ class ConditionOnDemand:
     exposure: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def at(self, window: Window) -> RetinexCondition:
-        """The condition of the window, as `RetinexCondition.at` has it."""
+        """The condition of the window, as from `RetinexCondition.at`."""
         present = None if self.layout is None else self.layout()
         if present is not None:
             for old in [w for w in self.kept if w not in present]:

@@ -1,4 +1,4 @@
-"""Sizes of the nets as data. A config travels in the header of every checkpoint, so a file needs no side-car."""
+"""Sizes of the nets and the noise schedule. Every bundle stores its config in the header."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 SEMANTIC_CLASSES = 150
-FEATURE_LEVELS = 3  # ANet's F^k at 1/4, 1/8 and 1/16
+FEATURE_LEVELS = 3  # ANet's F^k, at strides 4, 8 and 16
 
 
 @dataclass(frozen=True)
 class DecompositionConfig:
-    """DNet: a small U-shape in the manner of KinD's decomposition, on a picture folded by space-to-depth 2."""
+    """DNet: a small U-Net like KinD's decomposition net, on a picture folded by space-to-depth 2."""
 
     width: int = 24
     blocks: int = 2
@@ -19,10 +19,10 @@ class DecompositionConfig:
 
 @dataclass(frozen=True)
 class AdjustmentConfig:
-    """ANet: a U-shape of plain residual blocks. `widths` are the channels at 1/2, 1/4, 1/8 and 1/16.
+    """ANet: a U-Net of residual blocks. `widths` are the channels at strides 2, 4, 8 and 16.
 
-    `light_bins` is the number of brightness bins of the gain grid: gains then follow edges, and the nets are told how
-    far the shadows are to be lifted, beside the exposure. 0: one gain for all brightnesses, as in release 0.1.
+    `light_bins` is the number of brightness bins of the bilateral gain grid, with which gains follow edges; the nets
+    also get the target `shadow_share` as input. 0: gains do not depend on the brightness, as in release 0.1.
     """
 
     widths: tuple[int, ...] = (48, 96, 160, 256)
@@ -35,13 +35,17 @@ class AdjustmentConfig:
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """The diffusion UNet. `fold` is the space-to-depth factor in front.
+    """The diffusion UNet.
 
-    `retinex_levels` and `semantic_levels` name the levels (0 is the finest) that carry an attention layer of that
-    prior, on the way down and, with `attention_upwards`, on the way up again. `feature_widths` are the channels of
-    ANet's F^k. `picture_std` and `residual_scale` precondition a "v" prediction around R' * L' (see the net); 0: none.
-    `detail_std` above 0 makes the net a flow to the fine detail that R' * L' leaves out (see the net): the standard
-    deviation of that detail, in [-1, 1].
+    Attributes:
+        fold: space-to-depth factor of the input.
+        widths, blocks: channels and residual blocks per level; level 0 is the finest.
+        retinex_levels, semantic_levels: levels with attention to that prior, in the encoder and, if `attention_upwards`
+            is set, in the decoder, too.
+        feature_widths: channels of ANet's F^k.
+        picture_std, residual_scale: preconditioning of a "v" prediction around R' * L' (see the net); 0 for none.
+        detail_std: above 0 the net is a flow to the fine detail that R' * L' lacks (see the net). It is the standard
+            deviation of that detail, for pictures in [-1, 1].
     """
 
     fold: int = 4
@@ -75,7 +79,10 @@ class ScheduleConfig:
     """Noise schedule. `zero_terminal_snr` rescales it so that the last step is pure noise (needs prediction "v").
 
     `detail_std` above 0 replaces the betas: the time steps are then evenly spaced in the time of a flow from noise to
-    detail of this standard deviation (see `diffusion.schedule`). It is the UNet's own `detail_std`.
+    detail of this standard deviation (see `diffusion.schedule`). It must equal the `detail_std` of the UNet.
+
+    Raises:
+        ValueError: the fields contradict each other.
     """
 
     timesteps: int = 1000
@@ -96,6 +103,8 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class JoReSConfig:
+    """The config of all nets. Raises ValueError for parts that do not fit together."""
+
     name: str = "compact"
     decomposition: DecompositionConfig = field(default_factory=DecompositionConfig)
     adjustment: AdjustmentConfig = field(default_factory=AdjustmentConfig)
@@ -114,11 +123,12 @@ class JoReSConfig:
             raise ValueError("denoiser and schedule must have the same detail_std")
 
     def to_dict(self) -> dict[str, Any]:
+        """All fields as nested dictionaries, for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> JoReSConfig:
-        """Inverse of `to_dict`, also after a trip through JSON. Raises ValueError for unknown or malformed entries."""
+        """Inverse of `to_dict`, also after JSON. Raises ValueError for unknown or malformed entries."""
         try:
             parts = {f.name: values[f.name] for f in fields(cls) if f.name in values}
             for name, part_type in _PARTS.items():
@@ -138,10 +148,11 @@ _PARTS = {
     "schedule": ScheduleConfig,
 }
 
-# "compact": what is shipped. "texture": the same DNet and ANet, with a UNet that draws the fine detail which R' * L'
-# leaves out instead of correcting R' * L'. It sees every second pixel, and attends where that costs little. "paper": as
-# close to PyDiff, the paper's nearest ancestor, as the readable text allows: a wide eps-prediction UNet at full
-# resolution and the plain linear schedule 1e-6..1e-2 over 2000 steps. For owners of GPUs, who train it themselves.
+# "compact": the shipped model.
+# "texture": the same DNet and ANet, with a UNet that samples the fine detail that R' * L' lacks, instead of correcting
+# R' * L'. It works at half resolution, with attention only where that is cheap.
+# "paper": as close to PyDiff, the closest predecessor of the paper, as accessible text allows: a wide eps-prediction
+# UNet at full resolution, and the linear schedule 1e-6..1e-2 over 2000 steps. Users train it themselves, on GPUs.
 PRESETS: dict[str, JoReSConfig] = {
     "compact": JoReSConfig(adjustment=AdjustmentConfig(light_bins=8)),
     "paper": JoReSConfig(

@@ -1,6 +1,6 @@
-"""The settings of the method as data. Each class names its fields and their defaults, and refuses values out of range.
+"""The settings of the method as frozen dataclasses, with defaults. They raise ValueError for values out of range.
 
-A new setting is one field here, one input in the nodes' schema, one option of the command line, and one place of use.
+A new setting is a field here, an input in the nodes' schema, an option of the command line, and the code that uses it.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from .conditions import Keeper
 from .tiling.tiler import Tiler
 
 MOST_STOPS = 2
-"""EV by which `brightness` may differ from 0."""
+"""Largest absolute value of `brightness` in EV."""
 
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """How a picture is made.
+    """Settings of the stages before compositing.
 
     Args:
         steps: diffusion steps, 1 to the T of the model's schedule; 0: no diffusion, the picture is R' x L'.
-        seed: of the start noise, which all pictures of a batch share.
-        exposure: mean luma of the result, above 0 and at most 1; a tensor (B,) holds one for each picture. None: ANet
-            proposes it, and a picture that is well lit keeps its own.
-        brightness: EV by which the result is brighter than that exposure, proposed or told: -MOST_STOPS to MOST_STOPS.
-        eta: 0 adds no noise after the start (DDIM), 1 as much at every step as DDPM.
-        tile: side in pixels of the windows that a big picture is worked on in, 64 or more; 0: always as a whole; None:
-            as a whole while that fits into the memory, then in windows that fit. A `Tiler` is used as it is.
-        working_size: longer side in pixels at which the work is done; the result is then enlarged along the detail of
-            the picture. 0, or more than the picture has: full size.
-        texture: how much of the fine detail that the diffusion draws is used: 1 all of it, 0 none, which leaves R' x
-            L'. It acts on models whose UNet is a flow (`detail_std`); others correct R' x L' and draw nothing.
+        seed: of the start noise, which is the same for all pictures of a batch.
+        exposure: target mean luma of the result, above 0 and at most 1; a tensor (B,) holds one per picture. None: ANet
+            proposes it; well-lit pictures keep their own.
+        brightness: EV by which the result is brighter than the exposure (given or proposed), -MOST_STOPS to MOST_STOPS.
+        eta: noise that is added at every step: 0 for none (DDIM), 1 for as much as in DDPM.
+        tile: side in pixels of the windows, 64 or more; 0: a single window; None: a single window if it fits into
+            memory, otherwise windows that fit. A `Tiler` is used directly.
+        working_size: longer side in pixels that pictures are reduced to; the result is enlarged with the detail of the
+            full-size picture. 0, or more than the picture's size: no reduction.
+        texture: share of the fine detail that the diffusion samples, 0..1; 0 leaves R' x L'. It only affects models
+            whose UNet is a flow (`detail_std`); other UNets correct R' x L' instead of sampling detail.
 
     Raises:
-        ValueError: names the field that cannot be used. How many steps are possible only the schedule knows.
+        ValueError: a field is out of range. `steps` is checked later, by the schedule.
     """
 
     steps: int = 4
@@ -61,19 +61,19 @@ class SampleOptions:
 
 
 QUALITIES = ("draft", "standard", "fine")
-DRAFT_SIZE = 1024
+DRAFT_SIZE = 1024  # pixels, longer side
 FINE_STEPS = 8
-"""Steps beyond which results get no closer to the truth."""
+"""More steps do not improve the results."""
 
 
 def at_quality(options: SampleOptions, quality: str) -> SampleOptions:
     """The options for one of QUALITIES.
 
-    draft: no diffusion, and at most DRAFT_SIZE pixels inside. standard: `options` as they are. fine: FINE_STEPS at
-    least.
+    draft: no diffusion, and a `working_size` of at most DRAFT_SIZE. standard: `options` unchanged. fine: at least
+    FINE_STEPS steps.
 
     Raises:
-        ValueError: there is no such quality.
+        ValueError: an unknown quality.
     """
     if quality not in QUALITIES:
         raise ValueError(f"quality must be {', '.join(QUALITIES[:-1])} or {QUALITIES[-1]}, not {quality}")
@@ -84,16 +84,16 @@ def at_quality(options: SampleOptions, quality: str) -> SampleOptions:
 
 @dataclass(frozen=True)
 class FinishOptions:
-    """How a result is mixed with its original.
+    """Settings of the compositing of a result with its original.
 
     Args:
         strength: 0 returns the original, 1 the result.
         feather: width in pixels of the soft edge inside the mask.
-        shadows: 0 enhances every place, 1 only those that are dark in the original.
-        colour_fidelity: 0 leaves the colours to the nets, 1 keeps the colour cast of the original.
+        shadows: 0 enhances the full picture, 1 only dark areas of the original.
+        colour_fidelity: 0 keeps the colours of the nets' result, 1 restores the colour cast of the original.
 
     Raises:
-        ValueError: names the field that cannot be used.
+        ValueError: a field is out of range.
     """
 
     strength: float = 1.0
@@ -111,16 +111,17 @@ class FinishOptions:
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """How the frames of a clip are worked on.
+    """Settings for clips.
 
     Args:
-        smooth: keeps light, colours and noise from flickering; False works on every frame by itself.
-        device: where to work; frames wait where they are given. None: there, too, and so for frames that are done in
-            tiles or at a `working_size`, whose nets alone work elsewhere: such frames may be too big for the device.
-        ahead: the same frames once more, of any size, which are looked at far ahead of the work, so that a fade's
-            light is known when it begins. None: the frames again if they are a sequence, else what is held anyhow.
-        keepers: one for each frame. They keep results of frames that are worked on by themselves, and are told the
-            exposure of every frame.
+        smooth: reduces flicker of brightness, colours and noise; False enhances every frame independently.
+        device: device for operations on full frames, such as the temporal average. None: the device of the frames.
+            Frames that need tiles or a `working_size` always stay on their own device, because they may be too big.
+        ahead: an independent second pass over the same frames, of any size, which is read ahead, so that the bright end
+            of a fade is known when the fade starts. None: the frames again if they are a sequence, otherwise only the
+            frames that are read already.
+        keepers: one per frame. They cache results of frames that are enhanced independently, and get the exposure of
+            every frame.
     """
 
     smooth: bool = True

@@ -1,6 +1,6 @@
-"""The paper's Figure 3, read from top to bottom: `enhance` is the method, the functions under it are its stages.
+"""The method in the order of the paper's Figure 3: `enhance` runs it, and the functions below are its stages.
 
-All pictures are (B, 3, H, W) floats in [0, 1]. Every stage runs on the device of its nets, without gradients.
+Pictures are (B, 3, H, W) floats in [0, 1]. Every stage runs on the device of its nets, without gradients.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .tiling.windows import Window, size_of
 
 DEFAULT_STEPS = SampleOptions().steps
 SEEN_EXPOSURE = 0.42
-"""Mean luma of the picture that the segmenter sees: about that of the photographs such models learn from."""
+"""Mean luma of the picture for the segmenter: about that of the photographs such models are trained on."""
 
 __all__ = ["adjust", "checked", "decompose", "enhance", "finish", "sample", "segment", "wanted_exposure"]
 
@@ -55,20 +55,21 @@ def enhance(
     callback: Callback | None = None,
     keeper: Keeper = Keeper(),
 ) -> Tensor:
-    """Dark pictures (B, 3 or 4, H, W) in, enhanced ones of the same shape out, float32 in [0, 1].
-
-    The pictures may be of any floating-point dtype and are not changed. In tiles they may lie in main memory while the
-    nets live on an accelerator.
+    """Enhances dark pictures.
 
     Args:
-        segmenter: gives the semantic prior; without one the semantic attention layers are skipped.
-        mask: (B or 1, 1, H, W) in [0, 1]: where to apply the enhancement.
-        callback: called after every step with (steps done, steps, x0). In tiles it is also called after every tile,
-            with a fraction of a step and None, and x0 is reduced. It may raise an exception to cancel.
-        keeper: keeps results of the stages from one call for these pictures to the next, and is told the exposures.
+        images: (B, 3 or 4, H, W) in [0, 1], of any floating-point dtype. They may be on another device than the nets.
+        segmenter: computes the semantic prior; without it the semantic attention layers are skipped.
+        mask: (B or 1, 1, H, W) in [0, 1]: weight of the enhancement.
+        callback: called after every step with (steps done, number of steps, x0). In tiles it is also called after every
+            tile, with a fraction of a step and None, and x0 is reduced. It may raise an exception to cancel.
+        keeper: caches results of the stages for these pictures between calls, and gets the exposures.
+
+    Returns:
+        Enhanced pictures of the shape and on the device of `images`, float32 in [0, 1].
 
     Raises:
-        ValueError: names the argument that cannot be used, before any work is done.
+        ValueError: an argument cannot be used; raised before any work.
     """
     full, alpha = filled(checked(images))
     check_mask(mask, images)
@@ -93,13 +94,13 @@ def _sampled(
     callback: Callback | None,
     keeper: Keeper,
 ) -> Sampled:
-    """The stages up to x0, which has the size of `full`."""
+    """All stages before compositing. x0 has the size of `full`."""
     flow = nets.config.denoiser.detail_std > 0
     if flow and not options.texture:
-        options = replace(options, steps=0)  # nothing that the diffusion draws would be used
+        options = replace(options, steps=0)  # the detail that the diffusion samples would not be used
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
     condition = retinex_condition(nets, low, alpha, options, keeper)
-    # Semantic prior: an off-the-shelf network segments the picture (Fig. 3b), here once ANet has lit it
+    # Semantic prior: a pretrained network segments the picture (Fig. 3b), here after ANet brightened it
     prior = None
     if segmenter is not None and options.steps:
         prior = keeper(("prior", options.working_size), lambda: segment(segmenter, low, nets))
@@ -114,7 +115,7 @@ def _sampled(
 
 
 def _asked(options: SampleOptions, tile: int) -> tuple:
-    """Everything that x0 of a picture depends on."""
+    """All settings that x0 of a picture depends on, as a key for the keeper."""
     exposure = options.exposure
     exposure = tuple(exposure.flatten().cpu().tolist()) if isinstance(exposure, Tensor) else exposure
     return (
@@ -130,7 +131,7 @@ def _asked(options: SampleOptions, tile: int) -> tuple:
 
 
 def checked(images: Tensor) -> Tensor:
-    """Returns `images` if they can be enhanced. Raises ValueError that names what is wrong otherwise."""
+    """Returns `images` if they are valid: (B, 3 or 4, H, W), not empty, floating-point, finite. Raises ValueError."""
     if images.ndim != 4 or images.shape[1] not in (3, 4):
         raise ValueError(f"images must be (B, 3 or 4, H, W), not {tuple(images.shape)}")
     if images.numel() == 0:
@@ -145,8 +146,10 @@ def checked(images: Tensor) -> Tensor:
 def retinex_condition(
     nets: JoReSNets, low: Tensor, alpha: Tensor | None, options: SampleOptions, keeper: Keeper = Keeper()
 ) -> RetinexCondition | ConditionOnDemand:
-    """The output of DNet and ANet for the picture, or where that does not fit into memory, for each window on demand.
-    `alpha` (B, 1, H, W): of pictures with transparent parts, as `filled` returns it."""
+    """Output of DNet and ANet for pictures (B, 3, H, W), or per window on demand if that does not fit into memory.
+
+    `alpha` (B, 1, H, W) is that of pictures with transparent pixels (see `filled`), otherwise None.
+    """
     tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.unet).device)
     if tiles.covers(size_of(low)):
         maps = keeper(("maps", options.working_size), lambda: decompose(nets, low, tile=tiles))
@@ -158,7 +161,7 @@ def retinex_condition(
 
 
 def undiffused(condition: RetinexCondition | ConditionOnDemand, tile: int | Tiler | None, low: Tensor) -> Tensor:
-    """R' x L' as x0 (B, 3, H, W) in [-1, 1], where `low` lies: what the diffusion starts from, as the result."""
+    """R' x L' as x0 (B, 3, H, W) in [-1, 1], on the device of `low`: the result without diffusion."""
     tiles = tile if isinstance(tile, Tiler) else Tiler(tile or 0)
     (picture,) = tiles.run(size_of(low), lambda window: (condition.at(window).picture.to(low.device),), (1,))
     return picture.float() * 2 - 1
@@ -166,7 +169,7 @@ def undiffused(condition: RetinexCondition | ConditionOnDemand, tile: int | Tile
 
 @torch.inference_mode()
 def decompose(nets: JoReSNets, images: Tensor, *, tile: int | Tiler | None = None) -> RetinexMaps:
-    """DNet (Eq. 4) of (B, 3 or 4, H, W) pictures. `tile` as in `enhance`."""
+    """R and L of (B, 3 or 4, H, W) pictures, by DNet (Eq. 4). `tile` as in `SampleOptions`."""
     alpha = images[:, 3:] if images.shape[1] == 4 else None
     images = opaque(images)
     weight, size = _weight(nets.dnet), size_of(images)
@@ -191,14 +194,17 @@ def adjust(
     brightness: float = 0.0,
     tile: int | Tiler | None = None,
 ) -> RetinexCondition:
-    """ANet (Eq. 6).
+    """R', L' and features from R and L, by ANet (Eq. 6).
 
     Args:
-        exposure: mean luma (0..1) to aim at, one for all or (B,); None: ANet's own proposal.
-        denoise: how much of ANet's cleaning of R is used, 0..1.
-        illumination: (B, 1, H, W) in [0, 1] that replaces L', for light painted by hand.
-        brightness: EV by which the aim is brighter than that.
-        tile: as in `enhance`.
+        exposure: target mean luma (0..1), one number or (B,); None: proposed by ANet.
+        denoise: weight of R' against R, 0..1; 0 leaves the noise in R.
+        illumination: (B, 1, H, W) in [0, 1] that replaces L', such as a painted one.
+        brightness: EV by which the result is brighter than the exposure.
+        tile: as in `SampleOptions`.
+
+    Raises:
+        ValueError: the exposure is out of range, or the illumination has another size.
     """
     weight, picture = _weight(nets.anet), maps.picture
     tiles = Tiler.choose(tile, nets.config, picture, weight.device)
@@ -221,8 +227,10 @@ def adjust(
 def condition_on_demand(
     nets: JoReSNets, low: Tensor, options: SampleOptions, *, cache: int, alpha: Tensor | None = None
 ) -> ConditionOnDemand:
-    """The output of DNet and ANet for any window, with the picture's global statistics; `cache` in bytes, of the
-    windows that a `Tiler` in the options divides the picture into."""
+    """Output of DNet and ANet for any window of `low` (B, 3, H, W), with the global statistics of the full picture.
+
+    `cache`: bytes for caching conditions of the windows of the `Tiler` in `options.tile`. `alpha` (B, 1, H, W) or None.
+    """
     weight = _weight(nets.anet)
     statistics = global_statistics(nets, joined(low.clamp(0, 1), alpha), options.exposure, options.brightness)
 
@@ -239,7 +247,7 @@ def condition_on_demand(
 def global_statistics(
     nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
 ) -> GlobalStatistics:
-    """The global statistics of pictures (B, 3 or 4, H, W), on ANet's device; the rest as in `adjust`."""
+    """Global statistics of full pictures (B, 3 or 4, H, W), on the device of ANet; other arguments as in `adjust`."""
     exposure = wanted_exposure(nets, images, exposure, brightness)
     return nets.anet.statistics(_thumbnail(nets, images), exposure, mean_colour(images))
 
@@ -252,8 +260,13 @@ def _under(statistics: GlobalStatistics, window: Window, size: tuple[int, int]) 
 def wanted_exposure(
     nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
 ) -> Tensor:
-    """(B,) on ANet's device: `exposure`, one for all or (B,), or for None what ANet proposes for these whole
-    pictures (B, 3 or 4, H, W); `brightness` EV brighter."""
+    """Target mean luma (B,) for full pictures (B, 3 or 4, H, W), on the device of ANet.
+
+    It is `exposure`, one number or (B,), or ANet's proposal for None, made brighter by `brightness` EV.
+
+    Raises:
+        ValueError: the exposure is out of range, or not one number per picture.
+    """
     weight = _weight(nets.anet)
     if exposure is None:
         return brightened(nets.anet.propose_exposure(_thumbnail(nets, images)), brightness)
@@ -268,11 +281,12 @@ def wanted_exposure(
 
 @torch.inference_mode()
 def segment(segmenter: Segmenter, images: Tensor, nets: JoReSNets | None = None) -> SemanticPrior:
-    """c_seg (Eq. 8) of pictures (B, 3, H, W).
+    """Semantic prior c_seg (Eq. 8) of pictures (B, 3, H, W).
 
     Args:
-        nets: DNet and ANet, which light and clean what the segmenter sees. The paper shows it the dark input; models
-            that learned from well-lit pictures know far less there. None: it sees the input under one gain.
+        nets: DNet and ANet, which brighten and denoise the input of the segmenter. The paper segments the dark input,
+            but models trained on well-lit pictures recognise much less there. None: the input is brightened by a global
+            gain.
     """
     if nets is None:
         return segmenter(images)
@@ -282,10 +296,11 @@ def segment(segmenter: Segmenter, images: Tensor, nets: JoReSNets | None = None)
 
 @torch.inference_mode()
 def lit_for_segmenter(nets: JoReSNets, images: Tensor, resolution: int) -> Tensor:
-    """R' x L' (B, 3, h, w) of pictures (B, 3, H, W) of any size, with a longer side of at most about `resolution`.
+    """R' x L' (B, 3, h, w) of pictures (B, 3, H, W), reduced to a longer side of at most about `resolution` pixels.
 
-    The brightness is always SEEN_EXPOSURE, so that no dial of the enhancement changes what is seen. Big pictures are
-    reduced where they lie, before they go to the nets."""
+    The exposure is always SEEN_EXPOSURE, so that settings of the enhancement do not change the segmentation. Big
+    pictures are reduced on their own device.
+    """
     size = size_of(images)
     size = working_size(size, resolution) if max(size) > resolution else size
     small = area_average(images, size).float().clamp(0, 1)
@@ -303,10 +318,16 @@ def sample(
     refine: bool = True,
     callback: Callback | None = None,
 ) -> Tensor:
-    """The diffusion with both priors and, unless `refine` is False, RNet on x0 at every step (Eqs. 12-19).
+    """Diffusion with both priors and, unless `refine` is False, with RNet on x0 at every step (Eqs. 12-19).
 
-    One field of start noise serves all pictures of a batch, so that the frames of a clip share it. `callback` as in
-    `enhance`. Returns x0 (B, 3, H, W) in [-1, 1], float32.
+    All pictures of a batch share the start noise, so that clips do not flicker.
+
+    Args:
+        low: the dark pictures (B, 3, H, W) in [0, 1].
+        callback: as in `enhance`.
+
+    Returns:
+        x0 (B, 3, H, W) in [-1, 1], float32.
     """
     weight, size = _weight(nets.unet), size_of(low)
     schedule = NoiseSchedule(nets.config.schedule)
@@ -333,15 +354,15 @@ def sample(
 
     home = weight if tiles.covers(size) else low
     noise = start_noise((1, *low.shape[1:]), options.seed, torch.empty(0, device=home.device))
-    noise = noise.expand_as(low).contiguous()  # a copy for each picture of a batch: sampling is done in place
+    noise = noise.expand_as(low).contiguous()  # one copy per picture, because sampling works in place
     return ddim_in_tiles(tiles, noise, schedule, options, stage, like=weight, callback=callback)
 
 
 def _thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
-    """The pictures reduced to ANet's thumbnails on their own device, so that no big picture is moved to ANet's."""
+    """ANet's thumbnails, computed on the device of the pictures, so that no big picture is moved."""
     return seen_average(images, THUMBNAIL).to(_weight(nets.anet))
 
 
 def _weight(net: torch.nn.Module) -> Tensor:
-    """A tensor of the net's device and dtype."""
+    """A parameter of the net, for its device and dtype."""
     return next(net.parameters())

@@ -1,4 +1,4 @@
-"""Segmenters from folders, and masks by the names of classes."""
+"""Loads segmenters from folders, and makes masks from class names."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .nets.segmentation import IMAGENET_MEAN, IMAGENET_STD, STRIDE, Segmenter, S
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TRAINED_SIDE = 512  # pixels; of most models for ADE20K
+TRAINED_SIDE = 512  # pixels; training size of most ADE20K models
 SMALLEST_SIDE, LARGEST_SIDE = 128, 640
-LARGEST_SIZE = 1 << 16  # of anything that a model's config counts
+LARGEST_SIZE = 1 << 16  # largest number that is accepted in a model's config
 
 
 def load_segmenter(
@@ -30,21 +30,23 @@ def load_segmenter(
     """Loads a Hugging Face folder (config.json + model.safetensors) of any ADE20K segmentation model.
 
     Args:
-        folder: local folder; nothing is ever downloaded.
-        dtype: of the weights, float32 by default; the map is float32 in any case.
+        folder: a local folder; nothing is downloaded.
+        dtype: of the weights (default: float32); class maps are always float32.
 
     Raises:
         SegmenterError: the folder is missing or damaged, or holds no ADE20K segmentation model.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
-        raise SegmenterError(f"{folder}: no config.json there. Choose the folder of an ADE20K segmentation model")
+        raise SegmenterError(
+            f"{folder}: no config.json in this folder. Choose the folder of an ADE20K segmentation model"
+        )
     _check_sizes(folder / "config.json")
     model = _load_model(folder, dtype or torch.float32)
     mean, std, side = _input_settings(folder)
     try:
         segmenter = Segmenter(model, mean=mean, std=std, resolution=side).eval().requires_grad_(False)
-        if dtype in (None, torch.float32):  # half precision is not for every processor
+        if dtype in (None, torch.float32):  # not every processor supports half precision
             segmenter(torch.zeros(1, 3, STRIDE, STRIDE))
     except SegmenterError as error:
         raise SegmenterError(f"{folder}: {error}") from error
@@ -54,20 +56,20 @@ def load_segmenter(
 
 
 def _check_sizes(path: Path) -> None:
-    """transformers builds whatever a config asks for, of any size and depth."""
+    """Refuses configs with huge sizes or foreign code, because transformers would build and run anything."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         largest = max((abs(n) for n in _numbers(config)), default=0)
     except (ValueError, RecursionError) as error:
         raise SegmenterError(f"{path}: cannot be loaded, not valid JSON ({error})") from error
     if not isinstance(config, dict) or largest > LARGEST_SIZE:
-        raise SegmenterError(f"{path}: no segmentation model's config (a size of {largest:g}?). Get it again")
+        raise SegmenterError(f"{path}: not the config of a segmentation model (a size of {largest:g}?). Get it again")
     if key := _foreign_code(config):
-        raise SegmenterError(f"{path}: {key} asks for code that does not ship with transformers; it is never run")
+        raise SegmenterError(f"{path}: {key} refers to code that is not part of transformers; such code is never run")
 
 
 def _foreign_code(value: Any) -> str:
-    """The key of a config, at any depth, that has transformers fetch or run code from elsewhere; "" for none."""
+    """The key of a config, at any depth, that makes transformers fetch or run foreign code; "" if there is none."""
     if isinstance(value, list):
         return next(filter(None, map(_foreign_code, value)), "")
     if not isinstance(value, dict):
@@ -100,23 +102,25 @@ def _load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     try:
         model, report = AutoModelForSemanticSegmentation.from_pretrained(
             str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True,
-            trust_remote_code=False,  # unset, it asks at a terminal, and runs the folder's own code on a "y"
+            trust_remote_code=False,  # the default asks at a terminal, and runs code in the folder after a "y"
         )  # fmt: skip
-    except Exception as error:  # whatever transformers and a model's own code make of a damaged config
+    except Exception as error:  # a damaged config can raise any exception in transformers
         raise SegmenterError(
             f"{folder}: cannot be loaded as a segmentation model ({error}). It needs config.json and model.safetensors "
             "as transformers writes them; older .bin weights must be converted first"
         ) from error
-    # A classifier's folder loads too, with a freshly drawn decoder: its maps would be noise.
+    # A classifier's folder can be loaded, too, but its decoder is random.
     if report["missing_keys"]:
         example = sorted(report["missing_keys"])[0]
         raise SegmenterError(f"{folder}: its weights lack {example}: not a complete segmentation model")
-    return model.to(dtype)  # here, because the loader's own argument for it has changed its name over the years
+    return model.to(dtype)  # the name of the loader's argument depends on the release of transformers
 
 
 def _input_settings(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...], int]:
-    """Mean, standard deviation and side in pixels of what the model was trained on, from preprocessor_config.json;
-    ImageNet's and 512 without one."""
+    """Mean, standard deviation and size in pixels of the model's training input, from preprocessor_config.json.
+
+    Without that file: those of ImageNet, and 512.
+    """
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         return IMAGENET_MEAN, IMAGENET_STD, TRAINED_SIDE
@@ -144,21 +148,23 @@ EVERYDAY = {
     "coffee, bench, countertop, swivel, bar, ottoman, buffet, stool, cradle",
     "vehicle": "car, boat, bus, truck, airplane, van, ship, minibike, bicycle",
 }
-"""Everyday names, and the classes of ADE20K that they stand for, by the first word of each class's name."""
+"""Groups of ADE20K classes by everyday names. Classes are listed by the first word of their names."""
 ALL = " (all)"
 
 
 def everyday_names() -> list[str]:
-    """The groups' names as a menu shows them: "sky (all)" beside the class "sky"."""
+    """Names of the groups for menus: "sky (all)", to distinguish the group from the class "sky"."""
     return [f"{name}{ALL}" for name in EVERYDAY]
 
 
 def find_classes(text: str, labels: Sequence[str]) -> list[int]:
-    """Indices of the classes in a list such as "sky, tree, plants", whatever the case; a name may stand for several
-    classes. The groups of `EVERYDAY` may be named, too: "water (all)", and just "plants" where no class is called so.
+    """Indices of the classes in a comma-separated list such as "sky, tree, plants"; case is ignored.
+
+    A name can stand for several classes. Groups of `EVERYDAY` are allowed, too: "water (all)", or just "plants" if
+    there is no class of that name.
 
     Raises:
-        ValueError: a name that is neither, with those that look like it.
+        ValueError: a name is neither a class nor a group; the message lists similar names.
     """
     lower, found = [label.lower() for label in labels], []
     for name in filter(None, (part.strip().lower() for part in text.split(","))):
@@ -172,7 +178,7 @@ def find_classes(text: str, labels: Sequence[str]) -> list[int]:
 
 
 def _group(name: str, labels: Sequence[str]) -> list[int]:
-    """Indices of a group's classes; a segmenter may spell more of their names ("coffee table", "door;double door")."""
+    """Indices of a group's classes, by their first words: full names differ ("coffee table", "door;double door")."""
     words = EVERYDAY.get(name, "").split(", ")
     return [i for i, label in enumerate(labels) if re.split(r"[ ,;]", label)[0] in words]
 
@@ -184,11 +190,12 @@ def class_mask(
     threshold: float = 0.0,
     inverted: bool = False,
 ) -> Tensor:
-    """How likely each place shows any of these classes: (B, 1, H, W) in [0, 1], at the picture's size.
+    """Mask (B, 1, H, W) in [0, 1] of these classes at the picture's size: their summed probability.
 
     Args:
-        threshold: 0 leaves the probabilities as they are; above, the mask is 1 where they reach it and 0 elsewhere.
-        inverted: everything but these classes.
+        classes: indices of the classes.
+        threshold: 0 returns probabilities; otherwise the mask is 1 where they are at least this high, and 0 elsewhere.
+        inverted: True returns 1 minus the mask.
     """
     likely = prior.probabilities[:, list(classes)].sum(1, keepdim=True)
     likely = resize_map(likely, prior.size).clamp(0, 1)

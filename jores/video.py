@@ -1,9 +1,9 @@
-"""Clips: the pipeline frame by frame, in constant memory, without the flicker that independent frames have.
+"""Clips: runs the pipeline frame by frame, in constant memory, and reduces flicker.
 
-Within a shot the light is steadied first, the gain from dark to bright changes as slowly as a camera's exposure, and
-the results are averaged over time where nothing moves. Across a cut nothing is carried over: a frame that is a shot of
-its own comes out as a single picture does, bit by bit. In a fade from or to black the light is left as it is, and the
-gain is that of the bright end: the result fades as the clip does.
+Within a shot, the illumination is steadied first, the gain from dark to bright changes slowly, and the results are
+averaged over time where nothing moves. Nothing is carried over a cut: a shot of a single frame gives the same result,
+bit by bit, as a single picture. In a fade from or to black the illumination is left unchanged and the gain is that of
+the bright end, so the result fades as the clip does.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from .diffusion.sampling import Callback
 from .imaging.alpha import opaque
 from .imaging.exposure import DARKEST, exposure_gain, mean_luma
 from .imaging.fades import fade_at, is_switched
-from .imaging.guided_filter import worked_size
-from .imaging.outlook import REACH, Glance, Outlook, glance_at
-from .imaging.temporal import BLACK, LIGHT_STEP, SteadyLight, TemporalFilter, follow, shows_nothing, thumbnail
+from .imaging.guided_filter import reduced_size
+from .imaging.outlook import REACH, FrameSummary, Lookahead, summarise
+from .imaging.temporal import BLACK, LIGHT_STEP, SteadyIllumination, TemporalFilter, follow, is_black, thumbnail
 from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions
 from .pipeline import checked, enhance, finish, wanted_exposure
 from .tiling.tiler import Tiler
 
 LOOKAHEAD = 6
-"""Frames read ahead of the one that is enhanced: the exposure of a shot's first frames is taken from all of them."""
+"""Frames that are read ahead. A shot starts with the mean gain of its first LOOKAHEAD + 1 frames."""
 
 HELD_BYTES = 40
-"""Bytes per pixel that stay on `device` from one frame to the next: the running averages, and the steadied frame."""
+"""Bytes per pixel that stay on the device between frames: the running averages and the steadied frame."""
 
-GAIN_PACE = 0.1  # share of a change of the wanted gain that one frame follows
+GAIN_PACE = 0.1  # share of a change of the gain that one frame follows
 
 
 @dataclass
 class Frame:
-    """One frame on its way: (1, 3 or 4, H, W) as it came, later with its light steadied, and its result."""
+    """State of one frame: the original (1, 3 or 4, H, W), the steadied frame `low`, and its result `picture`."""
 
     original: Tensor
     mask: Tensor | None
     keeper: Keeper
-    glance: Glance
-    cut: bool  # a shot begins here
-    judged: bool = False  # `cut` also knows of lamps
-    alone: bool = False  # and ends here
+    summary: FrameSummary
+    cut: bool  # a shot begins with this frame
+    judged: bool = False  # `cut` is final: switched lamps are considered, too
+    alone: bool = False  # the shot has no other frame
     fading: bool = False
     low: Tensor = field(default_factory=lambda: torch.empty(0))
     picture: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -68,17 +68,17 @@ def enhance_frames(
     masks: Iterable[Tensor] | None = None,
     callback: Callback | None = None,
 ) -> Iterator[Tensor]:
-    """Dark frames (1, 3 or 4, H, W) in, enhanced ones of the same shape out, one for one, float32 in [0, 1].
+    """Enhances frames (1, 3 or 4, H, W) in [0, 1] one by one; yields results of the same shape, float32 in [0, 1].
 
-    Any number of frames may come: no more than two times LOOKAHEAD + 1 of them are held at any time.
+    At most 2 * (LOOKAHEAD + 1) frames are held at a time, however long the clip is.
 
     Args:
-        options: the exposure is what the frames of a shot get in the mean.
+        options: its exposure is the mean over the frames of a shot.
         masks: one (1, 1, H, W) for each frame, or a single one for all.
         callback: as in `pipeline.enhance`, frame after frame.
 
     Raises:
-        ValueError: fewer masks than frames, and more than one.
+        ValueError: the number of masks is neither 1 nor that of the frames; or as `pipeline.enhance`.
     """
     incoming = _with_masks(frames, masks, repeat(Keeper()) if clip.keepers is None else clip.keepers)
     place = _place(nets, options, clip.device)
@@ -92,7 +92,7 @@ def enhance_frames(
         return
 
     def work(frame: Frame, aim: Tensor | None) -> Tensor:
-        """A frame by itself is finished here; the others are mixed with their originals once they are steady."""
+        """Enhances a frame. Only a shot of one frame is composited here; others after the temporal average."""
         if frame.alone:
             return alone(frame.original, frame.mask, frame.keeper)
         if aim is not None:
@@ -101,7 +101,7 @@ def enhance_frames(
         return enhance(place(frame.low), nets, segmenter, aimed, callback=callback)
 
     ahead = frames if clip.ahead is None and isinstance(frames, Sequence) else clip.ahead
-    lit = _lit(_tagged(incoming), Outlook(ahead), nets, options, place, work)
+    lit = _lit(_tagged(incoming), Lookahead(ahead), nets, options, place, work)
     steady = TemporalFilter()
     for frame, following, _ in _with_following(lit):
         if frame.alone:
@@ -109,7 +109,7 @@ def enhance_frames(
             continue
         if frame.cut or frame.fading:
             steady = TemporalFilter()
-            for later in reversed(following):  # as above: the first frame is as steady as the later ones
+            for later in reversed(following):  # as in `_settle`: the first frame's mean needs several frames, too
                 if not (frame.fading or later.fading):
                     steady(place(later.low), place(later.picture))
         picture = steady(place(frame.low), place(frame.picture))
@@ -117,16 +117,16 @@ def enhance_frames(
 
 
 def _place(nets: JoReSNets, options: SampleOptions, device: torch.device | str | None) -> Callable[[Tensor], Tensor]:
-    """Moves a frame or its result to the device where full frames are processed, decided once for each size."""
-    whole: dict[tuple[int, int], bool] = {}
+    """A function that moves frames to `device` if frames of that size fit into one window; decided once per size."""
+    fits: dict[tuple[int, int], bool] = {}
 
     def place(frame: Tensor) -> Tensor:
         size = (frame.shape[-2], frame.shape[-1])
-        if device is None or worked_size(size, options.working_size) != size:
+        if device is None or reduced_size(size, options.working_size) != size:
             return frame
-        if size not in whole:
-            whole[size] = Tiler.choose(options.tile, nets.config, frame, torch.device(device)).covers(size)
-        return frame.to(device) if whole[size] else frame
+        if size not in fits:
+            fits[size] = Tiler.choose(options.tile, nets.config, frame, torch.device(device)).covers(size)
+        return frame.to(device) if fits[size] else frame
 
     return place
 
@@ -134,7 +134,7 @@ def _place(nets: JoReSNets, options: SampleOptions, device: torch.device | str |
 def _with_masks(
     frames: Iterable[Tensor], masks: Iterable[Tensor] | None, keepers: Iterable[Keeper]
 ) -> Iterator[tuple[Tensor, Tensor | None, Keeper]]:
-    """Each frame with its mask, of which a single one serves all, and with what keeps its results."""
+    """Each frame with its mask and its keeper. A single mask is used for all frames."""
     if masks is None:
         yield from ((frame, None, keeper) for frame, keeper in zip(frames, keepers, strict=False))
         return
@@ -143,7 +143,7 @@ def _with_masks(
         following = None if single else next(given, None)
         if following is None:
             if count != 1 and not single:
-                raise ValueError(f"masks: {count} for more frames than that: give one for each, or a single one")
+                raise ValueError(f"masks: {count} for more frames than that: give one mask per frame, or a single one")
             following, single = mask, True
         mask = following
         yield frame, mask, keeper
@@ -152,55 +152,55 @@ def _with_masks(
 def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None, Keeper]]) -> Iterator[Frame]:
     before = None
     for frame, mask, keeper in incoming:
-        before = glance_at(before, checked(frame))
+        before = summarise(before, checked(frame))
         yield Frame(frame, mask, keeper, before, before.cut)
 
 
 def _lit(
     frames: Iterator[Frame],
-    outlook: Outlook,
+    lookahead: Lookahead,
     nets: JoReSNets,
     options: SampleOptions,
     place: Callable[[Tensor], Tensor],
     work: Callable[[Frame, Tensor | None], Tensor],
 ) -> Iterator[Frame]:
     """Steadies the illumination and the gain of each shot, and enhances its frames."""
-    light, gain = SteadyLight(), None
+    light, gain = SteadyIllumination(), None
     past: deque[float] = deque(maxlen=REACH)
 
     def wanted(low: Tensor) -> Tensor:
-        if shows_nothing(thumbnail(low)):  # a noisy leader stays black, or it would flash before the first cut
+        if is_black(thumbnail(low)):  # a black leader stays black: its noise would flash before the first cut
             return torch.ones(1, device=low.device)
         aim = wanted_exposure(nets, low, options.exposure, options.brightness)
         return exposure_gain(mean_luma(low), aim.to(low.device))
 
     for number, (frame, following, last) in enumerate(_with_following(frames)):
-        after = outlook.after([f.glance for f in following])
+        after = lookahead.after([f.summary for f in following])
         shot = _judged(frame, following, past, after)
-        frame.alone = frame.cut and not shot and (not frame.glance.empty or (last and not number))
+        frame.alone = frame.cut and not shot and (not frame.summary.black or (last and not number))
         if frame.alone:
             frame.picture = work(frame, None)
             yield frame
             continue
         low = _rgb(frame, place)
         if frame.cut:
-            light, gain = SteadyLight(), None
-        levels = [*past, frame.glance.level, *(g.level for g in after)]
+            light, gain = SteadyIllumination(), None
+        levels = [*past, frame.summary.level, *(g.level for g in after)]
         here = len(past)
         fade = fade_at(levels, here)
-        past.append(frame.glance.level)
+        past.append(frame.summary.level)
         if fade is not None:
             frame.fading = True
             if fade.rises or gain is None:
                 end = fade.brightest - here
-                gain = wanted((after[end - 1].thumbnail if end > 0 else frame.glance.thumbnail).to(low.device))
+                gain = wanted((after[end - 1].thumbnail if end > 0 else frame.summary.thumbnail).to(low.device))
             light.restart(low)
         else:
             if frame.cut:
                 still = [f for i, f in enumerate((frame, *shot)) if fade_at(levels, here + i) is None]
                 gain = _settle(light, still, wanted, place)
             low = light(low)
-            # Not the exposure itself: when a lamp enters the picture, the rest of it should stay as bright as it was.
+            # The gain is steadied, not the exposure: when a lamp enters the picture, the rest keeps its brightness.
             gain = follow(gain, wanted(low), GAIN_PACE)
         frame.low = low.to(frame.original.device)
         frame.picture = work(frame, (gain * mean_luma(low)).clamp(DARKEST, 1)).to(frame.low.device)
@@ -208,22 +208,23 @@ def _lit(
 
 
 def _settle(
-    light: SteadyLight, shot: list[Frame], wanted: Callable[[Tensor], Tensor], place: Callable[[Tensor], Tensor]
+    light: SteadyIllumination, shot: list[Frame], wanted: Callable[[Tensor], Tensor], place: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Starts the steadied illumination at the mean of a shot's first frames; returns their mean gain (1,). Only one of
-    them at a time is on the device.
+    """Starts the steadied illumination at the mean of a shot's first frames; returns their mean gain (1,).
+
+    Only one frame at a time is on the device.
     """
-    for later in reversed(shot[1:]):  # backwards, so that the first frame does not set the level by itself
+    for later in reversed(shot[1:]):  # backwards, so that the first frame does not dominate the mean
         light(_rgb(later, place))
     return torch.stack([wanted(_rgb(frame, place)).log() for frame in shot]).mean(0).exp()
 
 
-def _judged(frame: Frame, following: list[Frame], past: deque[float], after: list[Glance]) -> list[Frame]:
-    """The later frames of a frame's shot. Decides of it, and of the next one for good, if a lamp was switched there."""
+def _judged(frame: Frame, following: list[Frame], past: deque[float], after: list[FrameSummary]) -> list[Frame]:
+    """The later frames of this frame's shot. Also decides whether a lamp is switched at this frame or the next one."""
     if frame.cut:
         past.clear()
     shot = [frame, *following]
-    levels = [*past, frame.glance.level, *(g.level for g in after)]
+    levels = [*past, frame.summary.level, *(g.level for g in after)]
     here = len(past)
     for number, later in enumerate(shot):
         place = here + number
@@ -246,7 +247,7 @@ def _rgb(frame: Frame, place: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def _with_following(frames: Iterator[Frame]) -> Iterator[tuple[Frame, list[Frame], bool]]:
-    """Each frame with up to LOOKAHEAD later ones of its shot, and whether it is the clip's last."""
+    """Each frame, up to LOOKAHEAD later frames of its shot, and whether it is the last frame of the clip."""
     queue = deque(islice(frames, LOOKAHEAD + 1))
     while queue:
         frame = queue.popleft()

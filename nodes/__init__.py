@@ -1,1 +1,1 @@
-"""The host side: schemas, BHWC <-> BCHW, memory, progress, errors. All maths lives in `jores`."""
+"""The ComfyUI nodes: schemas, conversion BHWC <-> BCHW, memory, progress, errors. All mathematics is in `jores`."""

@@ -1,6 +1,7 @@
-"""Condition JoReS Diffusion, Apply RNet Refinement, Sample JoReS Diffusion: the refinement stage on a native MODEL.
+"""The nodes of the diffusion on a native MODEL.
 
-Select JoReS Sampler and Schedule JoReS Sigmas: the method's own recipe for the host's SamplerCustomAdvanced.
+Condition JoReS Diffusion, Apply RNet Refinement and Sample JoReS Diffusion are the refinement stage. Select JoReS
+Sampler and Schedule JoReS Sigmas give the method's sampler and steps to the host's SamplerCustomAdvanced.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class JoReSCondition(io.ComfyNode):
             expect(semantic, SemanticPrior, node, "semantic", "connect 'Segment Semantic Prior'")
             check_same_picture(condition, semantic)
             positive[SEMANTIC_KEY] = semantic
-        # A tensor where a text encoder's output would be: stock conditioning nodes then work on it, too.
+        # A tensor in place of a text encoder's output, so that stock conditioning nodes work.
         placeholder = torch.zeros(1, 1, 1)
         known = known_pictures(condition.source, condition.low, len(condition.low))
         latent = {"samples": torch.zeros_like(condition.low), **known}
@@ -224,8 +225,8 @@ class JoReSSampler(io.ComfyNode):
             outputs=[
                 io.Sampler.Output(
                     "out_sampler", display_name="sampler",
-                    tooltip="Gives what 'Sample JoReS Diffusion' gives for the same seed. With 'RandomNoise' each "
-                    "picture of a batch gets noise of its own, there they share it.",
+                    tooltip="Gives the same result as 'Sample JoReS Diffusion' for the same seed. In a batch, however, "
+                    "'RandomNoise' draws noise for each picture, while that node uses the same noise for all.",
                 )
             ],
         )  # fmt: skip
@@ -261,7 +262,7 @@ class JoReSSigmas(io.ComfyNode):
 
 
 def check_positive(node: str, positive: list, latent: dict) -> None:
-    """Raises ValueError unless every part of the conditioning is of the pictures that the latent is for."""
+    """Raises ValueError unless all parts of the conditioning were made from the pictures of the latent."""
     wanted = "connect 'Condition JoReS Diffusion'"
     expect(positive, list, node, "positive", wanted)
     parts = [part[1] for part in positive if isinstance(part, list | tuple) and len(part) == 2]
@@ -280,6 +281,7 @@ def check_positive(node: str, positive: list, latent: dict) -> None:
 
 
 def check_same_picture(condition: Adjusted, semantic: SemanticPrior) -> None:
+    """Raises ValueError if a condition and a semantic prior were made from different pictures."""
     given, wanted = (len(semantic.probabilities), *semantic.size), (len(condition.low), *condition.condition.size)
     if given[1:] != wanted[1:] or given[0] not in (1, wanted[0]):
         raise ValueError(
@@ -295,7 +297,7 @@ def check_same_picture(condition: Adjusted, semantic: SemanticPrior) -> None:
 
 
 def frame_of(conditioning: list, index: int, tile: int) -> list:
-    """The conditioning of one picture of a batch; what was made from a single picture serves all."""
+    """The conditioning of picture `index` of a batch; conditions of a single picture are used for all."""
     frames = []
     for embedding, options in conditioning:
         options = {**options, TILE_KEY: tile}
@@ -303,7 +305,7 @@ def frame_of(conditioning: list, index: int, tile: int) -> list:
             options[CONDITION_KEY] = adjusted.frame(index)
         if (semantic := options.get(SEMANTIC_KEY)) is not None:
             options[SEMANTIC_KEY] = semantic.frame(index % len(semantic.probabilities))
-        if (mask := options.get("mask")) is not None and mask.ndim > 2:  # of the host's ConditioningSetMask
+        if (mask := options.get("mask")) is not None and mask.ndim > 2:  # from the host's ConditioningSetMask
             options["mask"] = mask[index % len(mask)][None]
         frames.append([embedding, options])
     return frames

@@ -1,4 +1,4 @@
-"""Finish Enhancement, and Enhance Low Light: the whole pipeline as one block."""
+"""The nodes Finish Enhancement (compositing) and Enhance Low Light (the complete pipeline)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..jores import pipeline
 from ..jores.checkpoint import PARTS
 from ..jores.conditions import Keeper
-from ..jores.imaging.guided_filter import worked_size
+from ..jores.imaging.guided_filter import reduced_size
 from ..jores.options import ClipOptions, FinishOptions, SampleOptions, at_quality
 from ..jores.tiling.windows import size_of
 from ..jores.video import HELD_BYTES, enhance_frames
@@ -205,11 +205,11 @@ class JoReSEnhance(io.ComfyNode):
         weight = from_mask(mask, len(pixels), size_of(pixels), node)
         nets = kept_nets(bundle_path(model_name))
         segmenter = kept_segmenter(segmenter_path(SHIPPED_SEGMENTER_NAME)) if semantic and options.steps else None
-        size = worked_size(size_of(pixels), options.working_size)
+        size = reduced_size(size_of(pixels), options.working_size)
         progress, tiler = StepProgress(len(pixels) * max(1, options.steps)), tiler_of(tile, nets.config, size)
         result, exposures = empty_image(len(pixels), pixels), []
         with memory_advice(node, shown_size(pixels)):
-            there = tiler.covers(size) and size == size_of(pixels)  # whole frames go to the device
+            there = tiler.covers(size) and size == size_of(pixels)  # full frames fit on the device
             held = HELD_BYTES * pixels[0, 0].numel() if there and smooth_frames and len(pixels) > 1 else 0
             needed = enhance_bytes(nets.config, window_pixels(tiler, size)) + held
             loaded = nets.load(
@@ -245,15 +245,15 @@ class JoReSEnhance(io.ComfyNode):
 def _keepers(
     nets: NetPatchers, image: Tensor, semantic: bool, needed: int, told: Callable[[Tensor], None]
 ) -> Iterator[Keeper]:
-    """What is kept for each picture of the batch; `needed`: bytes that working on one takes on the device."""
+    """A keeper for each picture of the batch; `needed`: bytes on the device for one picture; `told` gets exposures."""
     stamp = file_stamp(segmenter_path(SHIPPED_SEGMENTER_NAME)) if semantic else ""
     room = needed if mm.is_device_cpu(mm.get_torch_device()) else 0
     return (nets.results.of(image[i : i + 1], stamp, needed=room, told=told) for i in range(len(image)))
 
 
 def exposure_text(chosen: float, told: float, brightness: float, frames: int) -> str:
-    """What is shown under the node: the exposure, where it comes from, and that a batch was taken for a film."""
-    source = "as told" if told else "proposed"
+    """Text under the node: the exposure and its source, and whether the batch was enhanced as one clip."""
+    source = "as set" if told else "proposed"
     stops = f", {brightness:+.1f} EV" if brightness else ""
     film = f"; {frames} frames as one film" if frames > 1 else ""
     return f"exposure {chosen:.2f} ({source}{stops}){film}"

@@ -1,4 +1,4 @@
-"""The list of nodes, in the order of the pipeline."""
+"""Registers the nodes with ComfyUI, in the order of the pipeline."""
 
 from __future__ import annotations
 

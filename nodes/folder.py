@@ -1,4 +1,4 @@
-"""Load Folder of Photographs: many pictures, each for itself."""
+"""The node Load Folder of Photographs: a list of pictures, which the following nodes process one by one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class JoReSLoadFolder(io.ComfyNode):
         return node_schema(
             node_id="JoReSLoadFolder",
             display_name="Load Folder of Photographs",
-            description="Loads the photographs of a folder inside ComfyUI's input folder, each for itself: what "
-            "follows runs once for every one of them. Sizes may differ.",
+            description="Loads the photographs of a folder inside ComfyUI's input folder one by one: the nodes that "
+            "follow run once for each of them. Sizes may differ.",
             search_aliases=["folder", "load folder", "batch of photos", "many pictures", "directory", "JoReS"],
             inputs=[
                 io.Combo.Input(
@@ -46,7 +46,7 @@ class JoReSLoadFolder(io.ComfyNode):
 
     @classmethod
     def execute(cls, folder: str, first: int, count: int) -> io.NodeOutput:
-        from ..jores.files.pictures import read_image  # not when the host starts: its Pillow is heavy
+        from ..jores.files.pictures import read_image  # imported late, because Pillow slows down the host's start
 
         images, names = [], []
         for name, path in chosen(folder, first, count):
@@ -62,9 +62,10 @@ class JoReSLoadFolder(io.ComfyNode):
 
 
 def chosen(folder: str, first: int, count: int) -> list[tuple[str, Path]]:
-    """Name and file of `count` photographs at most, from the `first` on (1 is the first).
+    """Names and files of at most `count` photographs, starting with number `first` (1 is the first).
 
-    Raises ValueError: there is no such folder, no picture in it, or none left at `first`.
+    Raises:
+        ValueError: there is no such folder, it holds no picture, or fewer than `first`.
     """
     paths = folder_pictures(folder)
     if first > len(paths):

@@ -1,4 +1,4 @@
-"""Load JoReS Model, Load Segmenter."""
+"""The nodes Load JoReS Model and Load Semantic Segmenter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Load Example Photograph and Compare Before and After: what templates begin and end with."""
+"""The nodes Load Example Photograph and Compare Before and After, the first and the last node of templates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .host.pictures import from_image, to_image
 from .schema import node_schema
 
 GAP = 8  # pixels between two pictures
-SHOWN = 1600  # pixels, longer side of what a node shows of a picture
+SHOWN = 1600  # pixels, longer side of the preview under the node
 
 
 class JoReSLoadExample(io.ComfyNode):
@@ -52,7 +52,7 @@ class JoReSLoadExample(io.ComfyNode):
             image = video.get_components().images
             mask = torch.ones(image.shape[:3])
         else:
-            from ..jores.files.pictures import read_image  # not when the host starts: its Pillow is heavy
+            from ..jores.files.pictures import read_image  # imported late, because Pillow slows down the host's start
 
             pixels = read_image(path).pixels[None]
             image = pixels[:, :3].movedim(1, -1).contiguous()
@@ -108,7 +108,7 @@ class JoReSCompare(io.ComfyNode):
 
 
 def resized(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 3, H, W) at another size."""
+    """Resizes (B, 3, H, W) to `size` (H, W): area average if it gets smaller, otherwise bilinear."""
     if size_of(pictures) == size:
         return pictures
     shrinks = pictures.shape[-2] >= size[0] and pictures.shape[-1] >= size[1]
@@ -116,12 +116,12 @@ def resized(pictures: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def side_by_side(left: Tensor, right: Tensor) -> Tensor:
-    """Two (B, 3, H, W) -> (B, 3, H, 2 W + GAP), white between them."""
+    """Joins two (B, 3, H, W) to (B, 3, H, 2 W + GAP), with a white gap."""
     return torch.cat([left, left.new_ones((*left.shape[:-1], GAP)), right], -1)
 
 
 def split(left: Tensor, right: Tensor, position: float) -> Tensor:
-    """`left` up to a white line at this part of the width, `right` from there on; (B, 3, H, W)."""
+    """`left` up to `position` (0..1 of the width), `right` after it, and a white line between; all (B, 3, H, W)."""
     width = left.shape[-1]
     cut, made = round(position * width), right.clone()
     made[..., :cut] = left[..., :cut]

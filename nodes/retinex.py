@@ -1,4 +1,4 @@
-"""Decompose Retinex, Adjust Retinex Condition: the learning stage's two nets."""
+"""The nodes Decompose Retinex (DNet) and Adjust Retinex Condition (ANet)."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ class JoReSAdjust(io.ComfyNode):
                 io.Mask.Input(
                     "illumination", optional=True,
                     tooltip="Light of your own instead of L', white = fully lit: paint it, or edit L' and feed it "
-                    "back. It must have the picture's size. 'exposure' then only colours the features.",
+                    "back. It must have the picture's size. 'exposure' then only affects the features for the "
+                    "diffusion.",
                 ),
                 brightness_input(),
             ],

@@ -1,4 +1,4 @@
-"""What the schemas share: the pack's own wire types, its category, and fields that only newer hosts know."""
+"""Shared parts of the schemas: the pack's wire types and category, common inputs, and fields of newer hosts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Condition = io.Custom("JORES_CONDITION")  # patchers.Adjusted: jores.conditions.
 Segmenter = io.Custom("JORES_SEGMENTER")  # ModelPatcher of a jores.nets.segmentation.Segmenter
 Semantic = io.Custom("JORES_SEMANTIC")  # jores.conditions.SemanticPrior: (B, 150, h, w)
 
-MAX_SEED = 0xFFFFFFFFFFFFFFFE  # fresh noise (eta > 0) is drawn from seed + 1
+MAX_SEED = 0xFFFFFFFFFFFFFFFE  # noise of the steps (eta > 0) is drawn from seed + 1
 LOW_LIGHT = ["low light", "retinex", "JoReS"]
-"""What leads to a stage; the everyday words lead to the one block first."""
+"""Search aliases of the single stages; EVERYDAY leads to Enhance Low Light first."""
 
 EVERYDAY = [
     "low light", "low light photo", "dark", "dark photo", "night", "night photo", "underexposed", "backlit", "shadows",
@@ -31,22 +31,23 @@ _SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
 SHOWS_FROM_CACHE = (
     {"has_intermediate_output": True} if "has_intermediate_output" in _SCHEMA_FIELDS else {"is_output_node": True}
 )
-"""Fields of a node in mid-graph that shows something under itself.
+"""Fields of a node in the middle of a graph that shows something under itself.
 
-Without them a host that has the node's result from an earlier graph (another template on the same picture, or the page
-loaded anew) passes it by, and it stands there empty. Older hosts know no other name for it than an output node.
+Without them, a host that has the node's result in its cache (another template with the same picture, or a reloaded
+page) skips the node, and shows nothing. Older hosts have no such field; there it must be an output node.
 """
 
 ADVANCED = {"advanced": True} if "advanced" in inspect.signature(io.Float.Input).parameters else {}
-"""Keyword for inputs that few people need: newer hosts fold them away."""
+"""Keyword for inputs that few people need; newer hosts hide them at first."""
 
 
 def node_schema(**fields: Any) -> io.Schema:
-    """`io.Schema` of the fields that this host knows; older ones lack search_aliases and the like."""
+    """`io.Schema` with the fields that this host has; older hosts lack some, such as search_aliases."""
     return io.Schema(**{"category": CATEGORY, **{k: v for k, v in fields.items() if k in _SCHEMA_FIELDS}})
 
 
 def exposure_input() -> io.Float.Input:
+    """Target mean luma of the result; 0 is automatic."""
     return io.Float.Input(
         "exposure", display_name="exposure (0 = auto)", default=0.0, min=0.0, max=1.0, step=0.01,
         tooltip="How bright the result should be on average: 0 = automatic (the model proposes it from the picture), "
@@ -55,11 +56,11 @@ def exposure_input() -> io.Float.Input:
 
 
 def brightness_input() -> io.Float.Input:
-    """Optional and last, so that graphs from before it existed still run."""
+    """EV relative to the exposure. Optional and last, so that older graphs still run."""
     return io.Float.Input(
         "brightness", default=0.0, min=-2.0, max=2.0, step=0.1, optional=True, display_mode=io.NumberDisplay.slider,
-        tooltip="A little brighter or darker than that, in EV as on a camera: +1 is twice the light, -1 half of it, 0 "
-        "the exposure itself, proposed or told.",
+        tooltip="Makes the result brighter or darker than 'exposure', also when that is automatic. In EV as on a "
+        "camera: +1 is twice the light, -1 half of it, 0 no change.",
     )  # fmt: skip
 
 
@@ -89,14 +90,14 @@ def seed_input() -> io.Int.Input:
 def eta_input() -> io.Float.Input:
     return io.Float.Input(
         "eta", default=0.0, min=0.0, max=1.0, step=0.01,
-        tooltip="Fresh noise at every step: 0 = none (DDIM), 1 = as much as DDPM. Hardly visible with the shipped "
-        "weights.",
+        tooltip="Noise that is added at every step: 0 = none (DDIM), 1 = as much as DDPM. Hardly visible with the "
+        "shipped weights.",
         **ADVANCED,
     )  # fmt: skip
 
 
 def texture_input(told: str = "") -> io.Float.Input:
-    """Optional, so that graphs from before it existed still run. `told` is said after the common words."""
+    """Share of the detail that a flow draws. Optional, so that older graphs still run. `told` ends the tooltip."""
     return io.Float.Input(
         "texture", default=SampleOptions.texture, min=0.0, max=1.0, step=0.05, optional=True,
         tooltip="How much of the fine detail that the diffusion draws is used: 0 = none, smooth; 1 = all of it. It is "
@@ -105,11 +106,11 @@ def texture_input(told: str = "") -> io.Float.Input:
 
 
 def tile_input() -> io.Int.Input:
-    """Optional, so that graphs from before it existed still run."""
+    """Side of the tiles; 0 is automatic. Optional, so that older graphs still run."""
     return io.Int.Input(
         "tile", default=0, min=0, max=8192, step=16, optional=True,
-        tooltip="Side in pixels of the overlapping tiles in which a big picture is worked on, at least 64: 0 = "
-        "automatic (the picture as a whole while that fits into the memory, then the tiles that fit).",
+        tooltip="Side in pixels of the overlapping tiles for big pictures, at least 64. 0 = automatic: no tiles if the "
+        "picture fits into the memory, otherwise tiles that fit.",
         **ADVANCED,
     )  # fmt: skip
 
@@ -129,7 +130,7 @@ def mask_input() -> io.Mask.Input:
 
 
 def control_inputs() -> list[io.Input]:
-    """What the nodes that make the final picture share. Optional, so that graphs from before they existed still run."""
+    """Inputs of the nodes that do the compositing. Optional, so that older graphs still run."""
     return [
         io.Int.Input(
             "feather", default=0, min=0, max=4096, optional=True,
@@ -142,7 +143,7 @@ def control_inputs() -> list[io.Input]:
         ),
         io.Float.Input(
             "colour_fidelity", default=0.0, min=0.0, max=1.0, step=0.01, optional=True,
-            tooltip="Whose colour cast the result has: 0 = the model's, which corrects it, 1 = the original's.",
+            tooltip="Colour cast of the result: 0 = corrected by the model, 1 = as in the original.",
             **ADVANCED,
         ),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Segment Semantic Prior: what is where in a dark picture."""
+"""The node Segment Semantic Prior: a class map and a class mask of a dark picture."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .schema import ADVANCED, Condition, Segmenter, Semantic, node_schema
 
 GOLDEN = 0.618034
 OKABE_ITO = ((0, 114, 178), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167))
-"""The palette of Okabe and Ito (2008) without its black, made to be told apart by colour-blind eyes."""
+"""The palette of Okabe and Ito (2008) for colour-blind people, without black."""
 
 
 class JoReSSegment(io.ComfyNode):
@@ -65,8 +65,9 @@ class JoReSSegment(io.ComfyNode):
                 ),
                 Condition.Input(
                     "condition", optional=True,
-                    tooltip="From 'Adjust Retinex Condition' of the same picture: the segmenter then sees what its "
-                    "nets make of the picture, and knows far more in the dark. Its dials change nothing here.",
+                    tooltip="From 'Adjust Retinex Condition' of the same picture: the segmenter then sees the "
+                    "picture as its nets brighten it, and recognises far more in the dark. The settings of that node "
+                    "have no effect here.",
                 ),
             ],
             outputs=[
@@ -98,7 +99,7 @@ class JoReSSegment(io.ComfyNode):
         if not isinstance(segmenter.model, SegmenterNet):
             raise ValueError(f"{node}: segmenter is some other model: connect 'Load Semantic Segmenter'")
         pixels = from_image(image, node)
-        classes = chosen_classes(node, class_name, more_classes)  # before the work
+        classes = chosen_classes(node, class_name, more_classes)  # raises errors before the work
         source = fingerprints(image)
         nets = lighting_nets(node, condition, source)
         needed = segmenter_bytes(segmenter.model, size_of(pixels))
@@ -110,7 +111,7 @@ class JoReSSegment(io.ComfyNode):
             loaded = nets.load(needed, "decomposition", "adjustment", beside=(segmenter,))
 
         def segment(i: int) -> tuple[SemanticPrior, Tensor]:
-            seen = opaque(pixels[i : i + 1])  # what is transparent does not show
+            seen = opaque(pixels[i : i + 1])  # hidden colours must not influence the result
             prior = pipeline.segment(segmenter.model, seen, loaded).to(mm.intermediate_device())
             mask = class_mask(prior, classes, threshold=threshold, inverted=invert)
             return prior, mask.to(mm.intermediate_device())
@@ -121,7 +122,11 @@ class JoReSSegment(io.ComfyNode):
 
 
 def chosen_classes(node: str, class_name: str, more: str) -> list[int]:
-    """Indices of the classes of the mask. Every segmenter has ADE20K's order, whatever its spelling."""
+    """Indices of the classes for the mask. All segmenters have ADE20K's order, even if names are spelled differently.
+
+    Raises:
+        ValueError: an unknown class.
+    """
     names = class_names()
     known = [*names, *everyday_names()]
     if class_name not in known:  # ComfyUI 0.3 does not check the menus of V3 nodes
@@ -134,7 +139,7 @@ def chosen_classes(node: str, class_name: str, more: str) -> list[int]:
 
 
 def lighting_nets(node: str, condition: Adjusted | None, source: Tensor) -> NetPatchers | None:
-    """DNet and ANet of a condition; None where none is connected. Raises ValueError for that of other pictures."""
+    """DNet and ANet of a condition, None without one. Raises ValueError for a condition of other pictures."""
     if condition is None:
         return None
     expect(condition, Adjusted, node, "condition", "connect 'Adjust Retinex Condition'")
@@ -144,7 +149,7 @@ def lighting_nets(node: str, condition: Adjusted | None, source: Tensor) -> NetP
 
 
 def coloured(prior: SemanticPrior) -> Tensor:
-    """(B, 3, H, W) in [0, 1]: the likeliest class of each cell in its colour, black where it is none of the 150."""
+    """(B, 3, H, W) in [0, 1]: the most likely class in its colour, at each position; black for "others"."""
     p = prior.probabilities
     rest = (1 - p.sum(1, keepdim=True)).clamp_min(0)
     best = torch.cat([p, rest], 1).argmax(1)  # (B, h, w)
@@ -154,7 +159,7 @@ def coloured(prior: SemanticPrior) -> Tensor:
 
 @functools.lru_cache(maxsize=1)
 def class_colours() -> tuple[tuple[float, float, float], ...]:
-    """150 colours, then black: the palette for the commonest classes, which come first, then its shades and tints."""
+    """150 colours and black: OKABE_ITO for the most common classes, which come first, then shades and tints of it."""
     colours = []
     for i in range(150):
         pure, turn = [c / 255 for c in OKABE_ITO[i % len(OKABE_ITO)]], i // len(OKABE_ITO)

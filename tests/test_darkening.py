@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from jores.nets.adjustment import THUMBNAIL
 from jores.training.convert import to_pixels, to_tensor
-from jores.training.darkening import Darkening, Lamp, linear
-from jores.training.data import Crop, Sampler, darkened_thumbnail, light_thumbnail, thumbnail
+from jores.training.darkening import Darkening, Lamp, srgb_to_linear
+from jores.training.data import Crop, Sampler, darkened_thumbnail, fine_thumbnail, thumbnail
 from jores.training.pairs import Pair
 
 GREY = (1.0, 1.0, 1.0)
@@ -27,7 +27,7 @@ def test_darkening_is_dark_noisy_and_leaves_some_pictures_alone():
         assert dark.mean() < (0.75 if d.depth else 0.6) and abs(float(dark.mean() - d(picture).mean())) < 0.02
         assert not torch.equal(dark, d(picture))
         assert dark.min() >= 0 and dark.max() <= 1 and not dark.isnan().any()
-        assert d.lamp is None or d.lamp.lift * d.gain <= 1 + 1e-6  # a lamp lights no more than the day did
+        assert d.lamp is None or d.lamp.gain * d.gain <= 1 + 1e-6  # a lamp lights no more than the day did
     assert 40 <= sum(d.jpeg > 0 for d in drawn) <= 120 and not any(d.jpeg for d in alone)
     for kind, least, most in (("lamp", 8, 50), ("toe", 100, 160), ("depth", 40, 100), ("shade", 12, 40)):
         assert least <= sum(bool(getattr(d, kind)) for d in drawn if d.gain < 1) <= most, kind
@@ -59,14 +59,14 @@ def test_the_toe_crushes_shadows():
     power, toe = (float(Darkening(1 / 100, 0, 0, GREY, toe=toe)(shadows).mean()) for toe in (False, True))
     assert toe < 0.5 * power
     everything = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)).square()
-    for curve in (False, True):  # what is developed was linear before
+    for curve in (False, True):  # encoding is the inverse of decoding
         assert (Darkening(0.9999, 0, 0, GREY, toe=curve)(everything) - everything).abs().max() < 1e-3
 
 
 def test_against_the_light_shadows_are_deeper_and_keep_their_texture():
     texture = 0.05 * torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(0))
     picture = texture + torch.where(torch.arange(128) < 64, 0.2, 0.9)  # a wall, and the window beside it
-    plain, deep = (linear(Darkening(0.999, 0, 0, GREY, depth=depth)(picture)) for depth in (0.0, 1.0))
+    plain, deep = (srgb_to_linear(Darkening(0.999, 0, 0, GREY, depth=depth)(picture)) for depth in (0.0, 1.0))
     lost = deep / plain
     assert lost[..., :48].max() < 0.06 and lost[..., 80:].min() > 0.75
     assert lost[0, :, :48].std() < 0.1 * lost[0, :, :48].mean()  # light, not texture: it would vary by a third
@@ -101,7 +101,7 @@ def test_the_thumbnail_of_a_darkened_photograph_is_that_of_the_dark_picture():
         Darkening(1 / 2, 0.001, 0.002, GREY, depth=1.0),
     ):
         true = thumbnail(to_pixels(darken(to_tensor(high), torch.Generator().manual_seed(1))))
-        shown = darkened_thumbnail(light_thumbnail(high), darken, np.random.default_rng(2))
+        shown = darkened_thumbnail(fine_thumbnail(high), darken, np.random.default_rng(2))
         assert (shown - true).mean().abs() < 0.03 * true.mean()
         assert (shown - true).abs().mean() < 0.25 * true.mean()  # fewer pixels to a cell, hence more grain
         noiseless = F.adaptive_avg_pool2d(darken(to_tensor(high))[None], THUMBNAIL)[0]
@@ -138,6 +138,6 @@ def test_a_picture_in_shade_keeps_its_bright_parts_and_nearly_its_mean():
     for d in shaded:
         fitted = d.fitted(picture)
         dark = fitted(picture)
-        lost = linear(dark) / linear(picture)
+        lost = srgb_to_linear(dark) / srgb_to_linear(picture)
         assert lost[..., 56:].median() > 0.8 and lost[..., :40].median() < 0.75 * lost[..., 56:].median(), d
         assert dark.mean() > 0.7 * picture.mean()

@@ -74,7 +74,7 @@ def test_averages_over_areas_where_the_device_has_them_for_even_grids_only(here,
         return pool(x, size)
 
     monkeypatch.setattr(F, "adaptive_avg_pool2d", even_only)
-    monkeypatch.setattr(resize, "WHOLE_CELLS_ONLY", {DEVICE.type})
+    monkeypatch.setattr(resize, "DIVISIBLE_ONLY", {DEVICE.type})
     low = dark(3, 1, 3, 100, 150)
     want = torch.cat(list(flat(enhance_frames)(low, here, steps=1)))
     with other_device():

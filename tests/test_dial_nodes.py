@@ -146,7 +146,7 @@ def test_the_chosen_exposure_is_shown_and_given_out(pack):
     assert 0.05 < done[1] < 0.9 and again[1] == pytest.approx(done[1], abs=1e-6)
     assert done.ui["text"] == (f"exposure {done[1]:.2f} (proposed)",)
     brighter = enhance(pack, image, exposure=0.3, brightness=0.5)
-    assert brighter[1] > 0.3 and brighter.ui["text"][0].endswith("(as told, +0.5 EV)")
+    assert brighter[1] > 0.3 and brighter.ui["text"][0].endswith("(as set, +0.5 EV)")
     (file,) = done.ui["images"]
     with Image.open(pack.base / "temp" / file["filename"]) as card:
         assert card.size == pack.load("nodes.host.cards").SIZE and len(card.getcolors(1 << 16)) > 3

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from jores.cli import main
 from jores.imaging.fades import fade_at, is_switched
-from jores.imaging.temporal import is_cut, is_other_scene, shows_nothing, thumbnail
+from jores.imaging.temporal import is_black, is_cut, is_other_scene, thumbnail
 from jores.options import SampleOptions
 from jores.video import REACH, enhance_frames
 from tests.test_nets import TINY, shaken
@@ -61,15 +61,15 @@ def test_noise_and_black_are_no_scenes():
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.004, 0.012, 0.02])
-def test_what_shows_nothing_is_told_from_what_is_only_dark(noise):
+def test_black_frames_are_distinguished_from_dark_ones(noise):
     black = torch.zeros(1, 3, *SIZE)
-    assert all(shows_nothing(thumbnail(frame)) for frame in noisy([black] * 3, noise))
+    assert all(is_black(thumbnail(frame)) for frame in noisy([black] * 3, noise))
     for name in SCENES:
         for frame in noisy([scene(name, 0.013, 3 * i) for i in range(3)], noise):
-            assert not shows_nothing(thumbnail(frame)), name
+            assert not is_black(thumbnail(frame)), name
     lamps = black.clone()
     lamps[..., 10::23, 7::31] = 1  # a town far away
-    assert not any(shows_nothing(thumbnail(frame)) for frame in noisy([lamps] * 3, noise))
+    assert not any(is_black(thumbnail(frame)) for frame in noisy([lamps] * 3, noise))
 
 
 @pytest.mark.parametrize(("noise", "length"), [(0.004, 1), (0.004, 9), (0.012, 8), (0.02, 2)])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jores.files.clips import rewrite_video
-from jores.files.clock import FrameTimes, Rising, Timeline, in_order
+from jores.files.clock import FrameTimes, MonotonicTimes, Timeline, repair_times
 from tests.films import LENGTH, QUIET, RATE, frames_of, join, packets_of, write_film
 
 MP3 = ("libmp3lame", {}, 0)
@@ -139,9 +139,9 @@ def test_tracks_move_by_the_same_time_even_if_they_restart_one_after_the_other()
 
 
 def test_decoding_times_are_found_for_copies_and_mended_for_encoders():
-    rising = Rising()
+    monotonic = MonotonicTimes()
     given = [packet(3, None, 0), packet(3, None, 120), packet(3, 0, 40), packet(3, 0, 80)]
-    out = [p for one in given for p in rising(one)]
+    out = [p for one in given for p in monotonic(one)]
     assert [p.dts for p in out] == [-80, -40, 0, 1] and out[:3] == given[:3]
     broken = [packet(0, 7 * 10**9, 0), packet(0, -(10**10), 40), packet(0, 30, 80)]
-    assert in_order(broken, None) == 41 and [p.dts for p in broken] == [0, 40, 41]
+    assert repair_times(broken, None) == 41 and [p.dts for p in broken] == [0, 40, 41]

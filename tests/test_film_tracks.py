@@ -15,8 +15,8 @@ from PIL import Image
 
 from jores.cli import main
 from jores.files.clips import VideoFileError, rewrite_video
-from jores.files.saving import tidy_ending
-from jores.files.tracks import own_words
+from jores.files.saving import exit_on_signal
+from jores.files.tracks import user_metadata
 from tests.films import packets_of, write_film
 
 ENG, DEU = ("aac", {"language": "eng", "title": "Commentary"}, 8), ("aac", {"language": "deu"}, 1)
@@ -35,9 +35,9 @@ def drawn(kind: str) -> bytes:
 def told(path: Path) -> dict:
     """All that a file says of itself."""
     with av.open(str(path)) as file:
-        tracks = [(s.type, int(s.disposition), own_words(s.metadata)) for s in file.streams if s.type != "data"]
+        tracks = [(s.type, int(s.disposition), user_metadata(s.metadata)) for s in file.streams if s.type != "data"]
         chapters = [(c["metadata"]["title"], float(c["start"] * c["time_base"])) for c in file.chapters()]
-        return {"tracks": tracks, "chapters": chapters, "words": own_words(file.metadata)}
+        return {"tracks": tracks, "chapters": chapters, "words": user_metadata(file.metadata)}
 
 
 FILMS = {
@@ -143,7 +143,7 @@ def test_what_is_half_written_goes_when_the_process_is_told_to_end(tmp_path, kin
 
     inherited = signal.signal(getattr(signal, kind), signal.SIG_DFL)  # under nohup one is ignored, and stays so
     try:
-        with pytest.raises(SystemExit) as ended, tidy_ending():
+        with pytest.raises(SystemExit) as ended, exit_on_signal():
             rewrite_video(source, tmp_path / "out" / "in.mkv", interrupted)
         assert signal.getsignal(getattr(signal, kind)) is signal.SIG_DFL
     finally:

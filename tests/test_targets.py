@@ -20,7 +20,7 @@ from jores.commands import enhance
 from jores.commands.enhance import Enhancer
 from jores.files.pictures import Picture, write_image
 from jores.files.records import json_line
-from jores.files.targets import TargetError, names_fold, plan
+from jores.files.targets import TargetError, ignores_case, plan
 from tests.test_nets import TINY, shaken
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,9 +98,9 @@ def test_two_inputs_with_one_target_are_refused_before_any_work(tmp_path, option
 def test_names_that_are_one_on_other_disks(tmp_path, pair):
     inputs = [picture(tmp_path / folder / name) for folder, name in zip("ab", pair, strict=True)]
     with pytest.raises(TargetError, match="another input of this name"):
-        plan(inputs, tmp_path, lambda path: path.name, folds_names=True)
-    assert len(plan(inputs, tmp_path, lambda path: path.name, folds_names=False)) == 2
-    assert names_fold(tmp_path) == (tmp_path / "A").exists() and not list(tmp_path.glob(".*"))
+        plan(inputs, tmp_path, lambda path: path.name, case_insensitive=True)
+    assert len(plan(inputs, tmp_path, lambda path: path.name, case_insensitive=False)) == 2
+    assert ignores_case(tmp_path) == (tmp_path / "A").exists() and not list(tmp_path.glob(".*"))
 
 
 def test_one_file_given_twice_is_done_once(tmp_path, options, capsys):
@@ -193,9 +193,9 @@ def test_a_run_that_is_told_to_end_leaves_nothing_half_written(tmp_path, name):
         def slow(temporary, target):
             print("writing", flush=True)
             time.sleep(60)
-        saving.name_whole = slow
-        with saving.tidy_ending():
-            saving.write_whole(path, b"half")
+        saving.rename_atomically = slow
+        with saving.exit_on_signal():
+            saving.write_atomically(path, b"half")
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "a.png")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:

@@ -1,1 +1,1 @@
-"""The commands of `python -m jores`, one a file; `cli` parses for them."""
+"""The commands of `python -m jores`, one per file; `jores.cli` parses their arguments."""

@@ -1,7 +1,7 @@
-"""Files in bulk: pictures, clips and folders of them, on one device or shared out over several processes.
+"""The command `enhance`: pictures, clips and folders of them, on one device or distributed over several processes.
 
-`accelerate launch -m jores enhance ...` starts one process for each device, on one machine or many; each takes every
-n-th file. They meet only once, at the end, to count what failed.
+`accelerate launch -m jores enhance ...` starts one process per device, on one or several machines; each processes every
+n-th file. They synchronise only at the end, to collect failures.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ..files.pictures import (
     write_image,
 )
 from ..files.records import json_line
-from ..files.saving import tidy_ending
+from ..files.saving import exit_on_signal
 from ..files.targets import Job, plan
 from ..imaging.alpha import filled, is_opaque, joined
 from ..nets.segmentation import Segmenter
@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Enhancer:
-    """The pipeline with the settings of one command line."""
+    """The pipeline with nets and settings from the command line. Call it with a picture, or use `frames` for a clip."""
 
     nets: JoReSNets
     segmenter: Segmenter | None
@@ -62,6 +62,7 @@ class Enhancer:
 
     @classmethod
     def from_args(cls, args: argparse.Namespace, device: torch.device | None = None) -> Enhancer:
+        """Loads the nets to `device` (default: that of the command line). Raises ValueError for wrong arguments."""
         device = device or choose_device(args.device)
         nets = load_bundle(args.weights or SHIPPED_WEIGHTS, device=device)
         segmenter = None
@@ -71,8 +72,8 @@ class Enhancer:
         return cls(nets, segmenter, options, finishing, ClipOptions(not args.independent_frames, device), args.mask)
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, float]:
-        """(3 or 4, H, W) in [0, 1] on the processor -> the same, and the exposure it was made for."""
-        images = pixels[None]  # stays on the processor: the pipeline takes what it works on to the nets
+        """Enhances (3 or 4, H, W) in [0, 1] on the CPU; returns the result of the same shape, and its exposure."""
+        images = pixels[None]  # stays on the CPU: the pipeline moves what it needs to the nets
         mask = self.mask((pixels.shape[1], pixels.shape[2]))
         aim, brightness = self.options.exposure, self.options.brightness
         exposure = wanted_exposure(self.nets, joined(*filled(images)), aim, brightness)
@@ -81,7 +82,7 @@ class Enhancer:
         return made[0].cpu(), exposure.item()
 
     def frames(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
-        """(1, 3 or 4, H, W) each, as `enhance_frames` wants them; with `rows` if they are fields (see `Pictures`)."""
+        """Enhances frames (1, 3 or 4, H, W) of a clip; fields of interlaced video have `rows` (see `Pictures`)."""
         first, rows = next(frames), getattr(frames, "rows", (slice(None),))
         mask = self.mask((first.shape[2] * len(rows), first.shape[3]))
         masks = None if mask is None else cycle([mask[:, :, part] for part in rows])
@@ -92,31 +93,33 @@ class Enhancer:
         )  # fmt: skip
 
     def mask(self, size: tuple[int, int]) -> Tensor | None:
-        """(1, 1, H, W), for a picture of (H, W)."""
+        """The mask (1, 1, H, W) for a picture of `size` (H, W); None without --mask. Raises ValueError."""
         if self.mask_file is None:
             return None
         pixels = read_image(self.mask_file).pixels[None]
         mask = pixels[:, :3].amax(1, keepdim=True)
-        if not is_opaque(pixels):  # white that nobody sees is not painted
+        if not is_opaque(pixels):  # transparent pixels do not count as white
             mask = mask * pixels[:, 3:]
             if not mask.any():
-                raise ValueError(f"{self.mask_file}: nowhere white where it is not transparent: nothing to enhance")
+                raise ValueError(
+                    f"{self.mask_file}: nowhere white where it is not transparent, so nothing would be enhanced"
+                )
         if mask.shape[2:] != size:
             shown = "the mask is {1}x{0} (width x height), the picture {3}x{2}".format(*mask.shape[2:], *size)
-            raise ValueError(f"{self.mask_file}: {shown}: they must be of one size")
+            raise ValueError(f"{self.mask_file}: {shown}: they must have the same size")
         return mask
 
 
 def options_of(kind: type[Options], args: argparse.Namespace) -> Options:
-    """The options that the command line has; the others keep their defaults."""
+    """An options object with the fields that the command line has; the others keep their defaults."""
     return kind(**{f.name: getattr(args, f.name) for f in fields(kind) if hasattr(args, f.name)})
 
 
 def choose_device(name: str) -> torch.device:
-    """`name`, or for "auto" the first accelerator there is, or else the processor.
+    """The device `name`; "auto" selects the first available accelerator, or the CPU.
 
     Raises:
-        ValueError: there is no such device.
+        ValueError: the device cannot be used.
     """
     if name == "auto":
         available = {
@@ -127,13 +130,13 @@ def choose_device(name: str) -> torch.device:
         name = next((kind for kind, there in available.items() if there), "cpu")
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # the latter from builds without CUDA
+    except (RuntimeError, AssertionError) as error:  # AssertionError: builds without CUDA
         raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which of the processes that work together this one is."""
+    """The share of the files that this process enhances: every `count`-th one, starting with `index`."""
 
     index: int = 0
     count: int = 1
@@ -141,7 +144,7 @@ class Share:
 
     @classmethod
     def from_environment(cls, args: argparse.Namespace) -> Share:
-        """The share that a launcher gave to this process; without one, all of the work.
+        """The share given by a launcher; all files without a launcher.
 
         Raises:
             ValueError: launched as one of several, but accelerate is missing.
@@ -151,13 +154,13 @@ class Share:
         try:
             from accelerate import PartialState
         except ImportError as error:
-            raise ValueError("several processes share the work through accelerate: pip install accelerate") from error
-        # Whoever is ready first waits for the others, however long their files take.
+            raise ValueError("several processes need accelerate: pip install accelerate") from error
+        # The first process that is done waits for the others, which may take long.
         state = PartialState(cpu=args.device == "cpu", timeout=timedelta(days=30))
         return cls(state.process_index, state.num_processes, state.device)
 
     def gathered(self, lines: list[str]) -> list[str]:
-        """The lines of all processes, in each of them."""
+        """The lines of all processes; every process gets all of them."""
         if self.count < 2:
             return lines
         from accelerate.utils import gather_object
@@ -165,7 +168,7 @@ class Share:
         return gather_object(lines)
 
     def leave(self) -> None:
-        """A launcher stops the other processes as soon as one returns an error: so none does before all are done."""
+        """Waits until all processes are done, because a launcher stops all of them when one returns an error."""
         if self.count > 1:
             from accelerate import PartialState
 
@@ -174,12 +177,15 @@ class Share:
 
 
 def result_name(path: Path) -> str:
-    """What the result of an input is called."""
+    """File name of the result of an input."""
     return f"{path.name}.tif" if path.suffix.lower() in DEVELOPED else path.name
 
 
 def run(args: argparse.Namespace) -> int:
-    """`jores enhance`: one line of JSON for each file as it is done, the failures once more at the end."""
+    """`jores enhance`: prints one line of JSON per file, and a summary of failures at the end.
+
+    Returns the exit code: 1 if a file failed, otherwise 0. Raises ValueError for wrong arguments, before any work.
+    """
     share = Share.from_environment(args)
     skipped: list[Path] = []
     files = find_images(args.inputs, (*FORMATS, *VIDEO_FORMATS), skipped=skipped)
@@ -188,14 +194,14 @@ def run(args: argparse.Namespace) -> int:
     _check_stripping(args, todo)
     enhancer = Enhancer.from_args(args, share.device)
     failures = []
-    with tidy_ending():
+    with exit_on_signal():
         for job in todo[share.index :: share.count]:
             record: dict[str, Any] = {"input": str(job.path)}
             if share.count > 1:
                 record["process"] = share.index
             try:
                 record |= _work(job, enhancer, args)
-            except Exception as error:  # whatever it is, it is this file's: the others are done, and the summary comes
+            except Exception as error:  # any error concerns this file only; the others are still processed
                 record["error"] = _complaint(job, error)
                 failures.append(record["error"])
             sys.stdout.write(json_line(record))
@@ -209,7 +215,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_stripping(args: argparse.Namespace, todo: list[Job]) -> None:
-    """Raises ValueError where videos are to lose their metadata: who shares one must not believe that it has."""
+    """Raises ValueError for --strip-metadata with videos, whose metadata cannot be removed."""
     films = [str(job.path) for job in todo if job.path.suffix.lower() in VIDEO_FORMATS]
     if args.strip_metadata and films:
         more = f" and {len(films) - 1} more" if len(films) > 1 else ""
@@ -218,14 +224,14 @@ def _check_stripping(args: argparse.Namespace, todo: list[Job]) -> None:
 
 
 def _summary(failures: list[str], count: int, skipped: list[Path]) -> str:
-    """What failed, line by line, and what of the folders was passed over, by its kind."""
+    """The failures, one per line, and the number of skipped files in folders by suffix."""
     lines = [f"jores: {failure}\n" for failure in failures]
     if failures:
         lines.append(f"jores: {len(failures)} of {count} files failed\n")
     kinds = Counter(path.suffix.lower() or path.name for path in skipped)
     if kinds:
         named = ", ".join(f"{number} {kind}{_wanted(kind)}" for kind, number in sorted(kinds.items()))
-        lines.append(f"jores: skipped in the folders, not of a kind that is read: {named}\n")
+        lines.append(f"jores: skipped in the folders, because their kind is not supported: {named}\n")
     return "".join(lines)
 
 
@@ -235,7 +241,7 @@ def _wanted(kind: str) -> str:
 
 
 def _complaint(job: Job, error: Exception) -> str:
-    """What to tell of a file that could not be done; it names the file whatever the error says."""
+    """Message for a file that failed; it always names the file."""
     if is_out_of_memory(error):
         return f"{job.path}: out of memory ({error})"
     if not isinstance(error, ValueError | OSError):
@@ -246,7 +252,7 @@ def _complaint(job: Job, error: Exception) -> str:
 
 
 def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, Any]:
-    """An older result is replaced only where that was asked for; `plan` has looked after the files that are read."""
+    """Enhances one file; returns its record. `plan` already made sure that the result replaces no input."""
     path, target = job.path, job.target
     if target.exists() and args.resume:
         return {"output": str(target), "skipped": True}

@@ -1,4 +1,4 @@
-"""Scores of an enhancement: against ground truth by both protocols of the field, always told apart, and without one."""
+"""Quality scores of enhanced pictures: raw and after GT-mean where there is a ground truth, otherwise NIQE only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..files.pictures import read_image
 from ..files.records import without_nan
-from ..files.saving import write_whole
+from ..files.saving import write_atomically
 from ..files.tables import Pair, pairs_of_folders, pairs_of_table
 from ..files.targets import refuse_inputs
 from ..imaging.alpha import is_opaque
@@ -38,18 +38,22 @@ COLUMNS = {
 def evaluate(
     pairs: Iterable[Pair], enhance: Callable[[Tensor], Tensor], lpips: Lpips | None = None
 ) -> Iterator[dict[str, float | str]]:
-    """Enhance and score one pair after the other; each result is {"picture": name, **scores}, see `assess`.
+    """Enhances and scores the pairs one by one.
 
     Args:
-        enhance: (3, H, W) in [0, 1] to the same shape and range. It never sees the ground truth.
-        lpips: the net that measures LPIPS; without it that figure is left out.
+        enhance: maps a dark picture (3, H, W) in [0, 1] to a result of the same shape and range. It never gets the
+            ground truth.
+        lpips: the net that measures LPIPS; None leaves that score out.
+
+    Yields:
+        {"picture": name, **scores} for each pair: the scores of `assess`, and "niqe_input", the dark picture's NIQE.
 
     Raises:
-        ValueError: a file cannot be read or is transparent in places, or the two pictures of a pair differ in size.
+        ValueError: a file cannot be read or has transparent pixels, or the two pictures of a pair differ in size.
     """
     for name, low, high in pairs:
-        dark = _whole(low)
-        reference = _whole(high)[None] if high else None
+        dark = _read_opaque(low)
+        reference = _read_opaque(high)[None] if high else None
         if reference is not None and dark.shape != reference.shape[1:]:
             sizes = " and ".join(f"{x.shape[-1]}x{x.shape[-2]}" for x in (dark, reference))
             raise ValueError(f"{low} and {high} differ in size: {sizes}")
@@ -57,18 +61,18 @@ def evaluate(
         yield {"picture": name, **figures, "niqe_input": niqe(dark[None]).item()}
 
 
-def _whole(path: Path) -> Tensor:
-    """(3, H, W): a picture all of which is seen."""
+def _read_opaque(path: Path) -> Tensor:
+    """(3, H, W) in [0, 1]. Raises ValueError for a picture with transparent pixels."""
     pixels = read_image(path).pixels
     if not is_opaque(pixels[None]):
-        raise ValueError(f"{path}: transparent in places, which cannot be scored; give it a background")
+        raise ValueError(f"{path}: transparent in places, so it cannot be scored; flatten it onto a background first")
     return pixels[:3]
 
 
 def mean_of(rows: list[dict[str, float | str]]) -> dict[str, float | str]:
-    """The row of means, as papers report them: of the pictures' PSNR values, not of their errors.
+    """The mean of every score over the pictures. As in papers, PSNR values are averaged, not mean squared errors.
 
-    A figure that a picture does not have (NaN) is left out of its mean.
+    Pictures whose score is NaN are left out of the mean of that score.
     """
     means: dict[str, float | str] = {"picture": f"mean of {len(rows)}"}
     for key in (key for key in rows[0] if key in COLUMNS):
@@ -78,18 +82,18 @@ def mean_of(rows: list[dict[str, float | str]]) -> dict[str, float | str]:
 
 
 def columns_of(row: dict[str, float | str]) -> list[str]:
-    """The figures of a row in the order of `COLUMNS`."""
+    """The scores that this row has, in the order of `COLUMNS`."""
     return [key for key in COLUMNS if key in row]
 
 
 def format_figure(key: str, value: float) -> str:
-    """3 digits of PSNR, 2 of NIQE, 4 of what lies between 0 and 1; a dash for NaN."""
+    """`value` with 3 decimals for PSNR, 2 for NIQE and 4 for every other score; "-" for NaN."""
     digits = 3 if key.startswith("psnr") else 2 if key.startswith("niqe") else 4
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def format_header(row: dict[str, float | str]) -> str:
-    """The line over rows like this one."""
+    """The header line of the table, for rows with the same scores as this one."""
     return f"{'picture':<20}{''.join(f'{COLUMNS[key]:>15}' for key in columns_of(row))}\n"
 
 
@@ -99,13 +103,16 @@ def format_row(row: dict[str, float | str]) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`jores evaluate`: a line for each picture, then the means."""
+    """`jores evaluate`: prints one line per picture, then the means; `--output` also writes them as JSON.
+
+    Returns the exit code 0. Raises ValueError for missing or unreadable input.
+    """
     if args.pairs_tsv:
         pairs = pairs_of_table(args.pairs_tsv, args.split)
     elif args.low:
         pairs = pairs_of_folders(args.low, args.high)
     else:
-        raise ValueError("evaluate needs --low, with --high for all but NIQE, or --pairs-tsv")
+        raise ValueError("evaluate needs --low (and --high for every score except NIQE), or --pairs-tsv")
     if args.output:
         read = [path for pair in pairs for path in (pair.low, pair.high) if path]
         refuse_inputs(args.output, [*read, *filter(None, (args.pairs_tsv, args.weights))], "--output")
@@ -120,5 +127,5 @@ def run(args: argparse.Namespace) -> int:
         settings = {"steps": args.steps, "seed": args.seed, "exposure": args.exposure or "auto"}
         settings |= {"brightness": args.brightness, "quality": args.quality, "texture": args.texture}
         report = without_nan({"settings": settings, "mean": mean_of(rows), "pictures": rows})
-        write_whole(args.output, json.dumps(report, indent=1, allow_nan=False).encode())
+        write_atomically(args.output, json.dumps(report, indent=1, allow_nan=False).encode())
     return 0

@@ -1,4 +1,4 @@
-"""What a configuration costs: parameters and FLOPs of each net, counted without a single weight in memory."""
+"""Parameters and FLOPs of each net of a configuration, counted on the meta device, without allocating weights."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..pipeline import adjust, decompose
 
 
 def cost(config: JoReSConfig, size: tuple[int, int] = (256, 256)) -> dict[str, tuple[int, int]]:
-    """(parameters, FLOPs) of each net for one picture of `size` (H, W); denoiser and refinement: of one step.
+    """(parameters, FLOPs) of each net for one picture of `size` (H, W); denoiser and refinement: per diffusion step.
 
-    FLOPs as `torch.utils.flop_counter` has them: convolutions and matrix products, a multiply-add counts as two.
+    FLOPs are counted by `torch.utils.flop_counter`: convolutions and matrix products; a multiply-add is 2 FLOPs.
     """
     nets = build(config, device="meta")
     images, level = torch.empty(1, 3, *size, device="meta"), torch.empty(1, device="meta")
@@ -35,7 +35,7 @@ def cost(config: JoReSConfig, size: tuple[int, int] = (256, 256)) -> dict[str, t
 
 
 def table(config: JoReSConfig) -> str:
-    """`cost` at 256x256 as lines of text."""
+    """The result of `cost` at 256x256 as a table: one line of text per net."""
     lines = [f"preset {config.name} at 256x256 (a multiply-add is 2 FLOPs)"]
     for name, (parameters, flops) in cost(config).items():
         each = " per step" if name in ("denoiser", "refinement") else ""
@@ -44,7 +44,10 @@ def table(config: JoReSConfig) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`jores info`: the presets, then what a bundle says of itself."""
+    """`jores info`: prints the cost of every preset, then the metadata of a bundle (default: the shipped one).
+
+    Returns the exit code 0. Raises CheckpointError for a bundle that cannot be read.
+    """
     for config in PRESETS.values():
         sys.stdout.write(table(config))
     path = args.weights or SHIPPED_WEIGHTS

@@ -1,1 +1,1 @@
-"""Noise schedule and few-step sampler."""
+"""The noise schedule and the few-step sampler."""

@@ -1,4 +1,4 @@
-"""DDIM with the refinement of x0 inside (Eqs. 13, 18 and 19): one step, and the loop over steps and windows."""
+"""DDIM with refinement of x0 (Eqs. 13, 18 and 19): one step, and the loop over steps and windows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Denoise = Callable[[Tensor, int], Tensor]
 Refine = Callable[[Tensor, float], Tensor]
 Mean = Callable[[Tensor, int], Tensor]
 Callback = Callable[[float, int, Tensor | None], None]
-PREVIEW = 1024  # px: a big picture's x0 is shown reduced
+PREVIEW = 1024  # px: the callback gets x0 of a big picture reduced to about this size
 Stage = Callable[[Window], tuple[Denoise, Refine | None, Mean | None]]
 
 
@@ -33,14 +33,15 @@ def ddim_step(
     refine: Refine | None = None,
     noise: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One step from time t to t_next (-1: the clean picture). Returns the next x_t, and x0' on which it was built.
+    """One step from time t to t_next (-1: the clean picture). Returns the next x_t, and the x0' it was computed from.
 
     Args:
-        denoise: (x_t, t) -> network output ("v" or "eps", as the schedule says).
-        eta: 0 is deterministic after the start noise (our default), 1 adds new noise at every step (PyDiff).
-        refine: (x0, alpha_bar) -> x0', RNet. As in PyDiff and Diff-Retinex the next x_t is made of the refined x0' and
-            the UNet's own eps; that the paper refines at every step, the last included, is inferred from its captions.
-        noise: of this step, or None; see `step_noise`.
+        denoise: (x_t, t) -> output of the UNet ("v" or "eps", see the schedule).
+        eta: 0 is deterministic given the start noise (the default), 1 adds noise at every step (PyDiff).
+        refine: (x0, alpha_bar) -> x0', RNet. As in PyDiff and Diff-Retinex, the next x_t is computed from the refined
+            x0' and the eps of the UNet. That the paper refines at every step, including the last, is inferred from its
+            captions.
+        noise: standard normal noise of this step, or None; see `step_noise`.
     """
     alpha_bar, alpha_next = schedule.alpha_bar(t), schedule.alpha_bar(t_next)
     x0, eps = schedule.x0_and_eps(x_t, denoise(x_t, t), alpha_bar)
@@ -57,8 +58,8 @@ def step_noise(
 ) -> Tensor | None:
     """Standard normal noise (1, 3, H, W) for a step that adds noise, or None.
 
-    It is drawn on the CPU, so that a seed gives the same picture on every device. All pictures of a batch share it: a
-    clip does not flicker, and no picture depends on the others of its batch.
+    It is drawn on the CPU, so that a seed gives the same picture on every device. It is the same for all pictures of a
+    batch, so that clips do not flicker and a result does not depend on the rest of its batch.
     """
     if ddim_sigma(schedule.alpha_bar(t), schedule.alpha_bar(t_next), eta) == 0:
         return None
@@ -88,20 +89,20 @@ def ddim_in_tiles(
     like: Tensor,
     callback: Callback | None = None,
 ) -> Tensor:
-    """The sampling loop: takes x_t (B, 3, H, W) from noise to x0 in [-1, 1], in place, window by window.
+    """The sampling loop: changes x_t (B, 3, H, W) in place from noise to x0 in [-1, 1], window by window; returns it.
 
-    At every step the x_{t-1} of all windows are blended into one picture. x_{t-1} is linear in x0' and eps, so this
-    blends both, after RNet has refined each window's x0.
+    At every step the x_{t-1} of all windows are blended. x_{t-1} is linear in x0' and eps, so this blends both, after
+    RNet refined the x0 of each window.
 
     Args:
         options: steps, eta, seed and texture are used; the noise of the steps (eta > 0) is drawn from seed + 1.
-        stage: for a window, the functions `denoise` and `refine` of `ddim_step`, and of a flow also (x_t, t) -> R' x L'
-            in [-1, 1]. That is the mean of the pictures that the flow draws one of. The last step returns a mix of the
-            two: for squared error against realism no other way of giving up detail does better (Freirich et al., 2021).
-        like: a tensor of the device and dtype that they work with; x_t may lie elsewhere.
-        callback: called after every window with (steps done, with a fraction; all steps; None), and after every step
-            with x0' in place of None. In tiles, x0' is reduced to at most about PREVIEW pixels. An exception that the
-            callback raises ends the sampling.
+        stage: for a window, the functions `denoise` and `refine` of `ddim_step`, and for a flow also (x_t, t) -> R' x
+            L' in [-1, 1], the mean of the pictures that the flow samples from. The last step interpolates between the
+            sample and this mean, which is the optimal trade-off of squared error and realism (Freirich et al., 2021).
+        like: a tensor with the device and dtype of these functions; x_t may be on another device.
+        callback: called after every window with (steps done, with a fraction; number of steps; None), and after every
+            step with x0' in place of None. In tiles, x0' is reduced to about PREVIEW pixels. An exception of the
+            callback ends the sampling.
     """
     steps, eta, size = options.steps, options.eta, size_of(x_t)
     taus, generator = [*schedule.timesteps(steps), -1], torch.Generator("cpu").manual_seed((options.seed + 1) % 2**64)
@@ -132,7 +133,7 @@ def ddim_in_tiles(
 
 
 def _counted(work: Work, total: int, tell: Callable[[float], None]) -> Work:
-    """`work`, which reports after every window but the last how many of `total` are done, as a fraction."""
+    """`work` with a report after every window except the last: the fraction of the `total` windows that are done."""
     done = 0
 
     def counted(window: Window) -> tuple[Tensor, ...]:
@@ -147,7 +148,7 @@ def _counted(work: Work, total: int, tell: Callable[[float], None]) -> Work:
 
 
 def _shrink(tiler: Tiler, size: tuple[int, int]) -> int:
-    """The factor by which x0 is reduced for the callback; 1 where there is a single window."""
+    """Factor by which x0 is reduced for the callback; 1 for a single window."""
     if tiler.covers(size):
         return 1
     return next((s for s in (1, 2, 4, 8) if max(size) <= PREVIEW * s), 16)

@@ -1,10 +1,10 @@
 """Noise schedule: tables in float64, computed once (Eq. 2 and DDPM; zero terminal SNR after Lin et al., WACV 2024)."""
 
-# The schedule of a flow. A rectified flow leads from noise eps to the detail y that R' * L' leaves out, in units of
-# its standard deviation c: y_t = (1 - t) eps + t y. With x0 = R' * L' + c y, the x_t = a x0 + s eps of a diffusion
-# holds the same y_t where a / s = t / (c (1 - t)). So a flow is a diffusion around R' * L' whose alpha_bar is spaced
-# as here, DDIM's step is Euler's, and all that works with a diffusion (the host's samplers, the refiner on x0) works
-# with the flow. Posterior-mean rectified flow (Ohayon et al., ICLR 2025) starts at R' * L' plus noise in the same way.
+# The schedule of a flow. A rectified flow leads from noise eps to the detail y that R' * L' lacks, in units of its
+# standard deviation c: y_t = (1 - t) eps + t y. With x0 = R' * L' + c y, the x_t = a x0 + s eps of a diffusion contains
+# the same y_t if a / s = t / (c (1 - t)). So the flow is a diffusion around R' * L' with this spacing of alpha_bar, in
+# which a DDIM step is an Euler step. All that works with a diffusion (the host's samplers, RNet on x0) works with the
+# flow. Posterior-mean rectified flow (Ohayon et al., ICLR 2025) also starts at R' * L' plus noise.
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from ..config import ScheduleConfig
 
 
 class NoiseSchedule:
-    """alpha_bar_t for t = 0..T-1, and what follows from it.
+    """alpha_bar_t for t = 0..T-1, and conversions between x_t, x0, eps and the UNet's output.
 
-    `alphas_cumprod` is a float64 CPU tensor: accelerators without float64 get Python floats out of it.
+    `alphas_cumprod` (T,) is a float64 tensor on the CPU; single values are Python floats, because some accelerators
+    lack float64.
     """
 
     def __init__(self, config: ScheduleConfig) -> None:
@@ -30,45 +31,49 @@ class NoiseSchedule:
         self.alphas_cumprod = rescale_zero_terminal_snr(alphas_cumprod) if config.zero_terminal_snr else alphas_cumprod
 
     def timesteps(self, steps: int) -> list[int]:
-        """`steps` time steps from T-1 down, evenly spaced: 4 of 1000 are 999, 749, 499, 249 (PyDiff's spacing)."""
+        """`steps` evenly spaced time steps, from T-1 downwards: 999, 749, 499, 249 for 4 of 1000, as in PyDiff.
+
+        Raises:
+            ValueError: `steps` is not within 1..T.
+        """
         total = self.config.timesteps
         if not 1 <= steps <= total:
             raise ValueError(f"steps must be between 1 and {total}, not {steps}")
         return [total - 1 - i * total // steps for i in range(steps)]
 
     def alpha_bar(self, t: int) -> float:
-        """alpha_bar_t; 1 for t < 0, the clean picture."""
+        """alpha_bar_t; 1 for t < 0 (the clean picture)."""
         return float(self.alphas_cumprod[t]) if t >= 0 else 1.0
 
     def x0_and_eps(self, x_t: Tensor, output: Tensor, alpha_bar: float) -> tuple[Tensor, Tensor]:
-        """The approximated x0 (Eq. 13, not clamped) and eps that a network output stands for."""
+        """The predicted x0 (Eq. 13, not clamped) and eps for an output of the UNet."""
         a, s = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
         return self.x0(x_t, output, a, s), a * output + s * x_t if self.config.prediction == "v" else output
 
     def x0(self, x_t: Tensor, output: Tensor, a: float | Tensor, s: float | Tensor) -> Tensor:
-        """Eq. 13 for a = sqrt(alpha_bar) and s = sqrt(1 - alpha_bar), as numbers or per picture."""
+        """The predicted x0 (Eq. 13); a = sqrt(alpha_bar) and s = sqrt(1 - alpha_bar) are numbers or (B, 1, 1, 1)."""
         return a * x_t - s * output if self.config.prediction == "v" else (x_t - s * output) / a
 
     def output(self, x_t: Tensor, x0: Tensor, alpha_bar: float) -> Tensor:
-        """The inverse of `x0_and_eps`: the network output that stands for this x0. Needs alpha_bar < 1."""
+        """Inverse of `x0_and_eps`: the output of the UNet for this x0. Needs alpha_bar < 1."""
         a, s = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
         return (a * x_t - x0) / s if self.config.prediction == "v" else (x_t - a * x0) / s
 
     def target(self, x0: Tensor, eps: Tensor, noise_level: Tensor) -> Tensor:
-        """What the network should predict; noise_level = sqrt(alpha_bar), broadcastable to x0."""
+        """Training target of the UNet; noise_level = sqrt(alpha_bar), broadcastable to x0."""
         if self.config.prediction == "eps":
             return eps
         return noise_level * eps - (1 - noise_level.square()).clamp_min(0).sqrt() * x0
 
 
 def _flow_table(timesteps: int, detail_std: float) -> Tensor:
-    """alpha_bar for the flow's times t = 1 - k / T, k = 1..T: from all but clean to pure noise."""
+    """alpha_bar for the flow's times t = 1 - k / T, k = 1..T: from nearly clean to pure noise."""
     t = 1 - torch.arange(1, timesteps + 1, dtype=torch.float64) / timesteps
     signal, noise = t, detail_std * (1 - t)
     return signal.square() / (signal.square() + noise.square())
 
 
 def rescale_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
-    """Shifts and scales sqrt(alpha_bar) so that the last is 0 and the first stays."""
+    """Shifts and scales sqrt(alpha_bar) so that the last value is 0 and the first one is unchanged."""
     root = alphas_cumprod.sqrt()
     return ((root - root[-1]) * root[0] / (root[0] - root[-1])).square()

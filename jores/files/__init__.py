@@ -1,1 +1,1 @@
-"""Files: pictures and what they carry besides their pixels, clips, tables of pairs, and where results go."""
+"""Files: pictures with their metadata, videos, tables of pairs, and the paths of results."""

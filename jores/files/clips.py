@@ -1,4 +1,4 @@
-"""Video files through PyAV: the pictures are replaced, the rest is copied where the target container can hold it."""
+"""Video files, by PyAV: the pictures are replaced, all other tracks are copied if the container can hold them."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from av.video.frame import supported_np_pix_fmts
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from .clock import FrameTimes, Rising, Timeline, in_order
+from .clock import FrameTimes, MonotonicTimes, Timeline, repair_times
 from .encoders import Film, NoEncoderError, choose
-from .fields import WHOLE, Rows, take_field, weave
+from .fields import PROGRESSIVE, Rows, take_field, weave
 from .formats import has_alpha
-from .opening import First, VideoFileError, claims_alpha, decoder_of, first_frames, side_data, video_stream
+from .opening import FirstFrames, VideoFileError, claims_alpha, decoder_of, first_frames, side_data, video_stream
 from .pictures import VIDEO_FORMATS
-from .saving import name_whole
+from .saving import rename_atomically
 from .tracks import Tracks, differences, muxer_options, packets_of
 
 _FULL_RANGE = 2  # AVColorRange
-_SMALL = 64  # px, longer side of the pictures that run ahead
+_SMALL = 64  # px, longer side of the pictures of the second pass (see `Pictures.again`)
 _CARRIED = {
     SideData.A53_CC: "closed captions inside the pictures", SideData.S12M_TIMECODE: "time codes inside the pictures",
     SideData.STEREO3D: "stereo 3D", SideData.SPHERICAL: "360 degree video's projection",
     SideData.DYNAMIC_HDR_PLUS: "HDR10+", SideData.DOVI_METADATA: "Dolby Vision", SideData.AFD: "active format",
     SideData.ICC_PROFILE: "the colour profile",
 }  # fmt: skip
-# AVColorSpace -> the number of the matrix in swscale; what has no tag is read and written as BT.601, for no change.
+# AVColorSpace -> number of the matrix in swscale. Without a tag, BT.601 is used for reading and writing.
 _MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
-_RGB = "gbrp16le"  # through packed RGB the luma loses a whole level on the way there and back
+_RGB = "gbrp16le"  # packed RGB would change the luma by one level in a round trip
 _RGBA = "gbrap16le" if "gbrap16le" in supported_np_pix_fmts else "rgba64le"
 _KEEPS_MATRIX = hasattr(VideoStream, "set_display_matrix")  # newer releases of PyAV
 
 
 @dataclass(frozen=True)
 class VideoReport:
-    """What was written: size as stored (not as turned for display), number of frames, and in words what was lost."""
+    """What was written: size as stored (not rotated), number of frames, and descriptions of what was lost."""
 
     width: int
     height: int
@@ -54,12 +54,11 @@ class VideoReport:
 
 
 class Pictures:
-    """The pictures of a film, one by one: an iterator of (1, 3 or 4, H, W).
+    """Iterator over the pictures of a video, (1, 3 or 4, H, W) float32 in [0, 1]. Fields are separate pictures.
 
     Attributes:
-        rows: the rows of the whole frame that one picture after the other shows. All of them; or, for an interlaced
-            film, every second one in turn: its fields come as pictures of half the height.
-        again: the same once more and much smaller, from a second reading of the file, which may run ahead.
+        rows: rows of the frame that successive pictures hold: all rows, or for interlaced video the rows of each field.
+        again: an independent second pass over the same pictures, much smaller, which may run ahead of the first.
     """
 
     def __init__(self, pictures: Iterator[Tensor], rows: Rows, again: Iterator[Tensor]) -> None:
@@ -75,21 +74,22 @@ class Pictures:
 def rewrite_video(
     source: str | os.PathLike[str], target: str | os.PathLike[str], work: Callable[[Pictures], Iterator[Tensor]]
 ) -> VideoReport:
-    """Write `source` again as `target`, in the container of its suffix, with other pictures.
+    """Writes a copy of the video `source` with other pictures to `target`, in the container of its suffix.
 
-    Codec, pixel format, alpha, interlacing, time stamps (constant or not), colour tags and levels, rotation and pixel
-    shape are kept where there is an encoder for them. All other tracks are copied packet by packet, with their flags
-    and names; so are chapters, attachments and cover art. The report names what the container cannot hold. Parts of a
-    joined recording, whose time stamps start again, are laid end to end. The target gets its name once everything is
-    on disk.
+    Codec, pixel format, alpha, interlacing, time stamps (constant or not), colour tags and range, rotation and pixel
+    aspect are kept if there is an encoder for them. All other tracks are copied packet by packet with their flags and
+    names, and so are chapters, attachments and cover art. The report lists what the container cannot hold. Parts of a
+    joined recording, whose time stamps restart, are concatenated. An existing target is replaced only when the new file
+    is complete.
 
     Args:
-        work: pictures in, as many of the same size out: (1, 3, H, W) float32 in [0, 1], upright; (1, 4, H, W) with
-            straight alpha. Called once; pictures are read and written one by one as its iterator goes on.
+        work: maps the pictures to as many results of the same size: (1, 3, H, W) float32 in [0, 1], upright, or (1, 4,
+            H, W) with straight alpha. It is called once; pictures are read and written one by one as its iterator
+            advances.
 
     Raises:
-        VideoFileError: missing, damaged, not a video, a codec that FFmpeg does not know, PQ (HDR), fields that cannot
-            be kept apart, or the system's or FFmpeg's refusal.
+        VideoFileError: the file is missing, damaged, not a video, in an unknown codec or HDR (PQ), it is interlaced and
+            no encoder supports that, or the system or FFmpeg reports an error.
     """
     source, target = Path(source), Path(target)
     if target.suffix.lower() not in VIDEO_FORMATS:
@@ -105,7 +105,7 @@ def rewrite_video(
                 rewriter.begin(writer)
                 report = rewriter.run(work)
             report = rewriter.compared(temporary, report)
-        name_whole(temporary, target)
+        rename_atomically(temporary, target)
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise VideoFileError(f"{source}: cannot be turned into {target}: {reason}") from error
@@ -115,9 +115,9 @@ def rewrite_video(
 
 
 class _Rewriter:
-    """One file on its way from `reader` (a PyAV container) into a container of FFmpeg's name `container`."""
+    """Rewrites one file from `reader` (PyAV) to a container, given by FFmpeg's name."""
 
-    def __init__(self, path: Path, reader: Any, container: str, suffix: str, first: First) -> None:
+    def __init__(self, path: Path, reader: Any, container: str, suffix: str, first: FirstFrames) -> None:
         self.path, self.reader, self.container, self.first = path, reader, container, first
         self.video = video_stream(path, reader)
         self.decode = decoder_of(self.video)
@@ -132,7 +132,7 @@ class _Rewriter:
             self.encoding = choose(self.film, container, suffix, self.tracks.options)
         except NoEncoderError as error:
             raise VideoFileError(f"{path}: {error}") from error
-        if self.encoding.yuv and self.film.tags[2] == 0:  # that tag means RGB
+        if self.encoding.yuv and self.film.tags[2] == 0:  # 0 means RGB
             tags = (*self.film.tags[:2], 2, self.film.tags[3])
             self.film = replace(self.film, tags=tags)
         if not self.alpha and claims_alpha(self.video):
@@ -174,7 +174,7 @@ class _Rewriter:
             packets, fields = packets[-1:], []
             count += 1
         packets += self._encode(None)
-        if packets and self.last:  # how long the last frame stays, which encoders forget
+        if packets and self.last:  # encoders lose the duration of the last frame
             packets[-1].duration = self.last
         self.writer.mux(packets)
         if count < 0.9 * (expected := self._expected()):
@@ -183,19 +183,19 @@ class _Rewriter:
 
     def _encode(self, frame: av.VideoFrame | None) -> list[Any]:
         packets = self.encoded.encode(frame)
-        self.decoded = in_order(packets, self.decoded)
+        self.decoded = repair_times(packets, self.decoded)
         return packets
 
     def compared(self, written: Path, report: VideoReport) -> VideoReport:
-        """The report with all that the written file does not have: what was known before, and what it has not kept."""
+        """The report with a description of everything that the written file lost."""
         told = [*self.encoding.left_out, *self.tracks.left_out, *self.lost]
         with av.open(str(written), format=self.container) as target:
             told += differences(self.reader, target, self.tracks.absent())
         return replace(report, left_out=tuple(dict.fromkeys(told)))
 
     def _expected(self) -> int:
-        """How many frames the file says it shows; 0 where it does not say. Phones trim by hiding what they store."""
-        if "mp4" not in self.reader.format.name:  # other containers' counts are estimates
+        """Number of shown frames according to the file; 0 if unknown. Phones trim videos by hiding stored frames."""
+        if "mp4" not in self.reader.format.name:  # in other containers the number is an estimate
             return 0
         entries = getattr(self.video, "index_entries", None)  # newer releases of PyAV
         if entries:
@@ -204,8 +204,8 @@ class _Rewriter:
         return min(self.video.frames, round(shown) or self.video.frames)
 
     def _pictures(self) -> Iterator[Tensor]:
-        """Decoded pictures; what is not video goes straight to the target."""
-        timeline, rising = Timeline(self.reader.format.name), Rising()
+        """Decoded pictures; packets of other tracks are written to the target immediately."""
+        timeline, monotonic = Timeline(self.reader.format.name), MonotonicTimes()
         tick = self.video.time_base or Fraction(1)
         step = max(1, round(1 / Fraction(self.film.rate or 25) / tick))
         times = FrameTimes(step, stamped=self.reader.format.name != "avi")
@@ -220,11 +220,11 @@ class _Rewriter:
                     yield from self._read(frame)
             else:
                 packet.stream = copies[packet.stream.index]
-                self.writer.mux(rising(packet))
-        self.writer.mux(rising.rest())
+                self.writer.mux(monotonic(packet))
+        self.writer.mux(monotonic.rest())
 
     def _small(self) -> Iterator[Tensor]:
-        """As `_pictures`, (1, 3, h, w), upright or not."""
+        """The second pass: as `_pictures`, but small, (1, 3, h, w), and not rotated upright."""
         with av.open(str(self.path)) as reader:
             video = reader.streams[self.video.index]
             decode, shrink = decoder_of(video), max(1.0, max(self.first.size) / _SMALL)
@@ -237,28 +237,30 @@ class _Rewriter:
                         yield torch.from_numpy(levels).permute(2, 0, 1)[None] / 65535
 
     def _read(self, frame: Any) -> Iterator[Tensor]:
-        """The picture in a frame, or both of them."""
+        """The picture of a frame, or its two fields."""
         sizes = self.first.size, (frame.width, frame.height)
         if sizes[0] != sizes[1]:
             told = " and ".join("{}x{}".format(*size) for size in sizes)
-            raise VideoFileError(f"{self.path}: its pictures change their size ({told}); cut it into one film for each")
+            raise VideoFileError(
+                f"{self.path}: the size of its pictures changes ({told}); split it into one video per size"
+            )
         beside = side_data(frame)
         if beside is None:
             self.lost["what its frames carry besides their pictures (EXIF?)"] = 1
         for kind, told in _CARRIED.items():
             if beside is not None and beside.get(kind) is not None:
                 self.lost[told] = self.lost.get(told, 0) + 1
-        if frame.interlaced_frame and self.film.rows == WHOLE:
+        if frame.interlaced_frame and self.film.rows == PROGRESSIVE:
             self.lost["interlacing of frames in a film that begins without"] = 1
         tags = {"src_colorspace": self.matrix, "src_color_range": self.range}
         for rows in self.film.rows:
-            field = frame if self.film.rows == WHOLE else take_field(frame, rows)
+            field = frame if self.film.rows == PROGRESSIVE else take_field(frame, rows)
             levels = field.to_ndarray(format=_RGBA if self.alpha else _RGB, interpolation="BICUBIC", **tags)
             pixels = torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1)[None] / 65535
             yield pixels.rot90(self.turns, (2, 3))
 
     def _levels(self, pixels: Tensor) -> av.VideoFrame:
-        """A picture in the pixel format of the target."""
+        """Converts a picture to a frame in the pixel format of the target."""
         if _KEEPS_MATRIX:
             pixels = pixels.rot90(-self.turns, (2, 3))
         levels = (pixels[0].clamp(0, 1) * 65535).round().permute(1, 2, 0).cpu().numpy().astype(np.uint16)
@@ -269,13 +271,13 @@ class _Rewriter:
         return frame
 
     def _frame(self, fields: list[av.VideoFrame]) -> av.VideoFrame:
-        """What the encoder gets, with its time stamp in the encoder's ticks."""
-        frame = fields[0] if self.film.rows == WHOLE else weave(fields, self.film.rows)
+        """The frame for the encoder, with its time stamp in the encoder's ticks."""
+        frame = fields[0] if self.film.rows == PROGRESSIVE else weave(fields, self.film.rows)
         pts, tick, duration = self.times.popleft()
         pts = round(pts * tick / self.encoding.tick)
         self.sent = pts if self.sent is None else max(pts, self.sent + 1)
         self.last = int(duration * tick / self.encoding.tick)
         frame.pts, frame.time_base = self.sent, self.encoding.tick
-        if duration:  # unknown in some containers, and to older releases of PyAV
+        if duration:  # unknown in some containers and older releases of PyAV
             frame.duration = self.last
         return frame

@@ -1,7 +1,7 @@
-"""When packets and frames of a film are due, where its file does not say so plainly.
+"""Repairs missing and inconsistent time stamps of packets and frames.
 
-Recordings that were joined start their time stamps again, AVI has none but the order of its chunks, and some files
-leave stamps out. Whatever comes out of here only ever rises.
+Joined recordings restart their time stamps, AVI has only the order of its chunks, and some files omit time stamps. The
+repaired time stamps of each track increase strictly.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ from fractions import Fraction
 from heapq import heappop, heappush
 from typing import Any
 
-BACK = Fraction(1, 10)  # seconds that a stream's stamps may go back without being a new beginning
-AHEAD = 10  # seconds that a transport stream's stamps may leap without being one; elsewhere a leap is a pause
-MOST_REORDERED = 3600  # seconds
+BACK = Fraction(1, 10)  # seconds; time stamps that go back further start a new part
+AHEAD = 10  # seconds; larger jumps in a transport stream start a new part, in other formats they are pauses
+MOST_REORDERED = 3600  # seconds; largest plausible difference of presentation and decoding time
 RESTARTING = ("mpegts", "mpeg")
 
 
 @dataclass
 class _Track:
     epoch: int = 0
-    first: Fraction | None = None  # as stored
-    end: Fraction | None = None  # as corrected
+    first: Fraction | None = None  # first time stamp in the file, in seconds
+    end: Fraction | None = None  # end of the last packet after correction, in seconds
 
 
 @dataclass
 class Timeline:
-    """Lays the parts of a joined recording end to end: call it with every packet (of PyAV) in the file's order.
+    """Concatenates the parts of a joined recording. Call it with every packet (of PyAV) in the order of the file.
 
-    All tracks of a part are moved by the same time, so that sound and pictures stay together.
+    It changes the time stamps of the packet. All tracks of a part are shifted by the same time, so that sound and
+    pictures stay synchronous.
 
     Args:
         container: FFmpeg's name of the source's format.
@@ -43,7 +44,7 @@ class Timeline:
         if stamp is None or not packet.time_base:
             return
         time, track = stamp * packet.time_base, self.tracks.setdefault(packet.stream.index, _Track())
-        if packet.dts is None and packet.stream.type == "video":  # its frames are shown in another order
+        if packet.dts is None and packet.stream.type == "video":  # reordered frames: presentation times do not increase
             shift = self.shifts[track.epoch]
         elif packet.stream.type in ("video", "audio"):
             track.first = time if track.first is None else track.first
@@ -51,7 +52,7 @@ class Timeline:
             due = time + self.shifts[track.epoch] + (packet.duration or 0) * packet.time_base
             track.end = due if track.end is None else max(track.end, due)
             shift = self.shifts[track.epoch]
-        else:  # rare, and their stamps say little: they belong to what the others show just now
+        else:  # other tracks have few packets: use the shift that brings the packet closest to the present time
             now = self._end()
             shift = min(self.shifts, key=lambda s: abs(time + s - now))
         if shift:
@@ -60,7 +61,7 @@ class Timeline:
             packet.dts = None if packet.dts is None else packet.dts + ticks
 
     def _settle(self, track: _Track, time: Fraction) -> None:
-        """Moves the track into the next part if its time cannot be of the present one."""
+        """Moves the track to the next part if this time does not continue the present one."""
         if track.end is None:
             return
         due = time + self.shifts[track.epoch]
@@ -70,7 +71,9 @@ class Timeline:
         if track.epoch + 1 == len(self.shifts):
             earliest = min(t.first for t in self.tracks.values() if t.first is not None)
             first = earliest if track.first is None else track.first
-            self.shifts.append(self._end() - (time - (first - earliest)))  # as far behind the first as before
+            self.shifts.append(
+                self._end() - (time - (first - earliest))
+            )  # keeps the track's offset from the first track
         track.epoch += 1
 
     def _end(self) -> Fraction:
@@ -79,12 +82,12 @@ class Timeline:
 
 @dataclass
 class FrameTimes:
-    """The stamps of a video's frames in the order in which they are shown.
+    """Time stamps of a video's frames, in presentation order.
 
     Args:
-        step: ticks from one frame to the next where nothing else is known.
-        stamped: False for containers such as AVI that number their chunks in the order of decoding. The frames, which
-            come in the order of showing, then take the earliest number that is free.
+        step: default distance of two frames in ticks.
+        stamped: False for containers such as AVI, which number chunks in decoding order. Decoded frames come in
+            presentation order, and each takes the smallest number that is not used yet.
     """
 
     step: int
@@ -93,11 +96,12 @@ class FrameTimes:
     last: int | None = None
 
     def packet(self, packet: Any) -> None:
+        """Registers a packet before it is decoded."""
         if not self.stamped and packet.dts is not None:
             heappush(self.free, packet.dts)
 
     def frame(self, pts: int | None) -> int:
-        """The stamp of the next frame, of which the decoder says `pts`."""
+        """Time stamp of the next frame, in ticks; `pts` is the one from the decoder."""
         if not self.stamped and self.free:
             pts = heappop(self.free)
         if pts is None:
@@ -109,17 +113,17 @@ class FrameTimes:
 
 
 @dataclass
-class Rising:
-    """Gives the packets of copied tracks decoding times that rise, without which muxers refuse them.
+class MonotonicTimes:
+    """Makes the decoding times of copied packets increase strictly, which muxers require.
 
-    Matroska says nothing of the decoding times of a video's first packets: they are held until one is known.
+    Matroska has no decoding times for a video's first packets: these are held back until one is known.
     """
 
     last: dict[int, Fraction] = field(default_factory=dict)
     held: dict[int, list[Any]] = field(default_factory=dict)
 
     def __call__(self, packet: Any) -> list[Any]:
-        """The packets that can be written now, in order."""
+        """Takes the next packet; returns the packets that can be written now, in order."""
         waiting = self.held.setdefault(packet.stream_index, [])
         waiting.append(packet)
         if packet.dts is None and packet.stream.type == "video" and packet.stream_index not in self.last:
@@ -127,7 +131,7 @@ class Rising:
         return self._settled(packet.stream_index)
 
     def rest(self) -> list[Any]:
-        """At the end of the file: what never got a decoding time."""
+        """The packets that are still held back; call it at the end of the file."""
         return [packet for index in self.held for packet in self._settled(index)]
 
     def _settled(self, index: int) -> list[Any]:
@@ -144,7 +148,7 @@ class Rising:
         last = self.last.get(packet.stream_index)
         if packet.dts is None:
             packet.dts = packet.pts
-        if packet.dts is None:  # nothing is known of it: it follows the one before
+        if packet.dts is None:  # no time at all: directly after the previous packet
             packet.dts = packet.pts = 0 if last is None else int(last / packet.time_base) + 1
         if last is not None and packet.dts * packet.time_base <= last:
             packet.dts = int(last / packet.time_base) + 1
@@ -153,12 +157,12 @@ class Rising:
         self.last[packet.stream_index] = packet.dts * packet.time_base
 
 
-def in_order(packets: list[Any], before: int | None) -> int | None:
-    """Mends decoding times of encoded packets that are later or an hour earlier than the pictures', or do not rise.
+def repair_times(packets: list[Any], before: int | None) -> int | None:
+    """Repairs decoding times of encoded packets: later than the presentation time, an hour earlier, or not increasing.
 
-    libx265 makes such times, at random, for films of two or three frames.
+    libx265 produces such times at random for videos of two or three frames.
 
-    `before` is the last decoding time, None at the beginning; returns the last one now.
+    `before` is the last decoding time in ticks, None at the start. Returns the new last one.
     """
     for packet in packets:
         if packet.pts is None:

@@ -1,4 +1,4 @@
-"""What Pillow cannot do: colour with 16 bits per channel, which it quietly cuts down to 8, and TIFFs that keep EXIF.
+"""Codecs for what Pillow lacks: colour with 16 bits per channel (silently reduced to 8), and TIFFs that keep EXIF.
 
 Pixels are uint8 or uint16 arrays (H, W, C) with C = 1 (grey), 3 (RGB) or 4 (RGB and straight alpha).
 """
@@ -17,11 +17,11 @@ def decode_16(data: bytes, codec: str, alpha: bool) -> np.ndarray:
     """Decode a PNG or a stripped TIFF with FFmpeg to uint16 (H, W, 3), or (H, W, 4) with `alpha`.
 
     Args:
-        data: the whole file. Truncation must have been ruled out before: FFmpeg returns what it has.
+        data: the complete file. The caller must rule out truncated files, because FFmpeg accepts them.
         codec: "png" or "tiff".
 
     Raises:
-        ValueError: a variant that FFmpeg does not know.
+        ValueError: FFmpeg does not support this variant.
     """
     import av
     from av.video.codeccontext import VideoCodecContext
@@ -32,12 +32,14 @@ def decode_16(data: bytes, codec: str, alpha: bool) -> np.ndarray:
     try:
         frames = decoder.decode(av.Packet(data)) or decoder.decode(None)
     except av.FFmpegError as error:
-        raise ValueError(f"16 bits per channel in a form that is not understood ({error}); save it as PNG") from error
+        raise ValueError(
+            f"a variant with 16 bits per channel that is not supported ({error}); save it as PNG"
+        ) from error
     return frames[0].to_ndarray(format="rgba64be" if alpha else "rgb48be")
 
 
 def encode_png_16(levels: np.ndarray, exif: bytes = b"", profile: bytes = b"") -> bytes:
-    """PNG file of uint16 levels, with an EXIF block and a colour profile where they are not empty."""
+    """PNG file of uint16 levels (H, W, C), with an EXIF block and a colour profile if they are not empty."""
     import av
 
     height, width, channels = levels.shape
@@ -52,7 +54,7 @@ def encode_png_16(levels: np.ndarray, exif: bytes = b"", profile: bytes = b"") -
         extra += _png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
     if exif:
         extra += _png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    return data[:33] + extra + data[33:]  # right behind the signature and IHDR
+    return data[:33] + extra + data[33:]  # directly after the signature and IHDR
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
@@ -60,8 +62,11 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def encode_bmp_alpha(levels: np.ndarray, resolution: tuple[float, float] | None = None) -> bytes:
-    """BMP file of uint8 levels (H, W, 4) with straight alpha, whose place the header's masks name; Pillow's says
-    nothing of it. `resolution` in dots per inch, across and down."""
+    """BMP file of uint8 levels (H, W, 4) with straight alpha.
+
+    Masks in the header declare the alpha channel, which Pillow's BMPs do not. `resolution`: horizontal and vertical, in
+    dots per inch.
+    """
     height, width, _ = levels.shape
     pixels = levels[::-1, :, [2, 1, 0, 3]].tobytes()
     across, down = (round(dpi / 0.0254) for dpi in resolution or (0, 0))
@@ -77,17 +82,21 @@ def encode_tiff(
     xmp: bytes = b"",
     resolution: tuple[float, float] | None = None,
 ) -> bytes:
-    """TIFF file of uint8 or uint16 levels: one deflated strip behind the tags.
+    """TIFF file of uint8 or uint16 levels (H, W, C): the tags, then one strip compressed by deflate.
 
-    An EXIF block is a TIFF without a picture, so the pixels are simply added to it. (Pillow writes no compressed TIFF
+    An EXIF block is a TIFF without a picture, so the pixels are appended to it. (Pillow cannot write a compressed TIFF
     that keeps the nested EXIF and GPS tables.)
     """
     height, width, channels = levels.shape
     tags = Image.Exif()
     if exif:
         tags.load(exif)
-    order = "<" if tags.endian == "<" else ">"  # Pillow writes big-endian unless the block it loaded was not
-    differences = np.diff(levels, axis=1, prepend=np.zeros_like(levels[:, :1]))  # wraps around, as Predictor 2 wants
+    order = (
+        "<" if tags.endian == "<" else ">"
+    )  # Pillow keeps the byte order of the loaded block; the default is big-endian
+    differences = np.diff(
+        levels, axis=1, prepend=np.zeros_like(levels[:, :1])
+    )  # differences wrap around, as Predictor 2 requires
     strip = zlib.compress(differences.astype(levels.dtype.newbyteorder(order)).tobytes())
     baseline = {
         "ImageWidth": width, "ImageLength": height, "BitsPerSample": (levels.itemsize * 8,) * channels,

@@ -1,6 +1,6 @@
-"""From the bytes of a picture file to pixels that are upright, with everything else that the file says.
+"""Decodes the bytes of a picture file to upright pixels and metadata.
 
-Pillow reads everything with 8 bits per channel; `codecs` and `tiff` do what Pillow cannot.
+Pillow reads pictures with 8 bits per channel; `codecs` and `tiff` read what Pillow cannot.
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ _OPENERS = {
     "TIFF": TiffImagePlugin.TiffImageFile, "BMP": BmpImagePlugin.BmpImageFile,
 }  # fmt: skip
 _STARTS = {"PNG": (png.SIGNATURE,), "JPEG": (b"\xff\xd8\xff",), "TIFF": tiff.MAGIC, "BMP": (b"BM",)}
-_ALWAYS_TRIED, _PIXELS_PER_BYTE = 1 << 24, 20_000  # no photograph is packed as tightly as that
+_ALWAYS_TRIED, _PIXELS_PER_BYTE = 1 << 24, 20_000  # no photograph has more pixels per byte
 BROKEN_FILE = (*exif_blocks.BROKEN, OSError, EOFError, IndexError)
 _LIMIT = threading.Lock()
 
 
 class NotAPictureError(Exception):
-    """No format that is read begins like this."""
+    """The file does not start like any supported format."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and what its file says about it; `dataclasses.replace(picture, pixels=...)` keeps the rest.
+    """A picture with its metadata; `dataclasses.replace(picture, pixels=...)` keeps the metadata.
 
     Attributes:
         pixels: float32 (C, H, W) in [0, 1], upright. C is 3 (RGB), or 4 with straight (not premultiplied) alpha.
-        bit_depth: bits per channel of the file, 8 or 16.
-        grey: the file has one channel (repeated in `pixels`), and is written with one again.
-        icc_profile: the colour profile that `pixels` are in; None means sRGB.
-        exif: EXIF block whose orientation is "upright", without its thumbnail.
-        metadata: what else the file says.
+        bit_depth: bits per channel in the file, 8 or 16 (more than 8 count as 16).
+        grey: the file has one colour channel (repeated in `pixels`), and a result is written with one, too.
+        icc_profile: colour profile of `pixels`; None means sRGB.
+        exif: EXIF block with the orientation "upright" and without a thumbnail.
+        metadata: all other metadata.
     """
 
     pixels: Tensor
@@ -70,15 +70,16 @@ class Picture:
     metadata: Metadata = field(default=Metadata())
 
     def stripped(self) -> Picture:
-        """Without what tells of the photographer, the camera, the place or the making: only the pixels' own stays."""
+        """A copy without metadata on photographer, camera, place or editing; only what affects the colours is kept."""
         return replace(self, exif=None, metadata=self.metadata.stripped())
 
 
 def decode(data: bytes, suffix: str) -> Picture:
-    """The picture in a file's bytes. What a file is they say themselves; camera raw goes by its suffix.
+    """Decodes a file's bytes. The format is found by content; only camera raw is found by its suffix (in lower case).
 
     Raises:
-        NotAPictureError: no format that is read begins like this. BROKEN_FILE: damaged, or of a form not understood.
+        NotAPictureError: the data does not start like any supported format.
+        BROKEN_FILE (a tuple of exceptions): the data is damaged, or a variant that is not supported.
     """
     if suffix in raw.SUFFIXES:
         return _developed(data)
@@ -99,7 +100,7 @@ def _read_plain(data: bytes) -> Picture:
 
 
 def _opened(data: bytes) -> Image.Image:
-    """By the plugin itself: `Image.open` refuses what is larger than 178 megapixels, whoever asks for it."""
+    """Opens data by Pillow's plugin for its format, because `Image.open` refuses more than 178 megapixels."""
     kind = next((kind for kind, starts in _STARTS.items() if data.startswith(starts)), None)
     if kind is None and data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         kind = "WEBP"
@@ -109,7 +110,7 @@ def _opened(data: bytes) -> Image.Image:
         return _OPENERS[kind](io.BytesIO(data), "")
     except SyntaxError as error:
         if kind == "TIFF":
-            raise ValueError("a TIFF in a form that is not understood; save it as RGB with 8 or 16 bits") from error
+            raise ValueError("a variant of TIFF that is not supported; save it as RGB with 8 or 16 bits") from error
         raise NotAPictureError from error
     except (IndexError, TypeError, KeyError, EOFError, struct.error) as error:
         raise NotAPictureError from error
@@ -117,7 +118,7 @@ def _opened(data: bytes) -> Image.Image:
 
 @contextlib.contextmanager
 def _any_size() -> Iterator[None]:
-    """Within, Pillow's TIFF decoder takes more than 178 megapixels; the limit is a variable of its module."""
+    """Lifts Pillow's limit of 178 megapixels, a module variable that its TIFF decoder checks."""
     with _LIMIT:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -127,14 +128,14 @@ def _any_size() -> Iterator[None]:
 
 
 def _check_size(count: int, shown: str, data: bytes) -> None:
-    if count > _ALWAYS_TRIED and count > len(data) * _PIXELS_PER_BYTE:  # or a few wrong bytes would take a gigabyte
-        raise ValueError(f"it claims {shown} pixels in {len(data)} bytes, so it is damaged")
+    if count > _ALWAYS_TRIED and count > len(data) * _PIXELS_PER_BYTE:  # a damaged header must not allocate gigabytes
+        raise ValueError(f"its header claims {shown} pixels, but the file has only {len(data)} bytes: it is damaged")
 
 
 def _decode(image: Image.Image, data: bytes, shown: bytes) -> Picture:
-    """`data`: the whole file. `shown`: what of it `image` was opened from."""
+    """Decodes an opened image. `data` is the complete file, `shown` the part that `image` was opened from."""
     frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # an MPO is a phone's JPEG with a preview behind it
+    if frames > 1 and image.format != "MPO":  # an MPO is a JPEG of a phone, followed by a preview
         raise ValueError(f"it holds {frames} frames or pages; save them as single pictures")
     _check_size(image.width * image.height, f"{image.width}x{image.height}", data)
     notes, profile = metadata.of_file(image, data)
@@ -142,16 +143,18 @@ def _decode(image: Image.Image, data: bytes, shown: bytes) -> Picture:
     exif = exif_blocks.read(image)
     stored = exif.get(ExifTags.Base.Orientation, 1)
     with _any_size():
-        image.load()  # also before PyAV, which forgives truncated files
+        image.load()  # also needed before PyAV, which accepts truncated files
     _scale_transparent_level(image, data)
-    remaining = exif.get(ExifTags.Base.Orientation, 1)  # Pillow turns a TIFF while it loads it, and clears the tag
+    remaining = exif.get(
+        ExifTags.Base.Orientation, 1
+    )  # Pillow rotates a TIFF upright while loading, and removes the tag
     bit_depth = 16 if _bits(image, data) == 16 and image.mode != "CMYK" else 8
     if bit_depth == 16 and not image.mode.startswith("I"):
         levels, orientation = _colour_16(image, shown), stored
     elif bit_depth == 16:
         levels, orientation = np.asarray(image).astype(np.uint16), remaining
         if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(262) == 0:
-            # WhiteIsZero, which Pillow turns for 8 bits only
+            # WhiteIsZero, which Pillow inverts for 8 bits only
             levels = 65535 - levels
         if isinstance(key := image.info.get("transparency"), int):
             levels = np.dstack([levels] * 3 + [np.where(levels == key, 0, 65535).astype(np.uint16)])
@@ -173,11 +176,13 @@ def _made(
     exif: Image.Exif | None = None,
     block: bytes | None = None,
 ) -> Picture:
-    """The picture of uint8 or uint16 levels (H, W) or (H, W, C) that are still to be turned by `orientation`.
+    """Builds the picture from uint8 or uint16 levels (H, W) or (H, W, C).
 
     Args:
-        stored: the orientation by which they, and their metadata, lay in the file.
-        exif, block: EXIF as Pillow understands it, and as the file has it, if that can be changed in place.
+        stored: EXIF orientation in the file, which its metadata refer to.
+        orientation: EXIF orientation that must still be applied to `levels`.
+        exif: EXIF as parsed by Pillow.
+        block: EXIF bytes of the file, if they can be changed in place.
     """
     bit_depth, grey = levels.itemsize * 8, levels.ndim == 2
     pixels = torch.from_numpy(levels.astype(np.float32)).div_(2**bit_depth - 1)
@@ -192,7 +197,7 @@ def _made(
 
 
 def _decode_odd(data: bytes, tags: tiff.Tags) -> Picture:
-    """A TIFF that Pillow does not read right."""
+    """A TIFF that Pillow reads wrongly or not at all."""
     if tiff.pages(tags) > 1:
         raise ValueError("it holds several frames or pages; save them as single pictures")
     width, height = int(tags[256]), int(tags[257])
@@ -209,7 +214,7 @@ def _developed(data: bytes) -> Picture:
     levels, exif = raw.develop(data), raw.notes(data)
     stored = exif.get(ExifTags.Base.Orientation, 1)
     for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit):
-        exif.pop(tag, None)  # of the preview
+        exif.pop(tag, None)  # these describe the preview
     return _made(levels, Metadata("TIFF"), stored, 1, exif=exif)
 
 
@@ -224,7 +229,7 @@ def _converted(data: bytes) -> Picture:
 
 
 def _scale_transparent_level(image: Image.Image, data: bytes) -> None:
-    """Pillow spreads the levels of a grey PNG of 2 or 4 bits over 0..255, but not the one that tRNS names."""
+    """Scales the transparent level (tRNS) of a grey PNG with 2 or 4 bits to 0..255, as Pillow does with its pixels."""
     level = image.info.get("transparency")
     if image.format == "PNG" and data[24] in (2, 4) and data[25] == 0 and isinstance(level, int):
         image.info["transparency"] = level * 255 // (2 ** data[24] - 1)
@@ -239,9 +244,9 @@ def _bits(image: Image.Image, data: bytes) -> int:
 
 
 def _colour_16(image: Image.Image, data: bytes) -> np.ndarray:
-    """uint16 (H, W, 3), or (H, W, 4) with straight alpha, as stored (not upright)."""
+    """uint16 levels (H, W, 3), or (H, W, 4) with straight alpha, as stored (not upright)."""
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-    if 322 in tags:  # TileWidth; FFmpeg mixes the tiles up without a word
+    if 322 in tags:  # TileWidth; FFmpeg silently reads tiles in a wrong order
         raise ValueError("a tiled TIFF with 16 bits per channel is not supported; save it in strips or as PNG")
     levels = decode_16(data, "png" if image.format == "PNG" else "tiff", image.has_transparency_data)
     if tags.get(338) == (1,):  # ExtraSamples: premultiplied alpha
@@ -263,12 +268,14 @@ def _convert_to_8(image: Image.Image, profile: bytes | None) -> Image.Image:
             converted = ImageCms.profileToProfile(image, io.BytesIO(profile), srgb, outputMode="RGB")
             return converted or image.convert("RGB")
         except ImageCms.PyCMSError as error:
-            logger.warning("CMYK converted without its colour profile, which cannot be used: %s", error)
+            logger.warning(
+                "CMYK is converted without its colour profile, because the profile cannot be used: %s", error
+            )
     return image.convert("RGB")
 
 
 def _upright(x: Tensor, orientation: int) -> Tensor:
-    """Apply an EXIF orientation (1..8) to (C, H, W)."""
+    """Rotates and flips (C, H, W) upright, given its EXIF orientation (1..8)."""
     if orientation in (5, 6, 7, 8):
         x = x.mT
     flips = [axis for axis, codes in ((1, (3, 4, 7, 8)), (2, (2, 3, 6, 7))) if orientation in codes]

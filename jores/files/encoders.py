@@ -1,6 +1,6 @@
-"""Which encoder writes a film again: the source's own codec, sampling, depth and alpha as far as the container goes.
+"""Chooses an encoder for a video: with the source's codec, chroma sampling, bit depth and alpha, if possible.
 
-What a container and an encoder can do together is found out by trying it, in memory, with a frame or two.
+Which combinations of encoder and container work is tested by encoding two frames in memory.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import av
 import numpy as np
 from av.codec.codec import UnknownCodecError
 
-from .clock import in_order
-from .fields import BOTTOM_FIRST, FIELDS, WHOLE, Rows, marked
+from .clock import repair_times
+from .fields import BOTTOM_FIRST, FIELDS, PROGRESSIVE, Rows, marked
 from .formats import has_alpha, losses, ranked
 
 logger = logging.getLogger(__name__)
 
-# Close to what the eye can tell from the original; encoders that are not named here get a bit rate.
-_FINE = {"flags": "+qscale", "global_quality": str(2 * 118)}  # the second finest of 31 steps
+# Visually nearly lossless. Encoders that are not listed here get a bit rate.
+_FINE = {"flags": "+qscale", "global_quality": str(2 * 118)}  # the second best of 31 levels
 _QUALITY = {
     "libx264": {"crf": "17"}, "libx264rgb": {"crf": "17"}, "libx265": {"crf": "19", "x265-params": "log-level=error"},
     "libvpx-vp9": {"crf": "22", "b": "0"}, "libsvtav1": {"crf": "22"}, "libaom-av1": {"crf": "22", "b": "0"},
@@ -48,18 +48,24 @@ _REFUSALS = (av.FFmpegError, ValueError, OSError, OverflowError, NotImplementedE
 
 
 class NoEncoderError(ValueError):
-    """Nothing in this build of PyAV can write the film. The message does not name the file."""
+    """No encoder in this build of PyAV can write the video. The message does not name the file."""
 
 
 @dataclass(frozen=True)
 class Film:
-    """What the pictures of a source are like.
+    """Properties of a source's video stream.
 
     Attributes:
-        codec: FFmpeg's name. pix_fmt: without the "j" of full range. rate: frames per second in the mean, None where
-        unknown. steady: the same, where no frames are missing. tick: the unit of its time stamps. rows: see
-        `fields.rows_in_time`. by_container: it is the container that calls them interlaced, not the frames. aspect: of
-        a pixel. tags: primaries, transfer, matrix and range, as FFmpeg's numbers.
+        codec: FFmpeg's name.
+        pix_fmt: FFmpeg's pixel format, without the "j" of full range.
+        rate: mean frames per second, None if unknown.
+        steady: nominal frames per second, without gaps; None if unknown.
+        tick: unit of the time stamps in seconds.
+        rows: see `fields.rows_in_time`.
+        by_container: only the container says that the video is interlaced, the frames do not.
+        profile, codec_tag, bit_rate: FFmpeg's values.
+        aspect: aspect ratio of a pixel, None if unknown.
+        tags: FFmpeg's numbers for primaries, transfer, matrix and range.
     """
 
     codec: str
@@ -69,7 +75,7 @@ class Film:
     rate: Fraction | None
     steady: Fraction | None
     tick: Fraction
-    rows: Rows = WHOLE
+    rows: Rows = PROGRESSIVE
     by_container: bool = False
     profile: str | None = None
     codec_tag: str = ""
@@ -80,7 +86,7 @@ class Film:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How it is written. `left_out`: in words, what of the pictures' format is lost."""
+    """Settings of the encoder. `left_out` describes what of the source's format is lost."""
 
     encoder: str
     pix_fmt: str
@@ -91,11 +97,12 @@ class Encoding:
 
     @property
     def yuv(self) -> bool:
+        """Whether the pixel format has luma and chroma."""
         shown = av.VideoFormat(self.pix_fmt)
         return not shown.is_rgb and len(shown.components) > 2
 
     def add_to(self, writer: Any, film: Film) -> Any:
-        """The video stream (of PyAV) in `writer`, ready for frames."""
+        """Adds a video stream to `writer` (PyAV) and returns it, opened for frames."""
         stream = writer.add_stream(self.encoder, rate=film.rate, options=dict(self.options))
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = film.width, film.height, self.pix_fmt
@@ -105,8 +112,8 @@ class Encoding:
         if self.bit_rate:
             context.bit_rate = self.bit_rate
         if self.encoder == "libx265" and writer.format.name in ("mp4", "mov") and film.codec_tag == "hvc1":
-            context.codec_tag = "hvc1"  # or Apple's players refuse the file
-        if film.rows != WHOLE and hasattr(type(context), "field_order"):
+            context.codec_tag = "hvc1"  # Apple's players need this tag
+        if film.rows != PROGRESSIVE and hasattr(type(context), "field_order"):
             context.field_order = 3 if film.rows == BOTTOM_FIRST else 2
         context.color_primaries, context.color_trc, context.colorspace, context.color_range = film.tags
         with ordinary_threads():
@@ -116,12 +123,12 @@ class Encoding:
 
 @contextlib.contextmanager
 def ordinary_threads() -> Iterator[None]:
-    """Gives back to this process's threads the scheduling that they had, and to new ones that of the caller.
+    """Restores the scheduling policy of this process's threads on exit; new threads get that of the caller.
 
-    SVT-AV1, where it runs as root, as in many containers, makes real-time threads of its own and of the caller's, for
-    good: all other programs would wait for them.
+    SVT-AV1 run as root, as in many containers, gives its own threads and the caller's real-time priority permanently,
+    which would block all other programs.
     """
-    if not hasattr(os, "sched_getscheduler"):  # it asks for this on Linux alone
+    if not hasattr(os, "sched_getscheduler"):  # SVT-AV1 does so on Linux only
         yield
         return
     before = {thread: _scheduling(thread) for thread in _threads()}
@@ -138,7 +145,7 @@ def ordinary_threads() -> Iterator[None]:
 def _threads() -> list[int]:
     try:
         return [int(name) for name in os.listdir("/proc/self/task")]
-    except OSError:  # no such folder on other systems than Linux
+    except OSError:  # the folder exists on Linux only
         return [0]
 
 
@@ -151,10 +158,10 @@ def _scheduling(thread: int) -> tuple[int, int] | None:
 
 
 def choose(film: Film, container: str, suffix: str, options: dict[str, str]) -> Encoding:
-    """The best way to write `film` into a container (FFmpeg's name) with these options of its muxer.
+    """The best encoding of `film` for a container (FFmpeg's name) and options of its muxer.
 
     Raises:
-        NoEncoderError: there is none, or none that keeps the fields of an interlaced film apart.
+        NoEncoderError: no encoder works, or none supports interlacing if the video is interlaced.
     """
     for name in _names(film, container):
         for encoding in _encodings(name, film, container):
@@ -162,26 +169,26 @@ def choose(film: Film, container: str, suffix: str, options: dict[str, str]) -> 
                 kind = av.Codec(name, "w").canonical_name
                 changed = () if kind == film.codec else (f"the codec {film.codec} (written as {kind})",)
                 return replace(encoding, left_out=(*changed, *losses(film.pix_fmt, encoding.pix_fmt)))
-    if film.rows != WHOLE:
-        told = f"the video is interlaced, and no {film.codec} encoder at hand keeps fields apart in {suffix}"
+    if film.rows != PROGRESSIVE:
+        told = f"the video is interlaced, and no available encoder can write interlaced {film.codec} video to {suffix}"
         raise NoEncoderError(f"{told}; deinterlace it first, for instance with ffmpeg -vf bwdif")
-    raise NoEncoderError(f"no encoder at hand writes {film.width}x{film.height} {film.codec} video into {suffix}")
+    raise NoEncoderError(f"no available encoder can write {film.width}x{film.height} {film.codec} video to {suffix}")
 
 
 def _names(film: Film, container: str) -> Iterator[str]:
-    """Encoders to try: those of the source's codec, then what the container likes best."""
+    """Encoders to try: those of the source's codec, then those of the container's default codec."""
     seen = set()
     with av.open(io.BytesIO(), "w", format=container) as writer:
         liked = "h264" if container == "mpegts" else writer.default_video_codec
-    # Muxers take more than players: a transport stream any codec, as private data.
+    # Muxers accept more than players can play: a transport stream takes any codec as private data.
     playable = film.codec in _IN_TRANSPORT_STREAMS if container == "mpegts" else film.codec not in _NOT_IN_MOV
     codecs = [film.codec] if playable or container not in ("mpegts", "mov") else []
-    for codec in (*codecs, *(() if film.rows != WHOLE and codecs else (liked, "h264", "mpeg4"))):
+    for codec in (*codecs, *(() if film.rows != PROGRESSIVE and codecs else (liked, "h264", "mpeg4"))):
         for name in _ENCODERS.get(codec, (codec,)):
             try:
                 name = av.Codec(name, "w").name
             except UnknownCodecError:
-                logger.info("this FFmpeg has no encoder %s", name)
+                logger.info("this build of FFmpeg has no encoder %s", name)
                 continue
             if name not in seen:
                 seen.add(name)
@@ -189,25 +196,25 @@ def _names(film: Film, container: str) -> Iterator[str]:
 
 
 def _encodings(name: str, film: Film, container: str) -> Iterator[Encoding]:
-    """Ways to set up one encoder, the closest to the source first."""
+    """Settings for one encoder, the closest to the source first."""
     formats = [f.name for f in av.Codec(name, "w").video_formats or ()] or [film.pix_fmt, "yuv420p"]
     fitting = ranked(film.pix_fmt, formats)
     if name == "libx264" and film.pix_fmt.startswith(("gbr", "rgb", "bgr")) and not losses(film.pix_fmt, "bgr24"):
-        return  # its sibling keeps RGB
+        return  # libx264rgb keeps RGB
     for pix_fmt in fitting[:3]:
         for tick in _ticks(name, film, container):
             for special, bit_rate in _special(name, film, pix_fmt):
                 options = {**_QUALITY.get(name, {}), **special}
-                if film.rows != WHOLE and not film.by_container:
+                if film.rows != PROGRESSIVE and not film.by_container:
                     options["flags"] = options.get("flags", "") + _INTERLACED
                 if container == "avi":
-                    options["bf"] = "0"  # the times of frames that are stored out of order do not fit in
+                    options["bf"] = "0"  # no B-frames: AVI cannot store the times of reordered frames
                 yield Encoding(name, pix_fmt, tick, options, bit_rate)
 
 
 def _ticks(name: str, film: Film, container: str) -> list[Fraction]:
     rate = Fraction(film.steady or film.rate or 25).limit_denominator(1001)
-    if name in ("mpeg1video", "mpeg2video"):  # these constant rates only; a frame may stay for several ticks
+    if name in ("mpeg1video", "mpeg2video"):  # these formats allow only certain rates; a frame may last several ticks
         return [1 / next((known for known in _MPEG_RATES if known > rate * 0.9995), _MPEG_RATES[-1])]
     steady = 1 / rate
     if container == "avi":
@@ -218,7 +225,7 @@ def _ticks(name: str, film: Film, container: str) -> list[Fraction]:
 
 
 def _special(name: str, film: Film, pix_fmt: str) -> list[tuple[dict[str, str], int | None]]:
-    """Options that depend on the source, with a bit rate for those encoders that want one."""
+    """Alternatives of options that depend on the source, each with a bit rate for encoders that need one."""
     if name == "prores_ks":
         alpha = {"alpha_bits": "16"} if has_alpha(pix_fmt) else {}
         known = {"profile": _PRORES[film.codec_tag]} if film.codec_tag in _PRORES else {}
@@ -238,7 +245,7 @@ def _special(name: str, film: Film, pix_fmt: str) -> list[tuple[dict[str, str], 
 
 
 def _works(encoding: Encoding, film: Film, container: str, options: dict[str, str]) -> bool:
-    """Whether two black frames can be written, and read again as interlaced if that is what they are."""
+    """Whether two black frames can be encoded, and are still marked as interlaced, if they should be, when decoded."""
     file = io.BytesIO()
     try:
         with av.open(file, "w", format=container, options=dict(options)) as writer:
@@ -252,7 +259,7 @@ def _works(encoding: Encoding, film: Film, container: str, options: dict[str, st
                 frame.pts, frame.time_base = number * step, encoding.tick
                 last = _mux(writer, stream.encode(frame), last)
             _mux(writer, stream.encode(None), last)
-        if film.rows == WHOLE:
+        if film.rows == PROGRESSIVE:
             return True
         with av.open(io.BytesIO(file.getvalue()), format=container) as reader:
             return _says_interlaced(reader, film.by_container)
@@ -262,7 +269,7 @@ def _works(encoding: Encoding, film: Film, container: str, options: dict[str, st
 
 
 def _mux(writer: Any, packets: list[Any], before: int | None) -> int | None:
-    before = in_order(packets, before)
+    before = repair_times(packets, before)
     writer.mux(packets)
     return before
 

@@ -1,4 +1,4 @@
-"""From a picture to the bytes of a file in one of the formats that are written, with all that its own file said."""
+"""Encodes a picture with its metadata to the bytes of a file."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _HOLDS_16, _HOLDS_ALPHA = ("PNG", "TIFF"), ("PNG", "TIFF", "WEBP", "BMP")
 
 
 def lost(picture: Picture, kind: str) -> list[str]:
-    """What this picture has and a format, by Pillow's name for it, cannot hold, in words."""
+    """Descriptions of what a format (Pillow's name) cannot hold of this picture."""
     source = picture.metadata.kind
     found = ["transparency"] if len(picture.pixels) == 4 and kind not in _HOLDS_ALPHA else []
     if source in ("", kind):
         return found
-    # the file's name says another format than its content
+    # The suffix of the source does not match its content.
     found += ["16 bits per channel"] if picture.bit_depth == 16 and kind not in _HOLDS_16 else []
     found += ["EXIF or a colour profile"] if kind == "BMP" and (picture.exif or picture.icc_profile) else []
     return found + picture.metadata.lacking(kind)
 
 
 def encode(picture: Picture, kind: str) -> bytes:
-    """A whole file of one of Pillow's PNG, JPEG, WEBP, TIFF and BMP. Raises ValueError, or OSError from Pillow."""
+    """The bytes of a file; `kind` is PNG, JPEG, WEBP, TIFF or BMP. Raises ValueError, or OSError from Pillow."""
     pixels, notes = picture.pixels.float(), picture.metadata
     if picture.grey and len(pixels) == 3:
         pixels = luma(pixels[None])[0]

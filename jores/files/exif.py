@@ -1,6 +1,6 @@
-"""EXIF after a picture was turned upright, changed in place: maker notes point into the block, and stay right.
+"""EXIF of a picture that was rotated upright. The block is changed in place, so that offsets in maker notes stay valid.
 
-A block is bytes that begin with "Exif" and two zeros, as Pillow hands it out; a TIFF without a picture follows.
+A block starts with "Exif" and two zero bytes, as in Pillow; a TIFF without a picture follows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _THUMBNAIL_AT, _THUMBNAIL_LENGTH = 0x0201, 0x0202
 _SHORT, _LONG = 3, 4
 
 
-# The tags of a TIFF that speak of the photograph; the others describe how that one file stores its pixels.
+# The tags of a TIFF that describe the photograph; the others describe how the file stores its pixels.
 _DESCRIPTIVE_TAGS = {
     ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model, ExifTags.Base.Software,
     ExifTags.Base.DateTime, ExifTags.Base.Artist, ExifTags.Base.Copyright, ExifTags.Base.XResolution,
@@ -38,16 +38,16 @@ _DESCRIPTIVE_TAGS = {
 class _Entry:
     tag: int
     kind: int
-    at: int  # of the entry in the block
+    at: int  # offset of the entry in the block
 
 
 def upright(block: bytes, size: tuple[int, int], turned: bool) -> bytes:
-    """The block of a picture that is upright now, of `size` (width, height) pixels, without its thumbnail.
+    """The block for the upright picture of `size` (width, height) in pixels, without its thumbnail.
 
-    Only what is there is changed: nothing is added, so that a block that fills its segment still fits.
+    Existing tags are changed and none are added, so that the block does not grow beyond its segment.
 
     Args:
-        turned: whether width and height have changed places.
+        turned: whether width and height were swapped.
 
     Raises:
         ValueError: the block is damaged.
@@ -59,27 +59,35 @@ def upright(block: bytes, size: tuple[int, int], turned: bool) -> bytes:
 
 
 def read(image: Image.Image) -> Image.Exif:
-    """EXIF as Pillow understands it; empty where it is broken."""
+    """EXIF as parsed by Pillow; empty if it is damaged."""
     try:
         return image.getexif()
     except BROKEN as error:
-        logger.warning("EXIF block dropped, it cannot be read: %s", error)
+        logger.warning("EXIF is dropped, because it cannot be read: %s", error)
         return Image.Exif()
 
 
 def rewritten(
     exif: Image.Exif | None, kind: str, size: tuple[int, int], turned: bool, block: bytes | None
 ) -> bytes | None:
-    """The block to write back: `block` changed in place, or `exif` written anew where there is none or it is damaged.
-    One that cannot be written again is no reason to lose the picture. `kind`, `size`, `turned`: as in `upright`, of a
-    format by Pillow's name; of a TIFF only the tags that speak of the photograph stay."""
+    """The EXIF block for a result.
+
+    It is `block` changed in place, or if that is missing or damaged, `exif` serialised again; None if that fails, too:
+    damaged EXIF must not prevent writing the picture.
+
+    Args:
+        exif: EXIF as parsed by Pillow.
+        kind: Pillow's name of the source's format. Of a TIFF only the tags that describe the photograph are kept.
+        size, turned: as in `upright`.
+        block: EXIF bytes of the source, if they can be changed in place.
+    """
     if exif is None or not len(exif):
         return None
     if block:
         try:
             return upright(block, size, turned)
         except ValueError as error:
-            logger.info("EXIF is written anew: %s", error)
+            logger.info("EXIF is serialised again: %s", error)
     if kind == "TIFF":
         for tag in set(exif) - _DESCRIPTIVE_TAGS:
             del exif[tag]
@@ -95,14 +103,14 @@ def rewritten(
             exif[across], exif[down] = exif[down], exif[across]
         return exif.tobytes() if len(exif) else None
     except BROKEN as error:
-        logger.warning("EXIF block dropped, it is damaged: %s", error)
+        logger.warning("EXIF is dropped, because it is damaged: %s", error)
         return None
 
 
 class _Block:
     def __init__(self, tiff: bytes) -> None:
         if tiff[:4] not in (b"II*\0", b"MM\0*"):
-            raise ValueError("EXIF block damaged: it does not begin as one")
+            raise ValueError("EXIF block damaged: it does not start with a TIFF header")
         self.data, self.order = bytearray(tiff), "<" if tiff[:2] == b"II" else ">"
 
     def upright(self, size: tuple[int, int], turned: bool) -> bytes:
@@ -123,7 +131,7 @@ class _Block:
         return bytes(self.data)
 
     def _drop_thumbnail(self, first: int) -> None:
-        """It shows the picture as it was: its bytes become zeros, or go where they are the block's last."""
+        """Removes the thumbnail, which shows the original: truncates the block, or overwrites it with zeros."""
         link = first + 2 + 12 * self._number("H", first)
         second = self._number("I", link)
         struct.pack_into(self.order + "I", self.data, link, 0)

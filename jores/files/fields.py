@@ -1,4 +1,4 @@
-"""Interlaced video: each frame is two pictures, taken one after the other, on every second row."""
+"""Interlaced video: each frame holds two fields, taken one after the other, in alternate rows."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import numpy as np
 
 Rows = tuple[slice, ...]
 
-FIELDS = (2, 3, 4, 5)  # AVFieldOrder of interlaced streams; those with 3 and 4 show the bottom one first
-WHOLE: Rows = (slice(None),)
+FIELDS = (2, 3, 4, 5)  # AVFieldOrder of interlaced streams; 3 and 4: bottom field first
+PROGRESSIVE: Rows = (slice(None),)
 TOP_FIRST: Rows = (slice(0, None, 2), slice(1, None, 2))
 BOTTOM_FIRST: Rows = TOP_FIRST[::-1]
 
 
 def rows_in_time(frame: Any, field_order: int | None) -> Rows:
-    """The rows of a frame (of PyAV) that make one picture each, in the order in which they were taken.
+    """The rows of each field of a frame (PyAV), in temporal order; PROGRESSIVE for a frame that is not interlaced.
 
-    `field_order`: FFmpeg's AVFieldOrder of the stream, asked where the frame itself cannot tell.
+    `field_order`: FFmpeg's AVFieldOrder of the stream, used if the frame does not tell the order.
     """
     if not frame.interlaced_frame:
-        return WHOLE if field_order not in FIELDS else BOTTOM_FIRST if field_order in (3, 4) else TOP_FIRST
+        return PROGRESSIVE if field_order not in FIELDS else BOTTOM_FIRST if field_order in (3, 4) else TOP_FIRST
     if "separatefields" in av.filter.filters_available:
         graph = _graph(frame, ("separatefields", None))
         graph.push(frame)
@@ -37,21 +37,21 @@ def rows_in_time(frame: Any, field_order: int | None) -> Rows:
 
 
 def take_field(frame: Any, rows: slice) -> Any:
-    """Every second row of a frame of even height as a frame of its own, in the same pixel format."""
+    """One field of a frame with an even height, as a frame of half the height in the same pixel format."""
     field = av.VideoFrame(frame.width, frame.height // 2, frame.format.name)
     for source, target in zip(frame.planes, field.planes, strict=True):
         taken = _rows(source)[rows]
         kept = np.zeros((target.height, target.line_size), np.uint8)
         width = min(kept.shape[1], taken.shape[1])
         kept[: len(taken), :width] = taken[: len(kept), :width]
-        kept[len(taken) :, :width] = taken[-1:, :width]  # 4:2:0 of an odd number of rows
+        kept[len(taken) :, :width] = taken[-1:, :width]  # odd number of chroma rows in 4:2:0
         target.update(kept.tobytes()[: target.buffer_size])
     field.colorspace, field.color_range = frame.colorspace, frame.color_range
     return field
 
 
 def weave(fields: Sequence[Any], order: Rows) -> Any:
-    """One interlaced frame of two fields that come in `order`; marked as what it is."""
+    """One interlaced frame of two fields, given in temporal order, and marked so; `order` are their rows."""
     first = fields[0]
     frame = av.VideoFrame(first.width, first.height * 2, first.format.name)
     for number, target in enumerate(frame.planes):
@@ -66,8 +66,8 @@ def weave(fields: Sequence[Any], order: Rows) -> Any:
 
 
 def marked(frame: Any, order: Rows) -> Any:
-    """The frame with the mark of its fields' order; as it is for WHOLE."""
-    if order == WHOLE:
+    """The frame, marked with its field order; unchanged for PROGRESSIVE."""
+    if order == PROGRESSIVE:
         return frame
     graph = _graph(frame, ("setfield", "tff" if order == TOP_FIRST else "bff"))
     graph.push(frame)

@@ -1,4 +1,4 @@
-"""Pixel formats: what a picture loses when it is stored in another one."""
+"""Pixel formats of FFmpeg: what is lost by conversion, and which format is closest."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from collections.abc import Iterable
 
 from av import VideoFormat
 
-_CLUMSY = ("nv", "yuyv", "uyvy", "xyz", "bayer")  # what no file needs
+_CLUMSY = ("nv", "yuyv", "uyvy", "xyz", "bayer")  # layouts that files rarely use
 
 
 def colour_depth(pix_fmt: str) -> int:
+    """Bits per channel."""
     return max(c.bits for c in VideoFormat(pix_fmt).components)
 
 
 def has_alpha(pix_fmt: str) -> bool:
+    """Whether the format has an alpha channel or a palette (which may hold alpha)."""
     shown = VideoFormat(pix_fmt)
     return shown.has_palette or any(c.is_alpha for c in shown.components)
 
 
 def losses(source: str, target: str) -> list[str]:
-    """In words, what of the pixel format `source` does not fit into `target`; most serious first."""
+    """Descriptions of what is lost by conversion from pixel format `source` to `target`; the most serious first."""
     found = []
     if has_alpha(source) and not has_alpha(target):
         found.append("alpha")
@@ -36,7 +38,7 @@ def losses(source: str, target: str) -> list[str]:
 
 
 def ranked(source: str, choices: Iterable[str]) -> list[str]:
-    """Those of `choices` that can be written, the one that is closest to `source` first."""
+    """Those of `choices` that can be written, sorted by similarity to `source`, the most similar first."""
     usable = [name for name in set(choices) if _writable(name)]
     return sorted(usable, key=lambda name: (name != source, *_distance(source, name), name))
 
@@ -74,7 +76,7 @@ def _rgb(name: str) -> bool:
 
 
 def _sampling(name: str) -> tuple[int, int]:
-    """Chroma samples for 16 columns and 16 rows of pixels."""
+    """Number of chroma samples in 16 columns and in 16 rows of pixels."""
     if _grey(name) or _rgb(name):
         return 16, 16
     shown = VideoFormat(name, 16, 16)

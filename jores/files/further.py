@@ -1,4 +1,4 @@
-"""What a picture's file shows besides the picture, and results do not: previews, depth and gain maps, a short film."""
+"""Further pictures in a file, which are not written to a result: previews, depth and gain maps, a short video."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GAIN_MAPS = (b"hdrgm:Version", b"HDRGainMap", b"urn:iso:std:iso:ts:21496")
 
 
 def of_image(image: Image.Image, data: bytes) -> tuple[str, ...]:
-    """In words, of a picture that Pillow opened; `data` is its whole file."""
+    """Descriptions of the further pictures in a file that Pillow opened; `data` is the complete file."""
     if isinstance(image, TiffImageFile):
         return named(tiff.sub_pictures(image.tag_v2))
     if image.format not in ("JPEG", "MPO"):
@@ -29,7 +29,10 @@ def of_image(image: Image.Image, data: bytes) -> tuple[str, ...]:
 def of_heif(
     pictures: int, depth: Sequence[object] | None, auxiliary: Mapping[str, Sequence[object]] | None
 ) -> tuple[str, ...]:
-    """In words, of a HEIC file of so many pictures; the others are depth_images and aux of pillow-heif."""
+    """Descriptions of the further pictures of a HEIC file.
+
+    `pictures` is their number; `depth` and `auxiliary` are `depth_images` and `aux` of pillow-heif.
+    """
     found = named(pictures - 1)
     maps = sum(len(ids) for name, ids in (auxiliary or {}).items() if "alpha" not in name)
     for count, kind in ((len(depth or ()), "depth map"), (maps, "auxiliary picture (a gain map?)")):
@@ -38,5 +41,5 @@ def of_heif(
 
 
 def named(count: int) -> tuple[str, ...]:
-    """So many further pictures, in words; empty for none."""
+    """Description of `count` further pictures; empty for none."""
     return (f"{count} further picture{'s' if count > 1 else ''} of the file",) if count > 0 else ()

@@ -1,4 +1,4 @@
-"""HEIC through pillow-heif, an optional extra, and AVIF through Pillow itself, newer releases of which read it."""
+"""HEIC, read by pillow-heif (an optional dependency), and AVIF, read by newer releases of Pillow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AVIF_WANTED = "AVIF needs Pillow 11.3 or newer, or another build of it: pip inst
 
 @dataclass(frozen=True)
 class Decoded:
-    """Levels (H, W, C), uint8 or uint16, still to be turned by an EXIF orientation, and what the file says beside.
+    """Levels (H, W, C), uint8 or uint16, and metadata. `orientation` (EXIF) must still be applied to the levels.
 
     `further`: as in `metadata.Metadata`.
     """
@@ -36,13 +36,14 @@ class Decoded:
 
 
 def available(suffix: str) -> bool:
+    """Whether files of this suffix can be read here."""
     if suffix in AVIF:
         return bool(features.check("avif"))
     return importlib.util.find_spec("pillow_heif") is not None
 
 
 def is_heif(data: bytes) -> bool:
-    """Whether these bytes are HEIC or AVIF, whatever the file is called."""
+    """Whether the data is HEIC or AVIF."""
     return data[4:8] == b"ftyp" and bool(_brands(data) & (_HEIC_BRANDS | _AVIF_BRANDS))
 
 
@@ -66,7 +67,7 @@ def decode(data: bytes) -> Decoded:
         raise ValueError(f"libheif cannot read it: {error}") from error
     if transfer in HDR:
         raise ValueError(f"HDR ({HDR[transfer]}) is not supported; convert it to SDR first")
-    info = file.info  # libheif has turned the pixels already
+    info = file.info  # libheif has rotated the pixels upright already
     kept = info.get("exif"), info.get("xmp"), info.get("icc_profile")
     return Decoded(levels, 1, *kept, further.of_heif(len(file), info.get("depth_images"), info.get("aux")))
 
@@ -87,7 +88,7 @@ def _decode_avif(data: bytes) -> Decoded:
 
 
 def _avif_depth(data: bytes) -> int:
-    """Bits per channel by the decoder's configuration (av1C), the third byte of which says more than 8 or 12."""
+    """Bits per channel, from flags in the third byte of the decoder's configuration (av1C)."""
     at = data.find(b"av1C")
     if at < 0 or at + 7 > len(data):
         return 8

@@ -1,4 +1,4 @@
-"""The segments of a JPEG that speak of the picture, and how they are put back."""
+"""Metadata segments of a JPEG: reading them, and inserting them into a new file."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Iterator
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 LONG_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 EXIF = b"Exif\0\0"
-ROOM = 65533  # bytes that a segment's body may have
+ROOM = 65533  # largest body of a segment in bytes
 _SCAN, _FILE_HEADER, _APP1, _APP13, _COMMENT = 0xDA, 0xE0, 0xE1, 0xED, 0xFE
 
 Segment = tuple[int, bytes]
 
 
 def segments(data: bytes) -> Iterator[Segment]:
-    """Marker and body of each segment in front of the pixels."""
+    """Marker and body of each segment before the pixels."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
-        if marker == 0xFF:  # filling
+        if marker == 0xFF:  # padding
             at += 1
             continue
         if marker == _SCAN:
@@ -30,7 +30,7 @@ def segments(data: bytes) -> Iterator[Segment]:
 
 
 def carried(found: list[Segment]) -> list[Segment]:
-    """Comments, captions (IPTC) and the second part of a long XMP, to be written again as they are."""
+    """The segments that are copied unchanged: comments, captions (IPTC) and extended XMP."""
     return [
         (marker, body)
         for marker, body in found
@@ -39,11 +39,12 @@ def carried(found: list[Segment]) -> list[Segment]:
 
 
 def xmp_of(found: list[Segment]) -> bytes | None:
+    """The XMP packet, if there is one."""
     return next((body[len(XMP) :] for marker, body in found if marker == _APP1 and body.startswith(XMP)), None)
 
 
 def with_segments(data: bytes, exif: bytes, xmp: bytes, others: list[Segment]) -> bytes:
-    """The file with EXIF, over several segments where one does not hold it, XMP, and what `carried` kept."""
+    """A JPEG file with EXIF (split over several segments if needed), XMP and `others` (see `carried`) inserted."""
     added: list[Segment] = []
     block, room = exif.removeprefix(EXIF), ROOM - len(EXIF)
     added += [(_APP1, EXIF + block[at : at + room]) for at in range(0, len(block), room)]
@@ -51,6 +52,6 @@ def with_segments(data: bytes, exif: bytes, xmp: bytes, others: list[Segment]) -
         added.append((_APP1, XMP + xmp))
     written = b"".join(struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body for marker, body in (*added, *others))
     at = 2
-    if data[3] == _FILE_HEADER:  # JFIF wants to be the first
+    if data[3] == _FILE_HEADER:  # the JFIF segment must stay first
         at += 2 + struct.unpack_from(">H", data, at + 2)[0]
     return data[:at] + written + data[at:]

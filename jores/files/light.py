@@ -1,4 +1,4 @@
-"""From a file's numbers to the sRGB curve, which the nets know, and back: gAMA and cICP of PNG files."""
+"""Conversion between other tone curves (gAMA and cICP of PNG files) and that of sRGB, which the nets expect."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-AS_SRGB = 0.1  # exponents that are no further from 2.2 are taken for the sRGB curve, as every viewer does
+AS_SRGB = 0.1  # exponents that differ less from 2.2 count as sRGB, as in every viewer
 HDR = {16: "PQ", 18: "HLG"}
 _POWERS = {8: 1.0, 5: 2.8}
-_DISPLAY = (1, 2, 4, 6, 7, 11, 12, 13, 14, 15)  # curves of SDR displays: as near to sRGB as they are to each other
+_DISPLAY = (1, 2, 4, 6, 7, 11, 12, 13, 14, 15)  # cICP transfers of SDR displays, which differ little from sRGB
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 def power_of_png(chunks: Mapping[bytes, bytes]) -> float | None:
-    """The exponent p of light = value ** p; None where the numbers are of the sRGB curve, or as a colour profile says.
+    """The exponent p of linear light = value ** p; None for the tone curve of sRGB or of a colour profile.
 
-    cICP comes before iCCP, that before sRGB, and gAMA last, as the PNG standard has it.
+    The order of precedence is cICP, iCCP, sRGB, gAMA, as in the PNG standard.
 
     Raises:
-        ValueError: HDR, or another coding that is not understood.
+        ValueError: HDR, or another coding that is not supported.
     """
     if len(code := chunks.get(b"cICP", b"")) == 4:
         return _power_of_cicp(*code)
     if b"iCCP" in chunks or b"sRGB" in chunks or len(chunks.get(b"gAMA", b"")) != 4:
         return None
     (gamma,) = struct.unpack(">I", chunks[b"gAMA"])
-    if not 10_000 <= gamma <= 1_000_000:  # 0, or nothing that a picture is ever stored with
+    if not 10_000 <= gamma <= 1_000_000:  # not a plausible value
         return None
     power = 100_000 / gamma
     return None if abs(power - 2.2) <= AS_SRGB else power
@@ -42,31 +42,31 @@ def _power_of_cicp(_primaries: int, transfer: int, matrix: int, full_range: int)
         raise ValueError(f"HDR ({HDR[transfer]}, by its cICP chunk) is not supported; convert it to SDR first")
     if matrix != 0 or full_range != 1 or transfer not in (*_DISPLAY, *_POWERS):
         raise ValueError(
-            f"its cICP chunk names a coding that is not understood (transfer {transfer}, matrix {matrix}, full range "
+            f"its cICP chunk names a coding that is not supported (transfer {transfer}, matrix {matrix}, full range "
             f"{full_range}); save it as sRGB"
         )
     return _POWERS.get(transfer)
 
 
 def encode_srgb(light: Array) -> Array:
-    """Linear light in [0, 1] -> numbers of the sRGB curve in [0, 1]."""
+    """Linear light in [0, 1] -> sRGB values in [0, 1]; any shape."""
     if isinstance(light, Tensor):
         return torch.where(light <= 0.0031308, light * 12.92, 1.055 * torch.pow(light, 1 / 2.4) - 0.055)
     return np.where(light <= 0.0031308, light * 12.92, 1.055 * np.power(light, 1 / 2.4) - 0.055)
 
 
 def decode_srgb(values: Array) -> Array:
-    """Numbers of the sRGB curve in [0, 1] -> linear light in [0, 1]."""
+    """sRGB values in [0, 1] -> linear light in [0, 1]; any shape."""
     if isinstance(values, Tensor):
         return torch.where(values <= 0.04045, values / 12.92, torch.pow((values + 0.055) / 1.055, 2.4))
     return np.where(values <= 0.04045, values / 12.92, np.power((values + 0.055) / 1.055, 2.4))
 
 
 def to_srgb(pixels: Tensor, power: float) -> Tensor:
-    """(3 or 4, H, W) in [0, 1], light = value ** power -> the same on the sRGB curve; alpha stays."""
+    """Converts (3 or 4, H, W) in [0, 1] from the tone curve light = value ** power to sRGB; alpha is unchanged."""
     return torch.cat([encode_srgb(pixels[:3] ** power), pixels[3:]])
 
 
 def from_srgb(pixels: Tensor, power: float) -> Tensor:
-    """The inverse of `to_srgb`, exact to far less than a level of 16 bits."""
+    """Inverse of `to_srgb`; the error is far below one level of 16 bits."""
     return torch.cat([decode_srgb(pixels[:3].clamp(0, 1)) ** (1 / power), pixels[3:]])

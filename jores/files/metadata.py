@@ -1,4 +1,4 @@
-"""What a picture's file says besides pixels, EXIF and colour profile, and how it is written again."""
+"""Metadata of a picture file besides EXIF and the colour profile."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ _ROOM_FOR_XMP = jpeg.ROOM - len(jpeg.XMP)
 
 @dataclass(frozen=True)
 class Metadata:
-    """Attributes:
-    kind: the format that the picture was read from, as Pillow names it; "" for one that was not read.
-    xmp: the XMP packet. resolution: dots per inch across and down, where neither EXIF nor `chunks` have them.
-    chunks: of a PNG: texts, resolution, colours. segments: of a JPEG: comments, captions.
-    lossless: a WebP's pixels were stored without loss.
-    power: light = number ** power in the file, whose pixels were put onto the sRGB curve; None: nothing was changed.
-    further: in words, what else the file shows besides its first picture, and what a result does not have.
+    """Metadata of a picture file.
+
+    Attributes:
+        kind: Pillow's name of the source's format; "" for a picture that does not come from a file.
+        xmp: XMP packet.
+        resolution: horizontal and vertical dots per inch, if neither EXIF nor `chunks` hold them.
+        chunks: of a PNG: texts, resolution, colour space.
+        segments: of a JPEG: comments, captions.
+        lossless: a WebP was compressed without loss.
+        power: exponent of the file's tone curve (linear light = value ** power) if the pixels were converted to sRGB;
+            None if they were not.
+        further: descriptions of further pictures in the file, which are not written to a result.
     """
 
     kind: str = ""
@@ -36,12 +41,12 @@ class Metadata:
     further: tuple[str, ...] = ()
 
     def stripped(self) -> Metadata:
-        """Only what the pixels need to be shown right."""
+        """A copy with only the metadata that affects the colours."""
         colours = tuple(chunk for chunk in self.chunks if chunk[0] in png.COLOUR)
         return replace(self, xmp=None, resolution=None, chunks=colours, segments=())
 
     def upright(self, size: tuple[int, int], turned: bool) -> Metadata:
-        """Of the picture that is `size` (width, height) pixels now. `turned`: its sides have changed places."""
+        """The metadata of the upright picture of `size` (width, height); `turned`: width and height were swapped."""
         packet = xmp.upright(self.xmp, size) if self.xmp else None
         if not turned:
             return replace(self, xmp=packet)
@@ -49,7 +54,7 @@ class Metadata:
         return replace(self, xmp=packet, resolution=resolution, chunks=tuple(map(png.density_turned, self.chunks)))
 
     def lacking(self, kind: str) -> list[str]:
-        """What of this another format cannot hold."""
+        """Descriptions of what a format (Pillow's name) cannot hold."""
         found = []
         if kind != "PNG" and any(name in png.TEXT for name, _ in self.chunks):
             found.append("text chunks (a workflow?)")
@@ -59,7 +64,10 @@ class Metadata:
 
 
 def of_file(image: Image.Image, data: bytes) -> tuple[Metadata, bytes | None]:
-    """Metadata and colour profile of an opened picture, as stored (not upright). Raises ValueError for HDR."""
+    """Metadata and colour profile of an opened picture, as stored (not upright). Raises ValueError for HDR.
+
+    `data` is the complete file.
+    """
     kind, profile = "JPEG" if image.format == "MPO" else image.format, image.info.get("icc_profile")
     if kind == "PNG":
         found = list(png.chunks(data))
@@ -79,7 +87,7 @@ def of_file(image: Image.Image, data: bytes) -> tuple[Metadata, bytes | None]:
 
 
 def _is_lossless(data: bytes) -> bool:
-    """Whether a WebP's pixels are in a VP8L chunk."""
+    """Whether a WebP is lossless (a VP8L chunk)."""
     at = 12
     while at + 8 <= len(data):
         name, length = data[at : at + 4], struct.unpack_from("<I", data, at + 4)[0]

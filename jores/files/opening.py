@@ -1,4 +1,4 @@
-"""Opening a film: which of its video streams is enhanced, how it is decoded, and what its first frames say."""
+"""Opens a video: selects the video stream to enhance and its decoder, and inspects the first frames."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from av.sidedata.sidedata import Type as SideData
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from .fields import WHOLE, Rows, rows_in_time
+from .fields import PROGRESSIVE, Rows, rows_in_time
 from .tracks import is_cover, packets_of
 
 _PQ = 16  # AVColorTransferCharacteristic
-_FRAMES_ASKED = 8  # for fields and turns
+_FRAMES_ASKED = 8  # frames that are inspected for interlacing and rotation
 
 
 class VideoFileError(ValueError):
@@ -27,10 +27,15 @@ class VideoFileError(ValueError):
 
 
 @dataclass(frozen=True)
-class First:
-    """What the first frames say: display matrix (9,), pixel format, rows of the pictures, width and height.
+class FirstFrames:
+    """Properties of a video, from its first frames.
 
-    `by_container`: as in `encoders.Film`.
+    Attributes:
+        matrix: display matrix (9,), int32, or None.
+        pix_fmt: FFmpeg's pixel format.
+        rows: see `fields.rows_in_time`.
+        size: width and height as stored.
+        by_container: as in `encoders.Film`.
     """
 
     matrix: np.ndarray | None
@@ -41,11 +46,12 @@ class First:
 
     @property
     def turns(self) -> int:
+        """See `quarter_turns`."""
         return quarter_turns(self.matrix)
 
 
-def first_frames(path: Path) -> First:
-    """Raises VideoFileError for what cannot be enhanced."""
+def first_frames(path: Path) -> FirstFrames:
+    """Inspects the first frames. Raises VideoFileError for a video that cannot be enhanced."""
     try:
         with av.open(str(path)) as reader:
             stream = video_stream(path, reader)
@@ -55,7 +61,7 @@ def first_frames(path: Path) -> First:
                 if len(frames) >= _FRAMES_ASKED:
                     break
             if not frames:
-                raise VideoFileError(f"{path}: there is not a single frame in it; is the file damaged?")
+                raise VideoFileError(f"{path}: it has no frames; is the file damaged?")
             combed = next((frame for frame in frames if frame.interlaced_frame), frames[0])
             rows = rows_in_time(combed, getattr(stream.codec_context, "field_order", None))
     except (av.FFmpegError, OSError) as error:
@@ -64,13 +70,16 @@ def first_frames(path: Path) -> First:
     beside = side_data(frames[0])
     data = None if beside is None else beside.get(SideData.DISPLAYMATRIX)
     matrix = None if data is None else np.frombuffer(bytes(data), np.int32)
-    if rows != WHOLE and (frames[0].height % 2 or quarter_turns(matrix)):
-        told = "is turned" if quarter_turns(matrix) else "has an odd number of rows"
+    if rows != PROGRESSIVE and (frames[0].height % 2 or quarter_turns(matrix)):
+        told = "is rotated by a quarter turn" if quarter_turns(matrix) else "has an odd number of rows"
         raise VideoFileError(f"{path}: interlaced video that {told} is not supported; deinterlace it first")
-    return First(matrix, frames[0].format.name, rows, (frames[0].width, frames[0].height), not combed.interlaced_frame)
+    return FirstFrames(
+        matrix, frames[0].format.name, rows, (frames[0].width, frames[0].height), not combed.interlaced_frame
+    )
 
 
 def video_stream(path: Path, reader: InputContainer) -> VideoStream:
+    """FFmpeg's best video stream that is not cover art. Raises VideoFileError if there is none, or it is HDR (PQ)."""
     streams = [s for s in reader.streams.video if not is_cover(s)]
     known = [s for s in streams if s.codec_context is not None]
     if streams and not known:
@@ -85,7 +94,7 @@ def video_stream(path: Path, reader: InputContainer) -> VideoStream:
 
 
 def decoder_of(stream: VideoStream) -> Callable[[Any], list[Any]]:
-    """Packets to frames. FFmpeg's own decoders for VP8 and VP9 pass over the alpha, which libvpx knows."""
+    """A function from a packet to its frames. VP8 and VP9 with alpha need libvpx: FFmpeg's decoders ignore it."""
     name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.codec.canonical_name)
     if name and claims_alpha(stream) and name in av.codecs_available:
         decoder = av.CodecContext.create(name, "r")
@@ -96,8 +105,7 @@ def decoder_of(stream: VideoStream) -> Callable[[Any], list[Any]]:
 
 
 def side_data(frame: Any) -> SideDataContainer | None:
-    """What a frame carries besides its picture; None where a part of it is of a kind that this PyAV does not know,
-    which then names none of it."""
+    """Side data of a frame; None if it has a type that this release of PyAV does not know (none is readable then)."""
     try:
         return frame.side_data
     except ValueError:
@@ -105,11 +113,12 @@ def side_data(frame: Any) -> SideDataContainer | None:
 
 
 def claims_alpha(stream: VideoStream) -> bool:
+    """Whether the tags of a stream say that it has alpha."""
     return {k.lower(): v for k, v in stream.metadata.items()}.get("alpha_mode") == "1"
 
 
 def quarter_turns(matrix: np.ndarray | None) -> int:
-    """Counter-clockwise quarter turns that put a stored frame upright; 0 for other angles."""
+    """Number of counter-clockwise quarter turns, 0..3, that rotate a stored frame upright; 0 for other angles."""
     if matrix is None:
         return 0
     angle = np.degrees(np.arctan2(float(matrix[1]), float(matrix[0])))

@@ -1,4 +1,4 @@
-"""Picture files: what a photograph carries besides its pixels survives, and no file is ever left half-written."""
+"""Picture files: finds, reads and writes them. Metadata is kept, and results are written atomically."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from . import heif, raw
 from .decoding import BROKEN_FILE, NotAPictureError, Picture, decode
 from .encoding import encode, lost
-from .saving import write_whole
+from .saving import write_atomically
 
 __all__ = ["ImageFileError", "Picture", "check_fits", "find_images", "missing", "read_image", "write_image"]
 
@@ -18,13 +18,13 @@ FORMATS = {
     ".jfif": "JPEG", ".jpe": "JPEG", ".dib": "BMP",
 }  # fmt: skip
 DEVELOPED = (*raw.SUFFIXES, *heif.SUFFIXES)
-"""Suffixes of what is read, where the library for it is there, and written as TIFF."""
+"""Suffixes that are read if an optional library is installed; their results are written as TIFF."""
 
 VIDEO_FORMATS = {
     ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi", ".ts": "mpegts",
     ".mts": "mpegts", ".m2ts": "mpegts",
 }  # fmt: skip
-"""Suffixes that are taken for video, and the container that FFmpeg writes for them: see `clips`."""
+"""Suffixes of videos, and FFmpeg's name of the container that is written for each; see `clips`."""
 
 _UNDERSTOOD = "PNG, JPEG, WebP, TIFF or BMP"
 
@@ -39,15 +39,15 @@ def find_images(
     *,
     skipped: list[Path] | None = None,
 ) -> list[Path]:
-    """Expand folders into the pictures right inside them, sorted by name; files are taken as they are given.
+    """Expands folders to the pictures directly in them, sorted by name. Paths of files are returned unchanged.
 
     Args:
-        suffixes: what counts as a picture inside a folder, beside the camera raw, HEIC and AVIF that can be read here;
-            hidden files never do.
-        skipped: gets everything else that lies in the folders.
+        suffixes: suffixes of pictures, in lower case. Camera raw, HEIC and AVIF are added if they can be read here.
+            Hidden files are ignored.
+        skipped: a list to which all other entries of the folders are added.
 
     Raises:
-        ImageFileError: a folder holds no picture, or there is nothing at all.
+        ImageFileError: a folder holds no picture, or `paths` is empty.
     """
     found: dict[Path, None] = {}
     for path in map(Path, paths):
@@ -59,7 +59,7 @@ def find_images(
         if skipped is not None:
             skipped += [p for p in everything if p not in set(inside)]
         if not inside:
-            raise ImageFileError(f"{path}: no picture right inside this folder ({', '.join(suffixes)})")
+            raise ImageFileError(f"{path}: no picture directly in this folder ({', '.join(suffixes)})")
         found.update(dict.fromkeys(inside))
     if not found:
         raise ImageFileError("no picture was given")
@@ -71,7 +71,7 @@ def _is_readable(suffix: str, suffixes: Collection[str]) -> bool:
 
 
 def missing(suffix: str) -> str:
-    """What must be installed to read files of this suffix; "" for nothing, and for suffixes that are never read."""
+    """What must be installed to read files of this suffix; "" if nothing is missing or the suffix is not supported."""
     if suffix in raw.SUFFIXES:
         return "" if raw.available() else raw.WANTED
     if suffix in heif.SUFFIXES and not heif.available(suffix):
@@ -80,14 +80,16 @@ def missing(suffix: str) -> str:
 
 
 def read_image(path: str | os.PathLike[str]) -> Picture:
-    """Read PNG, JPEG, WebP, TIFF or BMP with 8 to 16 bits per channel, turned upright; camera raw, HEIC and AVIF where
-    the libraries for them are installed. What a file is its first bytes say; camera raw goes by its suffix.
+    """Reads PNG, JPEG, WebP, TIFF or BMP with 1 to 16 bits per channel, and rotates it upright.
 
-    Palettes, grey, and CMYK become RGB (CMYK through its colour profile, into sRGB). Camera raw is developed with the
-    camera's white balance and without brightening. PNGs of another curve (gAMA, cICP) come on that of sRGB.
+    Camera raw, HEIC and AVIF are read if the libraries for them are installed. The format is found by content, only
+    camera raw by its suffix. Palettes, grey and CMYK become RGB (CMYK is converted to sRGB by its colour profile).
+    Camera raw is developed with the camera's white balance and without brightening. PNGs with another tone curve (gAMA,
+    cICP) are converted to that of sRGB.
 
     Raises:
-        ImageFileError: missing, damaged, several frames, 32 bits per channel, signed, HDR, or not a picture.
+        ImageFileError: the file is missing, damaged, not a picture, or has several frames, 32 bits per channel, signed
+            values, or HDR.
     """
     try:
         data = Path(path).read_bytes()
@@ -101,28 +103,27 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
 
 
 def write_image(path: str | os.PathLike[str], picture: Picture) -> None:
-    """Write a picture in the format of the suffix, replacing an existing file only once everything is on disk.
+    """Writes a picture in the format of the suffix. An existing file is replaced only when the new one is complete.
 
-    Values are rounded to the nearest level. 16 bits are kept by PNG and TIFF; the other formats hold 8.
+    Values are rounded to the nearest level. PNG and TIFF keep 16 bits; the other formats have 8.
 
     Raises:
-        ImageFileError: unknown suffix, transparency that the format cannot hold, or the system's refusal (disk full,
-            no permission). What was there before is untouched then.
+        ImageFileError: the suffix is unknown, the format cannot hold the picture's transparency, or the system reports
+            an error (disk full, no permission). An existing file is not changed then.
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise ImageFileError(f"{path}: unknown suffix; choose one of {', '.join(FORMATS)}")
     check_fits(path, picture)
     try:
-        write_whole(path, encode(picture, FORMATS[path.suffix.lower()]))
+        write_atomically(path, encode(picture, FORMATS[path.suffix.lower()]))
     except (ValueError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageFileError(f"{path}: cannot be written: {reason}") from error
 
 
 def check_fits(path: str | os.PathLike[str], picture: Picture) -> None:
-    """Raises ImageFileError if the format of the suffix cannot hold something that this picture has; before the work
-    that it would be in vain."""
+    """Raises ImageFileError if the format of the suffix cannot hold this picture. Call it before expensive work."""
     kind, source = FORMATS.get(Path(path).suffix.lower(), ""), picture.metadata.kind
     if found := lost(picture, kind):
         where = f"the file is {source} by its content, and " if source not in ("", kind) else ""

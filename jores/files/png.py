@@ -1,4 +1,4 @@
-"""The chunks of a PNG: what Pillow need not see, what is carried over as it is, and colour profiles of any size."""
+"""Chunks of a PNG: which ones Pillow gets, which ones are copied unchanged, and colour profiles of any size."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXT = (b"tEXt", b"zTXt", b"iTXt")
 COLOUR = (b"cHRM", b"gAMA", b"sRGB", b"cICP")
 XMP_KEYWORD = b"XML:com.adobe.xmp"
-_RAW_PROFILE = b"Raw profile type "  # how programs kept EXIF before there was a chunk for it; Pillow understands it
+_RAW_PROFILE = b"Raw profile type "  # EXIF as text, from before PNG had a chunk for it; Pillow reads it
 _NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 _LARGEST_PROFILE = 1 << 26
-_LARGEST_SHOWN = 1 << 16  # of the texts that Pillow is still shown
+_LARGEST_SHOWN = 1 << 16  # larger texts are not passed to Pillow
 
 Chunk = tuple[bytes, bytes]
 
 
 def chunks(data: bytes) -> Iterator[Chunk]:
-    """Name and body of each whole chunk whose checksum is right."""
+    """Name and body of each complete chunk with a correct checksum."""
     at = len(SIGNATURE)
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
@@ -30,8 +30,10 @@ def chunks(data: bytes) -> Iterator[Chunk]:
 
 
 def lean(data: bytes) -> bytes:
-    """The file without the texts and profiles that Pillow refuses to read past a megabyte; the rest byte by byte,
-    damage included."""
+    """The file without texts and profiles, of which Pillow refuses to read more than a megabyte.
+
+    All other bytes stay unchanged, even damaged ones.
+    """
     parts, at = [data[: len(SIGNATURE)]], len(SIGNATURE)
     while at + 8 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
@@ -44,7 +46,7 @@ def lean(data: bytes) -> bytes:
 
 
 def _is_shown(name: bytes, body: bytes) -> bool:
-    """Whether Pillow looks for the orientation in this text; no longer than it allows once it is unpacked."""
+    """Whether Pillow reads EXIF or XMP from this text, and it is small enough for Pillow after decompression."""
     if not body.startswith((_RAW_PROFILE, XMP_KEYWORD + b"\0")):
         return False
     return name == b"tEXt" or (name == b"iTXt" and body[len(XMP_KEYWORD) + 1 : len(XMP_KEYWORD) + 2] == b"\0") or (
@@ -53,12 +55,13 @@ def _is_shown(name: bytes, body: bytes) -> bool:
 
 
 def carried(found: list[Chunk]) -> list[Chunk]:
-    """Texts, resolution and colours, to be written again as they are; XMP and EXIF are not among them."""
+    """The chunks that are copied unchanged: texts, resolution and colour space, but not XMP and EXIF."""
     kept = (*TEXT, *COLOUR, b"pHYs", b"sTER")
     return [(name, body) for name, body in found if name in kept and not is_xmp(name, body) and not _is_exif(body)]
 
 
 def is_xmp(name: bytes, body: bytes) -> bool:
+    """Whether a chunk holds XMP."""
     return name == b"iTXt" and body.startswith(XMP_KEYWORD + b"\0")
 
 
@@ -67,20 +70,22 @@ def _is_exif(body: bytes) -> bool:
 
 
 def xmp_of(found: list[Chunk]) -> bytes | None:
+    """The XMP packet, if there is one that can be decompressed."""
     for name, body in found:
         if is_xmp(name, body):
             flag, rest = body[len(XMP_KEYWORD) + 1 : len(XMP_KEYWORD) + 2], body[len(XMP_KEYWORD) + 3 :]
-            text = rest.partition(b"\0")[2].partition(b"\0")[2]  # behind language and translated keyword
+            text = rest.partition(b"\0")[2].partition(b"\0")[2]  # after language and translated keyword
             return text if flag == b"\0" else _inflated(text, _LARGEST_PROFILE)
     return None
 
 
 def xmp_chunk(xmp: bytes) -> Chunk:
+    """The chunk for an XMP packet."""
     return b"iTXt", XMP_KEYWORD + b"\0\0\0\0\0" + xmp
 
 
 def profile_of(found: list[Chunk]) -> bytes | None:
-    """The colour profile, if it can be unpacked."""
+    """The colour profile, if there is one that can be decompressed."""
     for name, body in found:
         if name == b"iCCP":
             return _inflated(body.partition(b"\0")[2][1:], _LARGEST_PROFILE)
@@ -88,19 +93,18 @@ def profile_of(found: list[Chunk]) -> bytes | None:
 
 
 def density_turned(chunk: Chunk) -> Chunk:
-    """pHYs after width and height changed places."""
+    """A chunk after width and height were swapped: pHYs with its values swapped, others unchanged."""
     name, body = chunk
     return (name, body[4:8] + body[:4] + body[8:]) if name == b"pHYs" and len(body) == 9 else chunk
 
 
 def density_chunk(resolution: tuple[float, float]) -> Chunk:
-    """pHYs of dots per inch, across and down."""
+    """The pHYs chunk for horizontal and vertical dots per inch."""
     return b"pHYs", struct.pack(">IIB", *(round(dpi / 0.0254) for dpi in resolution), 1)
 
 
 def with_chunks(data: bytes, extra: list[Chunk]) -> bytes:
-    """The file with further chunks right behind its header, where all of them may be. A resolution that the encoder
-    made up (FFmpeg does) goes."""
+    """The file with further chunks directly after its header. Its pHYs is removed: FFmpeg writes an arbitrary one."""
     first, *rest = (chunk for chunk in chunks(data) if chunk[0] != b"pHYs")
     written = (
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -110,7 +114,7 @@ def with_chunks(data: bytes, extra: list[Chunk]) -> bytes:
 
 
 def _inflated(data: bytes, largest: int) -> bytes | None:
-    """None: damaged, or larger than that."""
+    """Decompressed data; None if it is damaged or larger than `largest` bytes."""
     unpacker = zlib.decompressobj()
     try:
         found = unpacker.decompress(data, largest)

@@ -1,6 +1,6 @@
-"""Camera raw through rawpy (LibRaw), an optional extra: linear light as the sensor counted it, in 16 bits.
+"""Camera raw, developed by rawpy (LibRaw), an optional dependency: 16 bits, from the sensor's linear values.
 
-A dark raw file holds several times more of its scene than the JPEG that the camera made of it.
+A dark raw file holds much more detail than the camera's JPEG of the same scene.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ WANTED = "camera raw needs rawpy: pip install rawpy"
 
 
 def available() -> bool:
+    """Whether rawpy is installed."""
     return importlib.util.find_spec("rawpy") is not None
 
 
 def develop(data: bytes) -> np.ndarray:
-    """uint16 levels (H, W, 3) of the sRGB curve, upright, with the camera's white balance and no brightening.
+    """uint16 levels (H, W, 3) in sRGB, upright, with the camera's white balance and without brightening.
 
     Raises:
         ValueError: rawpy is missing, or LibRaw cannot read the file.
@@ -47,7 +48,7 @@ def develop(data: bytes) -> np.ndarray:
 
 
 def notes(data: bytes) -> Image.Exif:
-    """EXIF of the raw formats that are TIFF at heart (most of them); empty for the others and for damaged ones."""
+    """EXIF of raw formats that are based on TIFF, as most are; empty for other formats and damaged files."""
     exif = Image.Exif()
     if data[:4] in (b"II*\0", b"MM\0*"):
         exif.load(b"Exif\0\0" + data)

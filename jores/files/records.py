@@ -1,4 +1,4 @@
-"""Records as JSON, which has neither NaN nor Infinity: null stands for them."""
+"""Records as JSON. NaN and infinity, which JSON does not have, become null."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def without_nan(value: Any) -> Any:
-    """A JSON value in which None stands for every number that JSON does not have, at any depth."""
+    """A copy of a JSON value with None in place of NaN and infinity, at any depth."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -17,5 +17,5 @@ def without_nan(value: Any) -> Any:
 
 
 def json_line(record: dict[str, Any]) -> str:
-    """In ASCII: a redirected output may know no other letters."""
+    """The record as one line of JSON, in ASCII, because redirected output on Windows may support nothing else."""
     return json.dumps(without_nan(record), allow_nan=False) + "\n"

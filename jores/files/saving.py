@@ -1,4 +1,4 @@
-"""A file gets its name once all of it is on the disk, and what is only half written never outlives its process."""
+"""Atomic writing: a file appears under its name only when it is complete, and temporary files are removed."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ENDINGS = ("SIGTERM", "SIGHUP", "SIGBREAK")  # the last one only on Windows, the one before only elsewhere
+ENDINGS = ("SIGTERM", "SIGHUP", "SIGBREAK")  # SIGBREAK exists only on Windows, SIGHUP only on other systems
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file of any kind under a temporary name next to `path`, then give it its name. Raises OSError."""
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes `data` to a temporary file beside `path`, then renames it to `path`. Raises OSError."""
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         temporary.write_bytes(data)
-        name_whole(temporary, path)
+        rename_atomically(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def name_whole(temporary: Path, path: Path) -> None:
-    """Give a written file its name, in place of what has it, once its bytes are on the disk. Raises OSError."""
+def rename_atomically(temporary: Path, path: Path) -> None:
+    """Flushes a file to the disk and renames it to `path`, replacing an existing file. Raises OSError."""
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    if sys.platform == "win32":  # folders cannot be opened there
+    if sys.platform == "win32":  # folders cannot be opened on Windows
         return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     except OSError:
-        pass  # some network disks know no such thing; the name is there, only perhaps not yet on the disk
+        pass  # not supported by some network file systems: the rename is done, but may not be on the disk yet
     finally:
         os.close(folder)
 
 
 @contextlib.contextmanager
-def tidy_ending() -> Iterator[None]:
-    """Within, a request to end (SIGTERM, a closed terminal) raises SystemExit, so that every `finally` still runs.
+def exit_on_signal() -> Iterator[None]:
+    """Makes a request to end (SIGTERM, closed terminal) raise SystemExit, so that every `finally` block runs.
 
-    The exit code is 128 + the signal's number. Only the main thread can do that; in others nothing is changed.
+    The exit code is 128 + the signal's number. It has no effect outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -55,7 +55,9 @@ def tidy_ending() -> Iterator[None]:
         raise SystemExit(128 + number)
 
     kinds = [getattr(signal, name) for name in ENDINGS if hasattr(signal, name)]
-    kinds = [kind for kind in kinds if signal.getsignal(kind) is not signal.SIG_IGN]  # as nohup wants it
+    kinds = [
+        kind for kind in kinds if signal.getsignal(kind) is not signal.SIG_IGN
+    ]  # ignored signals, as under nohup, stay ignored
     before = {kind: signal.signal(kind, end) for kind in kinds}
     try:
         yield

@@ -1,4 +1,4 @@
-"""Pairs of pictures, dark and light: from a table, or by name from two folders."""
+"""Pairs of a dark and a well-lit picture: from a table, or from two folders by file name."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from .pictures import find_images
 
 
 class Pair(NamedTuple):
+    """Name and paths of a pair; `high`, the ground truth, may be missing."""
+
     name: str
     low: Path
     high: Path | None = None
 
 
 def pairs_of_table(table: Path, split: str) -> list[Pair]:
-    """Pairs of `rows_of_table`, with their paths resolved."""
+    """The pairs of `rows_of_table`, with paths relative to the table resolved. Raises ValueError, as it does."""
     rows = rows_of_table(table, split)
     return [Pair(row["id"], table.parent / row["low"], table.parent / row["high"]) for row in rows]
 
@@ -28,7 +30,8 @@ def rows_of_table(table: Path, split: str) -> list[dict[str, str]]:
         split: name of a split, or "all".
 
     Raises:
-        ValueError: not such a table, or no pair in this split.
+        ValueError: a column is missing, or the split has no pair.
+        OSError: the table cannot be read.
     """
     with table.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t")
@@ -41,12 +44,12 @@ def rows_of_table(table: Path, split: str) -> list[dict[str, str]]:
 
 
 def pairs_of_folders(low: Path, high: Path | None = None) -> list[Pair]:
-    """Pairs by file stem: every picture in `low` needs one of the same name, with any suffix, in `high`.
+    """Pairs by file name: every picture in `low` needs one in `high` with the same name, apart from the suffix.
 
-    Without `high` the pictures stand alone, for figures that need no ground truth.
+    Without `high` the pairs have no ground truth.
 
     Raises:
-        ValueError: an empty folder, or a dark picture without its ground truth.
+        ValueError: a folder holds no picture, or a dark picture has no ground truth.
     """
     dark = find_images([low])
     if high is None:

@@ -1,4 +1,4 @@
-"""Where the results of a run go: never onto a file that the run reads, and never two of them under one name."""
+"""Paths of results: never a file that the run reads, and never the same path for two results."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-SHOWN = 5  # of the files that are in each other's way
+SHOWN = 5  # conflicts that an error message lists
 
 Identity = tuple[int, int]
 
 
 class TargetError(ValueError):
-    """Results would replace what they must not. The message names the files and says what to do."""
+    """A result would replace a file that must be kept. The message names the files and says what to do."""
 
 
 @dataclass(frozen=True)
 class Job:
+    """One input file and the path of its result."""
+
     path: Path
     target: Path
 
@@ -30,27 +32,28 @@ def plan(
     name: Callable[[Path], str],
     *,
     also: Iterable[Path] = (),
-    folds_names: bool | None = None,
+    case_insensitive: bool | None = None,
 ) -> list[Job]:
-    """One job for each input; the same file under two spellings is one, where both have one target.
+    """One job for each input. An input that is listed twice, also under different paths, gives one job.
 
     Args:
-        output: folder of the results, which exists.
-        name: the result's file name for an input.
-        also: further files that are read, such as the mask.
-        folds_names: whether x.png and X.png are one file in `output`; None tries it there.
+        output: folder of the results, which must exist.
+        name: gives the file name of an input's result.
+        also: further files that the run reads, such as the mask.
+        case_insensitive: whether x.png and X.png are the same file in `output`; None tests it there.
 
     Raises:
-        TargetError: a result would replace one of the files that are read, whatever their spelling, or a folder, or
-            another result of the run. OSError: nothing can be written to `output`.
+        TargetError: a result would replace a file that the run reads (also by another path), a folder, or another
+            result of the run.
+        OSError: `output` is not writable.
     """
-    folds = names_fold(output) if folds_names is None else folds_names
+    ignoring = ignores_case(output) if case_insensitive is None else case_insensitive
     read = {found: path for path in (*also, *inputs) if (found := identity(path))}
     taken: dict[str, Job] = {}
     faults: list[str] = []
     for path in inputs:
         job = Job(path, output / name(path))
-        key = folded(job.target.name) if folds else job.target.name
+        key = normalised(job.target.name) if ignoring else job.target.name
         first = taken.setdefault(key, job)
         if first is not job:
             if not _same(first.path, path):
@@ -67,7 +70,7 @@ def plan(
 
 
 def identity(path: Path) -> Identity | None:
-    """What makes a file that file, however its path is spelled and linked; None where there is none."""
+    """Device and inode of a file, the same for all paths and links to it; None if it does not exist."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -76,7 +79,7 @@ def identity(path: Path) -> Identity | None:
 
 
 def refuse_inputs(target: Path, inputs: Iterable[Path], option: str) -> None:
-    """Raises TargetError where `target`, of a command line's `option`, is one of the files that are read."""
+    """Raises TargetError if `target`, the value of a command-line option, is one of the files that are read."""
     if (found := identity(target)) is None:
         return
     for path in inputs:
@@ -84,9 +87,11 @@ def refuse_inputs(target: Path, inputs: Iterable[Path], option: str) -> None:
             raise TargetError(f"{option} {target}: would replace {path}, which this run reads; choose another name")
 
 
-def names_fold(folder: Path) -> bool:
-    """Whether names that differ in case or in their Unicode form are one in this folder. Raises OSError where nothing
-    can be written to it."""
+def ignores_case(folder: Path) -> bool:
+    """Whether a folder's file system ignores case or Unicode normalisation in names.
+
+    It creates and removes a file there; raises OSError if the folder is not writable.
+    """
     name = f".\N{LATIN SMALL LETTER E WITH ACUTE}{uuid.uuid4().hex}.tmp"
     probe = folder / name
     probe.touch(exist_ok=False)
@@ -96,7 +101,8 @@ def names_fold(folder: Path) -> bool:
         probe.unlink()
 
 
-def folded(name: str) -> str:
+def normalised(name: str) -> str:
+    """A name without differences of case and Unicode normalisation, for comparisons."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

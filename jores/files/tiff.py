@@ -1,5 +1,4 @@
-"""TIFFs that neither Pillow nor FFmpeg reads right: odd numbers of bits per channel, grey with alpha, numbers that are
-no levels."""
+"""Reads TIFFs that neither Pillow nor FFmpeg reads correctly: unusual bit depths, and grey with alpha."""
 
 from __future__ import annotations
 
@@ -17,14 +16,14 @@ _OFFSETS, _SAMPLES, _ROWS, _LENGTHS, _LARGEST, _PLANAR, _PREDICTOR = 273, 277, 2
 _TILE, _EXTRA, _FORMAT = 322, 338, 339
 _PLAIN, _DEFLATED = (1,), (8, 32946)
 _SUB_PICTURES = 330
-_SIGNED, _FLOATING = (2, 5), (3, 6)  # SampleFormat, of plain and of complex numbers
-_ROWS_AT_ONCE = 256  # a bit becomes a byte while they are sorted
+_SIGNED, _FLOATING = (2, 5), (3, 6)  # values of SampleFormat, for real and complex numbers
+_ROWS_AT_ONCE = 256  # limits memory: unpacking needs a byte per bit
 
 Tags = Mapping[int, Any]
 
 
 def tags_of(data: bytes) -> Tags:
-    """The tags of the first page; empty where there are none. Raises what Pillow raises for damaged ones."""
+    """Tags of the first page; empty for other files. Damaged tags raise the exceptions of Pillow."""
     if data[:4] not in MAGIC:
         return {}
     table = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if 43 in data[2:4] else 8])
@@ -35,27 +34,29 @@ def tags_of(data: bytes) -> Tags:
 
 
 def pages(tags: Tags) -> int:
-    """1, or 2 for more."""
+    """1 for a single page, 2 for several pages."""
     return 2 if getattr(tags, "next", 0) else 1
 
 
 def sub_pictures(tags: Tags) -> int:
-    """How many pictures (reduced copies, usually) hang on the first page."""
+    """Number of sub-images of the first page (usually reduced copies)."""
     return len(_all(tags, _SUB_PICTURES, 0)) if _SUB_PICTURES in tags else 0
 
 
 def refuse_other_numbers(tags: Tags) -> None:
-    """Raises ValueError for floating-point and signed numbers: they do not say which of them is black, or white."""
+    """Raises ValueError for floating-point and signed values: it is not defined which values are black and white."""
     kinds = _all(tags, _FORMAT, 1)
     if any(kind in _FLOATING for kind in kinds):
-        raise ValueError("it holds floating-point numbers (float); save it with 8 or 16 bits per channel")
+        raise ValueError("it has floating-point values; save it with 8 or 16 bits per channel")
     if any(kind in _SIGNED for kind in kinds):
-        raise ValueError("it holds signed numbers, and does not say which of them is black; save it unsigned")
+        raise ValueError("it has signed values, and it is not defined which one is black; save it unsigned")
 
 
 def depth_of(tags: Tags) -> int:
-    """Bits of each channel that carry light. 16 may hold fewer: those whose largest value is said to be 1023, 4095 or
-    another 2^n - 1 come from cameras of so many bits."""
+    """Bits per channel that are used.
+
+    Of 16 bits they can be fewer: if MaxSampleValue is 2^n - 1, for example 1023 or 4095, the camera used n bits.
+    """
     bits = max(_all(tags, _BITS, 1))
     largest = max(_all(tags, _LARGEST, 0))
     used = largest.bit_length()
@@ -63,18 +64,18 @@ def depth_of(tags: Tags) -> int:
 
 
 def is_odd(tags: Tags) -> bool:
-    """Whether `levels_16` must read it."""
+    """Whether this TIFF must be read by `levels_16`."""
     bits, samples = set(_all(tags, _BITS, 1)), tags.get(_SAMPLES, 1)
-    known = (1, 2, 4, 8) if samples == 1 else (8,)  # Pillow's numbers of bits below 16
+    known = (1, 2, 4, 8) if samples == 1 else (8,)  # bit depths below 16 that Pillow reads
     planar = samples == 2 and tags.get(_PLANAR, 1) == 2
     return any(n < 16 and n not in known for n in bits) or (bits == {16} and samples == 2) or planar
 
 
 def levels_16(data: bytes, tags: Tags) -> np.ndarray:
-    """uint16 (H, W) or (H, W, 3 or 4) in the full range of 16 bits, as stored (not upright), alpha straight.
+    """uint16 levels (H, W) or (H, W, 3 or 4), scaled to 16 bits, as stored (not upright), with straight alpha.
 
     Raises:
-        ValueError: a form that is not understood, or not enough bytes.
+        ValueError: a variant that is not supported, or a truncated file.
     """
     height, width, samples = int(tags[_HEIGHT]), int(tags[_WIDTH]), int(tags.get(_SAMPLES, 1))
     bits, kind = set(_all(tags, _BITS, 1)), tags.get(_PHOTOMETRIC)
@@ -86,8 +87,8 @@ def levels_16(data: bytes, tags: Tags) -> np.ndarray:
     depth = max(bits)
     predictor = tags.get(_PREDICTOR, 1)
     if unknown or predictor > 2 or (predictor == 2 and depth != 16):
-        told = f"a TIFF of {depth} bits per channel in a form that is not understood"
-        raise ValueError(f"{told}; save it with 8 or 16 bits, in strips, not compressed or deflated, or as PNG")
+        told = f"a TIFF with {depth} bits per channel in a variant that is not supported"
+        raise ValueError(f"{told}; save it as PNG, or with 8 or 16 bits in strips, uncompressed or with deflate")
     planes = samples if tags.get(_PLANAR, 1) == 2 else 1
     parts = [_plane(data, tags, plane, (height, width, samples // planes), depth) for plane in range(planes)]
     levels = np.concatenate(parts, 2) if planes > 1 else parts[0]
@@ -129,7 +130,7 @@ def _plane(data: bytes, tags: Tags, plane: int, shape: tuple[int, int, int], dep
 
 
 def _unpacked(packed: np.ndarray, count: int, depth: int) -> np.ndarray:
-    """(rows, bytes) -> (rows, count): numbers of `depth` bits, the highest bit first, whatever the byte order."""
+    """(rows, bytes) -> (rows, count): values of `depth` bits each, most significant bit first, in any byte order."""
     weights = 1 << np.arange(depth - 1, -1, -1, dtype=np.uint16)
     found = np.empty((len(packed), count), np.uint16)
     for top in range(0, len(packed), _ROWS_AT_ONCE):

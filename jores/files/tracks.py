@@ -1,5 +1,6 @@
-"""Everything in a film's file besides the pictures that are enhanced: copied where the container can hold it, and
-reported where it cannot.
+"""All tracks and metadata of a video besides the enhanced pictures: copied if the container can hold them.
+
+What it cannot hold is reported.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from av.stream import Stream
 
 logger = logging.getLogger(__name__)
 
-_LOOK = 2000  # packets that are tried on the container, over all tracks
-_EACH = 3  # of one track
+_LOOK = 2000  # packets that are read to find some of every track
+_EACH = 3  # packets of each track that are written for a trial
 _DEFAULT, _ATTACHED_PICTURE = 1, 1024  # AVDisposition
 _PICTURE_KINDS = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png")}
 _WITH_CHAPTERS = ("mp4", "mov", "matroska", "webm")
@@ -34,16 +35,16 @@ _REFUSALS = (av.FFmpegError, ValueError, OSError, OverflowError, NotImplementedE
 
 
 def muxer_options(reader: Any, container: str) -> dict[str, str]:
-    """Options that let the container keep what the source says."""
+    """Options of the muxer that make the container keep the source's flags and tags."""
     if container in ("matroska", "webm"):
-        return {"default_mode": "passthrough"}  # the flags of its tracks are the source's, not guessed
-    if container in ("mp4", "mov") and {*own_words(reader.metadata)} - _PLAIN_TAGS:
+        return {"default_mode": "passthrough"}  # keeps the source's track flags, instead of guessing them
+    if container in ("mp4", "mov") and {*user_metadata(reader.metadata)} - _PLAIN_TAGS:
         return {"movflags": "use_metadata_tags"}
     return {}
 
 
-def own_words(metadata: dict[str, str]) -> dict[str, str]:
-    """What people and cameras wrote, without what the muxer writes itself, or counted in the old file."""
+def user_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    """The tags of people and cameras, without those that a muxer writes itself, such as statistics."""
     kept = {k: v for k, v in metadata.items() if k not in _CONTAINERS_OWN and not k.startswith("_STATISTICS")}
     kept = {k: v for k, v in kept.items() if k.split("-")[0] not in _CONTAINERS_OWN}
     return {k: v for k, v in kept.items() if (k, v) not in _SAYS_NOTHING}
@@ -56,7 +57,7 @@ _SAYS_NOTHING = {
 
 
 def shown(stream: Any) -> str:
-    """A track in words: its kind, its place in the file, and what is known of it."""
+    """Description of a track for messages: kind, number in the file, language, title and codec."""
     try:
         codec = getattr(stream.codec_context, "name", None) or stream.name
     except (AttributeError, RuntimeError):
@@ -67,22 +68,23 @@ def shown(stream: Any) -> str:
 
 
 def is_cover(stream: Any) -> bool:
+    """Whether a video stream is cover art."""
     return stream.type == "video" and bool(flags_of(stream) & _ATTACHED_PICTURE)
 
 
 def flags_of(stream: Stream) -> int:
-    """AVDisposition, which older releases of PyAV wrap in a class of their own."""
+    """The stream's AVDisposition as an int; older releases of PyAV wrap it in a class."""
     flags = getattr(stream, "disposition", 0)
     return int(getattr(flags, "value", flags))
 
 
 @dataclass
 class Tracks:
-    """The copies of one source's tracks in one target.
+    """The tracks of a source file and their copies in a target file.
 
     Attributes:
-        copies: target's stream for the index of each source stream whose packets go over.
-        left_out: what does not.
+        copies: for the index of each copied source stream, the stream in the target.
+        left_out: descriptions of everything that is not copied.
     """
 
     path: str
@@ -105,7 +107,7 @@ class Tracks:
             self.left_out.append("chapters")
 
     def _way(self, stream: Any) -> str:
-        """One of "pictures", "copy", "attach", "leave", or "again": the muxer makes it from what else it is told."""
+        """Way to handle a stream: "pictures" (enhanced), "copy", "attach", "leave" out, "again" (by the muxer)."""
         if stream.index == self.video.index:
             return "pictures"
         if stream.type == "attachment" or (is_cover(stream) and self.container in ("matroska", "webm")):
@@ -122,7 +124,7 @@ class Tracks:
         return "copy" if stream.codec_context is not None else "leave"
 
     def add_to(self, writer: Any, add_video: Any) -> Any:
-        """All tracks in the source's order; returns what `add_video()` does."""
+        """Adds all tracks in the order of the source; returns the result of `add_video()`."""
         made = None
         for stream in self.reader.streams:
             way = self.plan[stream.index]
@@ -135,20 +137,20 @@ class Tracks:
                 continue
             else:
                 continue
-            copy.metadata.update(own_words(stream.metadata))
-            if self.container in ("mp4", "mov") and "name" in stream.metadata:  # where it is read from a track's title
+            copy.metadata.update(user_metadata(stream.metadata))
+            if self.container in ("mp4", "mov") and "name" in stream.metadata:  # the title is where it is read from
                 copy.metadata.setdefault("title", stream.metadata["name"])
             _set(copy, "disposition", flags_of(stream))
             if self.container == "mpegts":
                 _set(copy, "id", stream.id)
-        writer.metadata.update(own_words(self.reader.metadata))
+        writer.metadata.update(user_metadata(self.reader.metadata))
         chapters = _chapters(self.reader)
         if chapters and self.container in _WITH_CHAPTERS and _sets_chapters():
             writer.set_chapters(chapters)
         return made
 
     def absent(self) -> set[int]:
-        """The tracks that the target need not have, because they are told already or made anew."""
+        """Indices of source streams that need no copy in the target: already reported, or made by the muxer."""
         return {index for index, way in self.plan.items() if way in ("leave", "again")}
 
     def _attach(self, writer: Any, stream: Any) -> None:
@@ -166,19 +168,22 @@ class Tracks:
 
 
 def differences(source: Any, target: Any, skipped: set[int]) -> list[str]:
-    """In words, what two open files (of PyAV) say differently about the tracks that both should have."""
+    """Descriptions of all tracks, tags and flags of `source` that `target` lost; both are open PyAV containers.
+
+    `skipped`: indices of source streams that are not compared.
+    """
     found = []
     ours = [s for s in source.streams if s.index not in skipped]
     theirs = list(target.streams)
     kinds = ("video", "audio", "subtitle", "attachment")
     for kind in kinds:
         before, after = ([s for s in streams if s.type == kind] for streams in (ours, theirs))
-        if kind == "video":  # covers lie before or behind the pictures
+        if kind == "video":  # the position of cover art may differ
             before, after = (sorted(streams, key=is_cover) for streams in (before, after))
         found += [shown(s) for s in before[len(after) :]]
         for a, b in zip(before, after, strict=False):
             found += _told(a, b, alone=len(before) == 1)
-    words = {k: v for k, v in own_words(source.metadata).items() if target.metadata.get(k) != v}
+    words = {k: v for k, v in user_metadata(source.metadata).items() if target.metadata.get(k) != v}
     folded = {k.lower(): v for k, v in target.metadata.items()}
     found += [f"the file's {k}" for k, v in words.items() if folded.get(k.lower()) != v]
     if len(_chapters(source)) > len(_chapters(target)):
@@ -188,15 +193,17 @@ def differences(source: Any, target: Any, skipped: set[int]) -> list[str]:
 
 def _told(before: Stream, after: Stream, alone: bool) -> list[str]:
     folded = {k.lower(): v for k, v in after.metadata.items()}
-    lost = [k for k, v in own_words(before.metadata).items() if folded.get(k.lower()) != v]
+    lost = [k for k, v in user_metadata(before.metadata).items() if folded.get(k.lower()) != v]
     flags = flags_of(before) ^ flags_of(after)
-    if flags & ~_ATTACHED_PICTURE & ~(_DEFAULT if alone else 0):  # a kind's only track is played anyhow
+    if (
+        flags & ~_ATTACHED_PICTURE & ~(_DEFAULT if alone else 0)
+    ):  # the only track of a kind is played without the default flag
         lost.append("flags")
     return [f"{shown(before)}: {word}" for word in lost]
 
 
 def _copyable(path: str, indices: list[int], container: str, options: dict[str, str]) -> set[int]:
-    """Those tracks whose first packets the container takes."""
+    """Indices of those streams whose first packets can be written into the container."""
     if not indices:
         return set()
     with av.open(path) as reader:
@@ -220,7 +227,7 @@ def _takes(stream: Any, packets: list[Any], container: str, options: dict[str, s
                 packet.pts = packet.dts = number * (packet.duration or 1)
                 writer.mux(packet)
     except _REFUSALS as error:
-        logger.info("%s does not go into %s: %s", shown(stream), container, error)
+        logger.info("%s cannot be stored in %s: %s", shown(stream), container, error)
         return False
     return True
 
@@ -230,11 +237,11 @@ def _copy_of(writer: Any, stream: Any) -> Any:
 
 
 def _set(stream: Any, name: str, value: Any) -> None:
-    """Older releases of PyAV cannot; what is lost by that is found when the target is read."""
+    """Sets an attribute. Older releases of PyAV cannot; `differences` reports what is lost."""
     try:
         setattr(stream, name, value)
     except (AttributeError, TypeError, ValueError) as error:
-        logger.info("this PyAV does not set %s: %s", name, error)
+        logger.info("this release of PyAV cannot set %s: %s", name, error)
 
 
 def _cover(path: str, index: int) -> bytes:
@@ -259,7 +266,7 @@ def _is_timecode(stream: Any) -> bool:
 
 
 def packets_of(reader: Any, video: Any, others: Iterable[Any] = ()) -> Iterator[Any]:
-    """Packets with something in them, and the empty one at the end of `video`, which flushes its decoder."""
+    """Packets with data of `video` and `others`, and the empty last one of `video`, which flushes its decoder."""
     for packet in reader.demux([video, *others]):
         if packet.size or packet.stream.index == video.index:
             yield packet

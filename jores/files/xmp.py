@@ -1,4 +1,4 @@
-"""XMP after a picture was turned upright: it repeats the orientation and the size, and readers believe it."""
+"""XMP of a picture that was rotated upright: updates its copies of the orientation and the size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SIZES = tuple(
 
 
 def upright(xmp: bytes, size: tuple[int, int]) -> bytes:
-    """The packet of a picture that is upright now, of `size` (width, height) pixels. Only what is there is changed."""
+    """The packet for the upright picture of `size` (width, height), in pixels. Changes fields, but adds none."""
     xmp = _ORIENTATION.sub(rb"\g<1>1", xmp)
     for pattern, axis in _SIZES:
         xmp = pattern.sub(rb"\g<1>%d" % size[axis], xmp)

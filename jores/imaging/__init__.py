@@ -1,1 +1,1 @@
-"""Pictures around the networks: sizes, exposure, tiles and files. Tensors are (B, C, H, W) in [0, 1]."""
+"""Functions on pictures: sizes, exposure, filters, compositing, clips. Tensors are (B, C, H, W) in [0, 1]."""

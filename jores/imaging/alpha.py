@@ -1,7 +1,7 @@
-"""Transparency: hidden pixels influence neither the exposure of a picture nor the colours beside them.
+"""Transparency: hidden colours influence neither the exposure of a picture nor neighbouring pixels.
 
-The nets see three channels of every pixel. In those that are transparent they see the colours around instead, so that
-cut-outs that differ only in what is hidden give one result; and means over a picture count each pixel by its alpha.
+The nets take three channels. Transparent pixels are filled with the colours around them, so that pictures that differ
+only in hidden colours give the same result. Means over a picture weight each pixel by its alpha.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from .resize import area_average
 
 SEEN = 1 / 16
-"""Alpha from which the nets see a pixel's own colour; below, the more of the colours around the less alpha it has."""
+"""Alpha from which a pixel keeps its own colour; below, it is blended with the colours around it."""
 
 
 def is_opaque(images: Tensor) -> bool:
@@ -22,10 +22,11 @@ def is_opaque(images: Tensor) -> bool:
 
 
 def filled(images: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Colours without what is hidden, and alpha, of (B, 3 or 4, H, W) pictures.
+    """Splits (B, 3 or 4, H, W) pictures into colours, with hidden ones replaced, and alpha.
 
     Returns:
-        (B, 3, H, W), the input's own where alpha is 1, and (B, 1, H, W) in [0, 1]; None where nothing is transparent.
+        Colours (B, 3, H, W), unchanged where alpha is at least SEEN, and alpha (B, 1, H, W) in [0, 1], or None for
+        opaque pictures.
     """
     colours, alpha = images[:, :3], images[:, 3:]
     if is_opaque(images):
@@ -35,18 +36,20 @@ def filled(images: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def opaque(images: Tensor) -> Tensor:
-    """(B, 3, H, W): the colours of `filled`."""
+    """The colours (B, 3, H, W) of `filled`, for (B, 3 or 4, H, W) pictures."""
     return filled(images)[0]
 
 
 def joined(colours: Tensor, alpha: Tensor | None) -> Tensor:
-    """The inverse of `filled`: (B, 3, H, W) where alpha is None, else (B, 4, H, W)."""
+    """Joins colours (B, 3, H, W) and alpha (B, 1, H, W) to (B, 4, H, W); returns the colours if alpha is None."""
     return colours if alpha is None else torch.cat([colours, alpha.to(colours)], 1)
 
 
 def seen_average(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """`area_average` of (B, 3 or 4, H, W) pictures as (B, 3, *size), each pixel counted by its alpha; a cell that is
-    fully transparent gets the colours around it."""
+    """`area_average` of (B, 3 or 4, H, W) pictures as (B, 3, *size), weighted by alpha.
+
+    Fully transparent areas get the colours around them.
+    """
     colours, alpha = images[:, :3], images[:, 3:]
     if is_opaque(images):
         return area_average(colours, size)
@@ -57,8 +60,10 @@ def seen_average(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _fill(colours: Tensor, known: Tensor) -> Tensor:
-    """Keeps the colours where `known` (B, 1, H, W) is 1, and draws the others from around, nearest first: averages
-    over larger and larger squares of what is known, enlarged again."""
+    """Keeps colours (B, 3, H, W) where `known` (B, 1, H, W) is 1 and interpolates the others from their surroundings.
+
+    Recursive: averages of the known colours at half the size are filled in the same way, then enlarged.
+    """
     height, width = colours.shape[-2:]
     colours = torch.where(known > 0, colours, 0)
     if max(height, width) == 1:

@@ -1,4 +1,4 @@
-"""Brightness: luma, its mean, and the plain global gain that lifts a dark picture."""
+"""Brightness: luma and its mean, gains between exposures, and global statistics of brightness."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from .alpha import is_opaque, seen_average
 
 MAX_GAIN = 60.0
-"""Beyond this an 8-bit picture holds nothing but quantisation steps: one level becomes a quarter of the range."""
+"""Upper bound of the gain of `brighten`: beyond it one level of 8 bits becomes a quarter of the range."""
 
 DARKEST = 1e-3
 """Mean luma below which a picture counts as black."""
@@ -18,24 +18,26 @@ MAX_EXPOSURE_GAIN = 100.0
 """Upper bound of the gain requested from ANet."""
 
 DIM, WELL_LIT = 0.33, 0.38
-"""Mean luma up to which weights of release 0.1 take a picture for dark, and from which they take it for well lit.
-Later weights have learned the difference instead."""
+"""For weights of release 0.1: pictures with a mean luma up to DIM count as dark, those from WELL_LIT on as well lit.
+Later weights learn this decision."""
 
 
 def luma(images: Tensor) -> Tensor:
-    """Rec. 601 luma of (B, 3, H, W) pictures, as (B, 1, H, W); the grey of OpenCV and of Pillow's mode L."""
+    """Rec. 601 luma of (B, 3, H, W) pictures, as (B, 1, H, W): the grey value of OpenCV and of Pillow's mode L."""
     weights = images.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
     return (images * weights).sum(1, keepdim=True)
 
 
 def mean_colour(images: Tensor) -> Tensor:
-    """Mean of each colour channel of (B, 3, H, W) pictures, as (B, 3) in float32 or wider. Of (B, 4, H, W) ones every
-    pixel counts by its alpha."""
+    """Mean of each colour channel of (B, 3 or 4, H, W) pictures, as (B, 3) in float32 or wider.
+
+    With an alpha channel, pixels are weighted by it.
+    """
     if not is_opaque(images):
         return seen_average(images, (1, 1)).flatten(1)
     images = images[:, :3]
     wide = torch.promote_types(images.dtype, torch.float32)
-    return images.mean((2, 3), dtype=wide)  # half precision cannot add up a million pixels
+    return images.mean((2, 3), dtype=wide)  # half precision cannot sum a million pixels
 
 
 def mean_luma(images: Tensor) -> Tensor:
@@ -49,16 +51,16 @@ def luma_of(colours: Tensor) -> Tensor:
 
 
 def smoothstep(x: Tensor, low: float, high: float) -> Tensor:
-    """0 up to `low`, 1 from `high` on, and the cubic without corners between."""
+    """Smoothstep: 0 up to `low`, 1 from `high` on, and a smooth cubic in between."""
     t = ((x - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)
 
 
 def brighten(images: Tensor, target: float = 0.4) -> Tensor:
-    """Multiply each picture by one gain that lifts its mean luma to ``target``, and clip the highlights to 1.
+    """Multiplies each picture by a gain that raises its mean luma to ``target``, and clips to 1.
 
-    The clipping takes a little off the mean again. Pictures that are at least as bright as ``target`` come back
-    unchanged, and black stays black. The gain is at most `MAX_GAIN`.
+    Clipping lowers the mean slightly below the target. Pictures at least as bright as ``target`` stay unchanged, and
+    black stays black. The gain is at most `MAX_GAIN`.
 
     Args:
         images: (B, 3, H, W) in [0, 1].
@@ -67,18 +69,20 @@ def brighten(images: Tensor, target: float = 0.4) -> Tensor:
     Returns:
         (B, 3, H, W) in [0, 1], of the same dtype.
     """
-    gain = (target / mean_luma(images)).clamp(1.0, MAX_GAIN)  # black: inf, hence MAX_GAIN
+    gain = (target / mean_luma(images)).clamp(1.0, MAX_GAIN)  # black: inf, clamped to MAX_GAIN
     return (images * gain.to(images.dtype).view(-1, 1, 1, 1)).clamp(0.0, 1.0)
 
 
 def shadow_share(dark: Tensor, picture: Tensor) -> Tensor:
-    """How bright the shadows are against the mean of the full picture, from (B, 3, h, w) thumbnails.
+    """Brightness of the shadows relative to the mean, from (B, 3, h, w) thumbnails of full pictures.
 
-    Returns (B,) float32, above 0 and at most about 1.
+    It is the mean luma of `picture` over those pixels that are in the darker half of `dark`, divided by the mean luma
+    of `picture`. With the dark picture for both it describes how deep the shadows are; with the well-lit picture of the
+    same scene as `picture`, how far they should be brightened.
 
-    Mean luma of `picture` over the half of it that is darkest in `dark`, divided by its mean luma. With the dark
-    picture for both this tells how deep the shadows are; with the light one of the same scene, how far they are to be
-    lifted."""
+    Returns:
+        (B,) float32, above 0 and at most about 1.
+    """
     order = luma(dark.float()).flatten(1).argsort(1)
     half = order[:, : order.shape[1] // 2]
     y = luma(picture.float()).flatten(1)
@@ -86,19 +90,19 @@ def shadow_share(dark: Tensor, picture: Tensor) -> Tensor:
 
 
 def exposure_gain(input_mean: Tensor, exposure: Tensor | float) -> Tensor:
-    """Linear gain that takes a mean luma to the wanted one, up to MAX_EXPOSURE_GAIN; float32, shaped alike."""
+    """Gain from a mean luma to the target `exposure`, at most MAX_EXPOSURE_GAIN; float32, of the input's shape."""
     return (exposure / input_mean.float().clamp_min(DARKEST)).clamp(0, MAX_EXPOSURE_GAIN)
 
 
 DIMMEST, BRIGHTEST = 0.02, 0.9
-"""Mean luma beyond which `brightened` does not go."""
+"""Range of mean luma that `brightened` does not leave."""
 
 
 def brightened(exposure: Tensor, stops: float) -> Tensor:
-    """Mean luma (B,) in sRGB's encoding, 0..1, `stops` EV brighter: linear light times 2^stops, encoded again.
+    """Mean luma (B,) in sRGB encoding, 0..1, made brighter by `stops` EV: linear light times 2^stops, encoded again.
 
-    It stays between DIMMEST and BRIGHTEST, but never turns back: what lies beyond them already is not moved further.
-    0 stops return `exposure` as it is.
+    The result stays within DIMMEST..BRIGHTEST; values that are already outside are not moved further outwards, and
+    not moved back. 0 stops return `exposure` unchanged.
     """
     if stops == 0:
         return exposure
@@ -109,15 +113,16 @@ def brightened(exposure: Tensor, stops: float) -> Tensor:
 
 BRIGHTNESS_STATISTICS = 23
 _QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
-_LEVEL = 1 / 255  # keeps logarithms finite
+_LEVEL = 1 / 255  # added before taking logarithms, to keep them finite
 
 
 def brightness_statistics(thumbnails: Tensor) -> Tensor:
-    """Statistics of brightness that do not depend on what a picture shows: (B, 3, H, W) in [0, 1] -> (B, 23) float32.
+    """Statistics of brightness, independent of the content: (B, 3, H, W) in [0, 1] -> (B, 23) float32.
 
-    All but the first are relative to the mean luma m, as logarithms where they are ratios: m; nine quantiles of the
-    luma; the three channels' means; mean and spread over a coarse grid of red and blue against the luma; the luma's
-    spread over that grid; horizontal and vertical contrast; contrast; and two absolute ones, the 99 % and 90 % luma.
+    log m, the logarithm of the mean luma. Relative to m, as logarithms: nine quantiles of the luma and the three
+    channels' means. Over a coarse grid: mean and standard deviation of log(red / luma) and log(blue / luma), and the
+    standard deviation of the log luma. Relative to m: horizontal and vertical contrast (logarithms) and the standard
+    deviation of the luma. Absolute: the 99 % and 90 % quantiles of the luma.
     """
     pictures = thumbnails.float()
     y, mean = luma(pictures), mean_luma(pictures).clamp_min(1e-3)[:, None]  # (B, 1, H, W), (B, 1)

@@ -1,6 +1,7 @@
-"""Fades from and to black, told from lamps and from cameras that adapt: by how the mean luma of a shot develops.
+"""Detects fades from and to black by the mean luma of a shot's frames.
 
-Levels are mean lumas, 0..1, of the frames of one shot in turn.
+It distinguishes them from switched lamps and from automatic exposure. Levels are the mean lumas, 0..1, of successive
+frames of one shot.
 """
 
 from __future__ import annotations
@@ -8,29 +9,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-FLAT = 0.02  # relative change of the mean luma that is still counted as constant within a fade
-QUANTUM = 0.25 / 255
-DEEP = 0.15  # how dark a fade gets at its dark end, against its bright one
-SHARE = 0.5  # of a fade's change that one frame may make: a lamp that is switched makes all of it
-STEPS = 3  # frames that a fade takes, at least
+FLAT = 0.02  # relative change of the mean luma that counts as constant within a fade
+QUANTUM = 0.25 / 255  # the same, absolute
+DEEP = 0.15  # largest ratio of a fade's darkest level to its brightest one
+SHARE = 0.5  # largest share of a fade's change in one frame; a switched lamp changes everything in one frame
+STEPS = 3  # smallest number of changing frames in a fade
 
 
 @dataclass(frozen=True)
 class Fade:
-    """Where a frame is in a fade: indices of the darkest and the brightest level of it among those that were given."""
+    """A fade: the indices of its darkest and its brightest level in the given sequence."""
 
     darkest: int
     brightest: int
 
     @property
     def rises(self) -> bool:
+        """Whether it is a fade in."""
         return self.darkest < self.brightest
 
 
 def fade_at(levels: Sequence[float], index: int) -> Fade | None:
-    """The fade that the frame `index` is part of, if it is: not the steady light before a fade out or after one in.
+    """The fade that contains frame `index`, or None.
 
-    What lies dark before a fade in or after a fade out is part of it.
+    Dark frames before a fade in or after a fade out belong to the fade; steady bright frames after a fade in or before
+    a fade out do not.
     """
     level = levels[index]
     for rises in (True, False):
@@ -46,8 +49,7 @@ def fade_at(levels: Sequence[float], index: int) -> Fade | None:
 
 
 def is_switched(levels: Sequence[float], index: int) -> bool:
-    """Whether the change of the mean luma from the frame before to this one is larger than a step of a fade: a lamp
-    was switched."""
+    """Whether a lamp was switched: the level changes more from frame `index` - 1 to `index` than in a fade."""
     rises = levels[index] > levels[index - 1]
     first, last = _run(levels, index, rises)
     part = levels[min(first, index - 1) : last + 1]
@@ -55,7 +57,7 @@ def is_switched(levels: Sequence[float], index: int) -> bool:
 
 
 def _run(levels: Sequence[float], index: int, rises: bool) -> tuple[int, int]:
-    """Indices of the first and last frame of the run around this one in which the mean luma rises (or falls) only."""
+    """First and last index of the longest sequence around `index` whose levels only rise (or only fall)."""
     sign = 1 if rises else -1
     first = last = index
     peak = levels[index]

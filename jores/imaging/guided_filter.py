@@ -1,11 +1,10 @@
-"""Guided filters (He et al., ECCV 2010): led by the picture itself, and for results that were made small.
+"""Guided filters (He et al., ECCV 2010).
 
 `self_guided`: edge-preserving smoothing.
 
-`guided_upsample`: enlarges a result that was made at a reduced size. After the fast guided filter (He &
-Sun, 2015, arXiv 1505.00996): how strongly the result follows the picture is fitted locally at the small size, and the
-picture's own detail is added at full size by that slope. In plain or noisy places the slope is near 0, so little noise
-comes back.
+`guided_upsample`: enlarges a result that was computed at a reduced size. After the fast guided filter (He & Sun, 2015,
+arXiv 1505.00996): a local linear model of the result is fitted at the small size; its slope scales the detail of the
+full-size picture that is added. In flat or noisy areas the slope is near 0, so little noise is added.
 """
 
 from __future__ import annotations
@@ -21,16 +20,21 @@ from .exposure import luma
 from .resize import area_average
 
 RADIUS = 1  # pixels of the small picture
-EDGE = 0.05  # contrast of the lit picture below which detail counts as noise
+EDGE = 0.05  # contrast of the brightened picture below which detail counts as noise
 DARK = 1 / 512  # keeps the gain of black finite
-BAND = 256  # rows that are done at once
+BAND = 256  # rows per step, to limit memory
 
 
 def self_guided(x: Tensor, radius: int, edge: float) -> tuple[Tensor, Tensor]:
-    """Slope and intercept of the filter, to be multiplied with and added to `x`; each shaped like `x`.
+    """Self-guided filter: edge-preserving smoothing. Returns slope and intercept; the result is slope * x + intercept.
 
     Args:
-        x: (..., H, W) in [0, 1]. radius: pixels to each side that are averaged. edge: contrast that counts as an edge.
+        x: (..., H, W) in [0, 1].
+        radius: of the averaging window in pixels; its side is 2 * radius + 1.
+        edge: contrast from which an edge is preserved.
+
+    Returns:
+        Two tensors of the shape of `x`.
     """
     mean = _box(x, radius)
     variance = (_box(x * x, radius) - mean * mean).clamp_min(0)
@@ -39,14 +43,14 @@ def self_guided(x: Tensor, radius: int, edge: float) -> tuple[Tensor, Tensor]:
 
 
 def _box(x: Tensor, radius: int) -> Tensor:
-    """Mean over a square of 2 `radius` + 1 pixels, of those that lie within the picture."""
+    """Mean over a square window of side 2 * radius + 1; at borders, over its pixels within the picture."""
     for kernel, padding in (((2 * radius + 1, 1), (radius, 0)), ((1, 2 * radius + 1), (0, radius))):
         x = F.avg_pool2d(x, kernel, stride=1, padding=padding, count_include_pad=False)
     return x
 
 
-def worked_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """(H, W) with a longer side of `longest` pixels; `size` itself where that is 0 or no reduction."""
+def reduced_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """(H, W) scaled to a longer side of `longest` pixels; `size` itself if `longest` is 0 or not smaller."""
     if not 0 < longest < max(size):
         return size
     height, width = (max(1, round(side * longest / max(size))) for side in size)
@@ -58,16 +62,22 @@ def reduced(images: Tensor, longest: int) -> Tensor: ...
 @overload
 def reduced(images: None, longest: int) -> None: ...
 def reduced(images: Tensor | None, longest: int) -> Tensor | None:
-    """(B, C, H, W) with a longer side of `longest` pixels; as it is where that is 0 or no reduction, or None."""
+    """(B, C, H, W) reduced to a longer side of `longest` pixels, by area averages.
+
+    Returns `images` itself if `longest` is 0 or not smaller, or `images` is None.
+    """
     if images is None:
         return None
-    size = worked_size(size_of(images), longest)
+    size = reduced_size(size_of(images), longest)
     return images if size == size_of(images) else area_average(images, size)
 
 
 def enlarged(x0: Tensor, low: Tensor, full: Tensor) -> Tensor:
-    """The x0 of `low`, which is `full` reduced, at the size of `full`, in [-1, 1]; as it is where nothing
-    was reduced."""
+    """Enlarges x0 (B, 3, h, w) in [-1, 1] to the size of `full` by `guided_upsample`.
+
+    `low` (B, 3, h, w) is the picture that x0 was computed from, and `full` (B, 3, H, W) the same picture at full size.
+    Returns x0 itself if both have the same size.
+    """
     if low.shape == full.shape:
         return x0
     made = (x0.to(low.device, torch.float32).clamp(-1, 1) + 1) / 2
@@ -75,34 +85,38 @@ def enlarged(x0: Tensor, low: Tensor, full: Tensor) -> Tensor:
 
 
 def guided_upsample(result: Tensor, small: Tensor, full: Tensor) -> Tensor:
-    """The result at the size of `full`.
+    """Enlarges a result to the size of `full`, and adds the detail that `small` lacks.
+
+    The detail is multiplied by the local gain from dark to bright, and by the slope of the result over the brightened
+    picture.
 
     Args:
-        result: (B, 3, h, w) in [0, 1], made of `small` (B, 3, h, w), which is `full` (B, 3, H, W) reduced.
+        result: (B, 3, h, w) in [0, 1], computed from `small`.
+        small: (B, 3, h, w) in [0, 1], the reduced `full`.
+        full: (B, 3, H, W) in [0, 1].
 
     Returns:
-        (B, 3, H, W) float32 in [0, 1]: the result enlarged, plus the detail that `small` lacks, under the gain from
-        dark to bright and by the slope of the result over the so lit picture.
+        (B, 3, H, W) float32 in [0, 1] on the device of `full`.
     """
     result, small = result.float(), small.to(result.device, torch.float32)
     gain = (_square_mean(luma(result)) + DARK) / (_square_mean(luma(small)) + DARK)  # (B, 1, h, w)
-    lit = small * gain
-    mean = _square_mean(lit)
-    covariance = _square_mean(lit * result) - mean * _square_mean(result)
-    variance = (_square_mean(lit * lit) - mean * mean).clamp_min(0)
+    bright = small * gain
+    mean = _square_mean(bright)
+    covariance = _square_mean(bright * result) - mean * _square_mean(result)
+    variance = (_square_mean(bright * bright) - mean * mean).clamp_min(0)
     slope = _square_mean(covariance / (variance + EDGE**2)).clamp(0, 1.5)  # (B, 3, h, w)
-    coarse = torch.cat([result, lit, slope, gain], 1).to(full.device)  # (B, 10, h, w)
+    coarse = torch.cat([result, bright, slope, gain], 1).to(full.device)  # (B, 10, h, w)
     picture, size = torch.empty(full.shape, device=full.device), size_of(full)
     for top in range(0, size[0], BAND):
         rows = Span(top, min(top + BAND, size[0]))
         maps = Window(rows, Span(0, size[1])).sample(coarse, size, 1)
-        enlarged, lit_before, slopes, gains = maps.split((3, 3, 3, 1), 1)
-        detail = full[..., rows.positions(1), :].float() * gains - lit_before
+        enlarged, coarse_bright, slopes, gains = maps.split((3, 3, 3, 1), 1)
+        detail = full[..., rows.positions(1), :].float() * gains - coarse_bright
         picture[..., rows.positions(1), :] = (enlarged + slopes * detail).clamp(0, 1)
     return picture
 
 
 def _square_mean(x: Tensor) -> Tensor:
-    """Mean over a square of 2 RADIUS + 1 pixels, of those that lie within the picture."""
+    """Mean over a square window of side 2 * RADIUS + 1; at borders, over its pixels within the picture."""
     side = 2 * RADIUS + 1
     return F.avg_pool2d(x, side, stride=1, padding=RADIUS, count_include_pad=False)

@@ -1,4 +1,4 @@
-"""What is known of a clip's frames before they are enhanced: how bright they are, and where scenes change."""
+"""Lookahead: brightness and scene cuts of frames that are not enhanced yet."""
 
 from __future__ import annotations
 
@@ -11,45 +11,55 @@ from torch import Tensor
 
 from .alpha import opaque
 from .exposure import mean_luma
-from .temporal import is_other_scene, shows_nothing, thumbnail
+from .temporal import is_black, is_other_scene, thumbnail
 
 REACH = 64
-"""Frames, before and after the one that is enhanced, over which a fade is followed: of these, thumbnails are held."""
+"""Frames before and after the present one that are searched for a fade. Only their thumbnails are held."""
 
 
 @dataclass
-class Glance:
-    """What is known of a frame at once: its thumbnail, its mean luma, whether it shows another scene than the frame
-    before, and whether it is black but for noise."""
+class FrameSummary:
+    """Summary of a frame.
+
+    Attributes:
+        thumbnail: see `temporal.thumbnail`, in [0, 1].
+        level: mean luma, 0..1.
+        cut: the frame shows another scene than the frame before, or is the first one.
+        black: the frame is black apart from noise.
+    """
 
     thumbnail: Tensor
     level: float
     cut: bool
-    empty: bool
+    black: bool
 
 
-def glance_at(before: Glance | None, frame: Tensor) -> Glance:
+def summarise(before: FrameSummary | None, frame: Tensor) -> FrameSummary:
+    """Summary of a frame (1, 3 or 4, H, W) in [0, 1]; `before` is that of the previous frame, None for the first."""
     small = thumbnail(opaque(frame)).clamp(0, 1)
     cut = before is None or is_other_scene(before.thumbnail, small)
-    return Glance(small, float(mean_luma(small)), cut, shows_nothing(small))
+    return FrameSummary(small, float(mean_luma(small)), cut, is_black(small))
 
 
 @dataclass
-class Outlook:
-    """What comes behind a frame, from a second look at the clip that runs ahead."""
+class Lookahead:
+    """Summaries of later frames, from a second pass over the clip (`frames`) that runs ahead of the first."""
 
     frames: Iterable[Tensor] | None
-    known: deque[Glance] = field(default_factory=deque)  # the first one is that of the frame that is asked for
+    known: deque[FrameSummary] = field(default_factory=deque)  # the first entry is the present frame
 
     def __post_init__(self) -> None:
         self.coming = None if self.frames is None else iter(self.frames)
 
-    def after(self, near: list[Glance]) -> list[Glance]:
-        """What is known of the later frames of the shot; `near`: of those that are held. Once for each frame."""
+    def after(self, near: list[FrameSummary]) -> list[FrameSummary]:
+        """Summaries of the later frames of the shot, at most REACH. Call it exactly once per frame.
+
+        Without a second pass it returns `near`, the summaries of the frames that are read already.
+        """
         if self.coming is None:
             return near
         if self.known:
             self.known.popleft()
         for frame in islice(self.coming, REACH + 1 - len(self.known)):
-            self.known.append(glance_at(self.known[-1] if self.known else None, frame))
+            self.known.append(summarise(self.known[-1] if self.known else None, frame))
         return list(takewhile(lambda later: not later.cut, islice(self.known, 1, None)))

@@ -1,6 +1,6 @@
-"""Frames of a clip seen through each other: scene cuts, the camera's shift, and a recursive average that keeps motion.
+"""Relations between frames of a clip: scene cuts, camera shift, steady illumination, and a recursive temporal average.
 
-Everything works on gamma-encoded (1, C, H, W) frames in [0, 1] and in constant memory, whatever the clip's length.
+Frames are gamma-encoded, (1, C, H, W) in [0, 1]. The memory does not depend on the length of the clip.
 """
 
 from __future__ import annotations
@@ -17,25 +17,28 @@ from .resize import area_average
 
 Shift = tuple[int, int]  # rows, columns
 
-GLANCE = 64  # px, longer side of the thumbnails that cuts are found on
-ALIKE = 0.7  # correlation of two thumbnails of one scene, at least, once their noise is accounted for
-BLOCK = 4  # px of a thumbnail, side of the cells whose means are compared: averaging over them suppresses the noise
-SURE = 3  # variance of the cells' differences against that of noise, from which it is the scene that changed
-LEVEL = 1 / 255  # below this mean 8 bits hold no scene to compare, and everything there is is rounded to such levels
-EMPTY = 6 / 255  # mean luma below which a thumbnail without structure is black and its noise
-SPARK = 30 / 255  # luma that noise around black does not reach in a thumbnail, but a distant lamp does
-LIGHT_STEP = log(1.5)  # a larger change of the light from one frame to the next is a cut: it must be followed at once
-LIGHT_CELLS = (12, 16)
-BLACK = 1 / 64  # added below logarithms, so that noise around black does not count
-LOW_PASS = 5  # px, window that tells motion from noise
+THUMBNAIL_SIDE = 64  # px, longer side of the thumbnails on which cuts are detected
+ALIKE = 0.7  # smallest correlation of two thumbnails of one scene, corrected for noise
+BLOCK = 4  # px of a thumbnail: means of blocks of this side are compared, which suppresses noise
+SURE = 3  # the scene can only have changed if the variance of the differences is this many times that of noise
+LEVEL = 1 / 255  # step of 8 bits; thumbnails with a lower mean luma are too dark to compare
+EMPTY = 6 / 255  # a thumbnail without structure and with a lower mean luma is black with noise
+SPARK = 30 / 255  # luma in a thumbnail that a distant lamp exceeds, but noise around black does not
+LIGHT_STEP = log(1.5)  # a larger log gain from one frame to the next is a cut, and is followed at once
+ILLUMINATION_GRID = (12, 16)  # rows and columns of the grid on which two frames' illumination is compared
+BLACK = 1 / 64  # added before taking logarithms, to suppress noise around black
+LOW_PASS = 5  # px, window of the local mean that separates motion from noise
 
 
 @dataclass
-class SteadyLight:
-    """Lets changes of the light (lamps, automatic exposure and white balance) come through slowly.
+class SteadyIllumination:
+    """Slows down changes of the illumination: flickering lamps, automatic exposure and white balance.
 
-    Call it with each frame (1, 3, H, W) of a shot in turn; the first comes back as it is. `pace` is the share of a
-    change that one frame follows, 0..1; the first ones follow more, so that the level starts as their mean.
+    Call it with each frame (1, 3, H, W) of a shot in order; the first one is returned unchanged.
+
+    Attributes:
+        pace: share of a change that one frame follows, 0..1. The n-th frame follows at least 1/n, so that the level
+            starts as the mean of the first frames.
     """
 
     pace: float = 0.1
@@ -43,7 +46,7 @@ class SteadyLight:
     seen: int = 0
 
     def restart(self, frame: Tensor) -> Tensor:
-        """Forgets earlier frames: this frame's illumination is the new reference. Returns the frame unchanged."""
+        """Makes this frame's illumination the new reference. Returns the frame unchanged."""
         self.before, self.seen = frame, 1
         return frame
 
@@ -59,30 +62,30 @@ class SteadyLight:
 
 @dataclass
 class TemporalFilter:
-    """Recursive average over the frames of one shot, guided by the dark frames; call it with each frame in turn.
+    """Recursive average of the enhanced frames of one shot, guided by the dark frames. Call it with frames in order.
 
-    Every pixel is the running mean of the last pictures as long as the dark frames below differ by no more than noise,
-    and starts again where something moved: no ghosts, but no gain there either. The camera's own shift is taken out
-    first. It is the results that are averaged, not the dark frames: nets that were trained on noisy pictures take the
-    bias of noise around black, which averaging leaves behind without the noise, for haze.
+    Each pixel is the running mean of the last results as long as the dark frames differ by no more than noise. Where
+    something moves the mean restarts, so there are no ghosts, but also no denoising. The camera's shift is compensated
+    first. Results are averaged instead of dark frames, because clipping at black gives noise a positive mean: averaged
+    dark frames keep that offset without the noise, and the nets, trained on noisy pictures, turn it into haze.
 
     Attributes:
-        frames: how many frames the mean reaches back, at most.
+        frames: largest number of frames in the mean.
     """
 
     frames: float = 8.0
     dark: Tensor | None = None
     picture: Tensor | None = None
-    count: Tensor | None = None  # (1, 1, H, W): frames that each pixel is the mean of
+    count: Tensor | None = None  # (1, 1, H, W): number of frames in each pixel's mean
 
     def __call__(self, dark: Tensor, picture: Tensor) -> Tensor:
-        """Dark frame and its result, (1, 3, H, W) each; returns the steadied result."""
+        """Takes a dark frame and its result, (1, 3, H, W) each; returns the averaged result of the same shape."""
         if self.dark is None or self.picture is None or self.count is None:
             self.dark, self.picture, self.count = dark, picture, torch.ones_like(dark[:, :1])
             return picture
         shift = camera_shift(self.dark, dark)
         history, count = moved(self.dark, shift), moved(self.count, shift)
-        count = 1 + count * stillness(dark, history, count > 0)
+        count = 1 + count * static_weight(dark, history, count > 0)
         before = moved(self.picture, shift)
         self.dark, self.picture = history + (dark - history) / count, before + (picture - before) / count
         self.count = count.clamp_max(self.frames)
@@ -90,12 +93,15 @@ class TemporalFilter:
 
 
 def follow(level: Tensor | None, value: Tensor, pace: float) -> Tensor:
-    """Exponential average of positive values in log space; the first value is returned as it is."""
+    """Next exponential average of positive values, in log space. `level` is the last average, None at the start.
+
+    `pace` is the weight of the new value, 0..1.
+    """
     return value if level is None else level * (value / level) ** pace
 
 
 def is_cut(before: Tensor, after: Tensor) -> bool:
-    """Whether two frames (1, 3, H, W) show different scenes, or the light was switched between them."""
+    """Whether two frames (1, 3, H, W) show different scenes, or their brightness differs by more than LIGHT_STEP."""
     if before.shape != after.shape:
         return True
     a, b = (thumbnail(x) for x in (before, after))
@@ -104,19 +110,19 @@ def is_cut(before: Tensor, after: Tensor) -> bool:
 
 
 def thumbnail(frame: Tensor) -> Tensor:
-    """(1, 3, H, W) reduced to GLANCE px on its longer side, float32."""
-    factor = max(1.0, max(frame.shape[-2:]) / GLANCE)
+    """(1, 3, H, W) reduced to a longer side of at most THUMBNAIL_SIDE pixels, float32."""
+    factor = max(1.0, max(frame.shape[-2:]) / THUMBNAIL_SIDE)
     size = tuple(max(1, round(n / factor)) for n in frame.shape[-2:])
     return area_average(frame.float(), size)
 
 
 def is_other_scene(before: Tensor, after: Tensor) -> bool:
-    """Whether two thumbnails show different scenes, whatever the light.
+    """Whether two thumbnails show different scenes, regardless of their brightness.
 
-    Both are divided by their means, and the camera's shift is taken out: a pan is no cut, and two pictures that merely
-    share their brightness are one. It takes two things. Cell by cell the difference must be larger than noise makes
-    it, which the spread inside the cells tells; and what the cells have in common, after the noise is taken off their
-    variance, must be little. Noise alone, black, and what is too dark to tell count as the same scene.
+    Both are divided by their means, and the camera's shift is compensated, so a pan is not a cut. Two conditions must
+    hold. The means of blocks differ by more than noise explains (the noise is estimated from the variance within
+    blocks). And the correlation of the block means, with the noise subtracted from their variances, is below ALIKE.
+    Thumbnails that are black, too dark or nothing but noise count as the same scene.
     """
     if before.shape != after.shape:
         return True
@@ -125,37 +131,40 @@ def is_other_scene(before: Tensor, after: Tensor) -> bool:
         return False
     a, b = (x / mean for x, mean in zip((before, after), means, strict=True))
     a, b = ((x + 0.5).log() for x in overlap(a, b, camera_shift(a / 10, b / 10)))
-    cells = [_cells(x) for x in (a, b, b - a)]
+    blocks = [_block_means(x) for x in (a, b, b - a)]
     rounding = [_rounding(mean) for mean in means]
-    noise = [n + r for (_, n), r in zip(cells, (*rounding, sum(rounding)), strict=True)]
-    spread = [float(c.square().mean()) for c, _ in cells]
+    noise = [n + r for (_, n), r in zip(blocks, (*rounding, sum(rounding)), strict=True)]
+    spread = [float(c.square().mean()) for c, _ in blocks]
     if spread[2] < SURE * noise[2]:
         return False
     structure = [max(s - n, 0.0) for s, n in zip(spread[:2], noise, strict=False)]
-    if min(structure) < 0.05 * max(structure):  # something and nothing
+    if min(structure) < 0.05 * max(structure):  # only one of them shows anything
         return True
-    return float((cells[0][0] * cells[1][0]).mean()) < ALIKE * (structure[0] * structure[1]) ** 0.5
+    return float((blocks[0][0] * blocks[1][0]).mean()) < ALIKE * (structure[0] * structure[1]) ** 0.5
 
 
-def shows_nothing(small: Tensor) -> bool:
-    """Whether a thumbnail is black but for noise: dark all over, and its cells differ by no more than noise makes."""
+def is_black(small: Tensor) -> bool:
+    """Whether a thumbnail is black apart from noise: dark all over, with block means that differ only by noise."""
     light = luma(small)
     mean = float(light.mean())
     if mean > EMPTY or float(light.amax()) > SPARK:
         return False
     if mean < LEVEL / 2:
         return True
-    cells, noise = _cells((small / mean + 0.5).log())
-    return float(cells.square().mean()) < SURE * (noise + _rounding(mean))
+    means, noise = _block_means((small / mean + 0.5).log())
+    return float(means.square().mean()) < SURE * (noise + _rounding(mean))
 
 
 def _rounding(mean: float) -> float:
-    """Variance that 8 bits add to the logarithms of a thumbnail of this mean luma."""
+    """Variance that rounding to 8 bits adds to the logarithms of a thumbnail of this mean luma."""
     return (LEVEL / mean) ** 2 / 12 / 1.5**2
 
 
-def _cells(x: Tensor) -> tuple[Tensor, float]:
-    """Means of cells less their mean, and the variance that they have if all that differs inside them is noise."""
+def _block_means(x: Tensor) -> tuple[Tensor, float]:
+    """Means of BLOCK x BLOCK blocks minus their overall mean, and the variance of these means that is due to noise.
+
+    All variation within a block counts as noise.
+    """
     size = [min(BLOCK, n) for n in x.shape[-2:]]
     height, width = (n // s * s for n, s in zip(x.shape[-2:], size, strict=True))
     blocks = x[..., :height, :width].unfold(2, size[0], size[0]).unfold(3, size[1], size[1])
@@ -165,13 +174,14 @@ def _cells(x: Tensor) -> tuple[Tensor, float]:
 
 
 def camera_shift(before: Tensor, after: Tensor) -> Shift:
-    """Whole pixels by which the picture moved, up to a quarter of its size; (0, 0) unless moving it fits better.
+    """Shift of the picture between two frames (1, 3, H, W), in whole pixels: (rows, columns).
 
-    Phase correlation (Kuglin and Hines, 1975), weighted towards the low frequencies, where noise is weak.
+    At most a quarter of the size; (0, 0) if shifting does not reduce the difference clearly. Phase correlation (Kuglin
+    and Hines, 1975), weighted towards low frequencies, where noise is weak.
     """
     height, width = before.shape[-2:]
     window = _hann(height, before)[:, None] * _hann(width, before)
-    # In logarithms a lamp weighs no more than the dark around it.
+    # Logarithms keep bright lamps from dominating the correlation.
     a, b = ((luma(x.float())[0, 0] + BLACK).log() for x in (before, after))
     spectra = [torch.fft.rfft2((x - x.mean()) * window) for x in (a, b)]
     cross = spectra[1] * spectra[0].conj()
@@ -187,7 +197,7 @@ def camera_shift(before: Tensor, after: Tensor) -> Shift:
 
 
 def overlap(before: Tensor, after: Tensor, shift: Shift) -> tuple[Tensor, Tensor]:
-    """The parts (B, C, h, w) of both frames that show the same things once `before` moved by `shift`."""
+    """The parts (B, C, h, w) of both frames that overlap after `before` is moved by `shift`."""
     (height, width), (dy, dx) = before.shape[-2:], shift
     y, x = max(dy, 0), max(dx, 0)
     rows, columns = height - abs(dy), width - abs(dx)
@@ -196,7 +206,7 @@ def overlap(before: Tensor, after: Tensor, shift: Shift) -> tuple[Tensor, Tensor
 
 
 def moved(x: Tensor, shift: Shift) -> Tensor:
-    """`x` (B, C, H, W) moved by whole pixels; 0 where there was nothing."""
+    """`x` (B, C, H, W) moved by whole pixels; uncovered pixels are 0."""
     if shift == (0, 0):
         return x
     result = torch.zeros_like(x)
@@ -206,28 +216,29 @@ def moved(x: Tensor, shift: Shift) -> Tensor:
 
 
 def light_change(before: Tensor, after: Tensor) -> Tensor:
-    """Logarithm of the gain per channel (1, C, 1, 1) between two aligned frames.
+    """Log gains per channel (1, C, 1, 1) of the illumination between two aligned frames (1, C, H, W).
 
-    The median over cells, for which what moves in a few of them does not count. 0 where the cells disagree: then it
-    was not the light.
+    The median over a grid ignores motion in a few of its fields. The result approaches 0 where the fields disagree,
+    because the change is then not one of the illumination.
     """
-    cells = tuple(min(n, m) for n, m in zip(LIGHT_CELLS, before.shape[-2:], strict=True))
-    a, b = ((area_average(x.float(), cells) + BLACK / 4).log().flatten(2) for x in (before, after))
+    grid = tuple(min(n, m) for n, m in zip(ILLUMINATION_GRID, before.shape[-2:], strict=True))
+    a, b = ((area_average(x.float(), grid) + BLACK / 4).log().flatten(2) for x in (before, after))
     change = (b - a).median(2, keepdim=True).values  # (1, C, 1)
     spread = (b - a - change).abs().median(2, keepdim=True).values
     change = change.clamp(-LIGHT_STEP, LIGHT_STEP) * (1 - spread / 0.2).clamp_min(0)
     return change[..., None].to(after.dtype)
 
 
-def stillness(frame: Tensor, history: Tensor, known: Tensor) -> Tensor:
-    """How sure it is, 0..1 per pixel (1, 1, H, W), that nothing but noise tells `frame` from the aligned `history`.
+def static_weight(frame: Tensor, history: Tensor, known: Tensor) -> Tensor:
+    """Weight 0..1 per pixel (1, 1, H, W): 1 where `frame` and the aligned `history` differ only by noise.
 
-    Looks at the difference itself and, more strictly, at its local mean, where noise averages out and motion does not.
+    It tests the difference and, more strictly, its local mean, which reduces noise but not motion. `known` (1, 1, H, W)
+    is False where there is no history; the weight is 0 there.
     """
     error = torch.where(known, frame - history, 0.0)
     local = F.avg_pool2d(error, LOW_PASS, 1, LOW_PASS // 2, count_include_pad=False)
     grain = _grain(frame)
-    # Where most of the picture moves the differences' own spread is no measure of noise: the grain bounds it.
+    # If most of the picture moves, the spread of the differences overestimates the noise: the grain bounds it.
     z = (error / _noise(history, error, grain, 1.5)).abs().amax(1, keepdim=True)
     z_local = (local / _noise(history, local, grain, 2.5 / LOW_PASS)).square().mean(1, keepdim=True).sqrt()
     excess = torch.maximum(z - 3, z_local - 1.5).clamp_min(0)
@@ -235,9 +246,9 @@ def stillness(frame: Tensor, history: Tensor, known: Tensor) -> Tensor:
 
 
 def _noise(level: Tensor, values: Tensor, grain: Tensor, bound: float) -> Tensor:
-    """Standard deviation of the noise in `values` (1, C, H, W), as far as it depends on the brightness `level`.
+    """Standard deviation of the noise in `values` (1, C, H, W) as a function of the brightness `level`, same shape.
 
-    Robust medians over eight classes of brightness in every channel; at most `bound` times the grain of that class.
+    Estimated by medians over eight classes of brightness per channel; at most `bound` times the grain of the class.
     """
     channels = level.shape[1]
     stride = max(1, level[0, 0].numel() // 65536)
@@ -255,7 +266,7 @@ def _noise(level: Tensor, values: Tensor, grain: Tensor, bound: float) -> Tensor
 
 
 def _grain(x: Tensor) -> Tensor:
-    """|second differences| scaled to the standard deviation of white noise (Immerkaer, 1996); small at edges."""
+    """|second differences|, scaled to the standard deviation of white noise; small at edges (Immerkaer, 1996)."""
     kernel = x.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]).div(6).expand(x.shape[1], 1, 3, 3)
     return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=x.shape[1]).abs()
 

@@ -1,5 +1,6 @@
-"""Figures of picture quality: against a ground truth (PSNR, SSIM, GT-mean, exposure error, spectrum error) and without
-one (NIQE). LPIPS, in `lpips`, needs trained weights of a backbone, which are not shipped: it takes a file of them.
+"""Quality metrics: with a ground truth (PSNR, SSIM, GT-mean, exposure error, spectrum error) and without one (NIQE).
+
+LPIPS (module `lpips`) needs the trained weights of a backbone. They are not shipped; the user names a file with them.
 """
 
 from .full_reference import exposure_error, gt_mean, psnr, ssim

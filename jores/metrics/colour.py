@@ -1,4 +1,4 @@
-"""Colour and light of a result beside the truth's, where a mean error says little of what one sees."""
+"""Metrics of colour and brightness that show what a mean error hides: saturation, clipped highlights, shadows."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 from ..imaging.exposure import luma
 
-DARK = 0.1  # luma of an input below which it counts as shadow
-CLIPPED = 254 / 255
+DARK = 0.1  # pixels of the input with a lower luma are shadow
+CLIPPED = 254 / 255  # a channel from this value on is clipped
 
 
 def colourfulness(images: Tensor) -> Tensor:
-    """Of (B, 3, H, W) pictures in [0, 1], as (B,): Hasler and Suesstrunk 2003. 0 is grey, 0.4 vivid."""
+    """Colourfulness of (B, 3, H, W) pictures in [0, 1], as (B,): 0 is grey, 0.4 vivid (Hasler and Suesstrunk, 2003)."""
     red, green, blue = images.float().unbind(1)
     opponents = torch.stack([red - green, (red + green) / 2 - blue], 1).flatten(2)
     spread = opponents.std(2, correction=0).square().sum(1).sqrt()
@@ -20,13 +20,15 @@ def colourfulness(images: Tensor) -> Tensor:
 
 
 def clipped_share(images: Tensor) -> Tensor:
-    """Share of the pixels of (B, 3, H, W) pictures in [0, 1] that have a channel at white, as (B,)."""
+    """Share of pixels with at least one clipped channel in (B, 3, H, W) pictures in [0, 1], as (B,)."""
     return (images >= CLIPPED).any(1).float().mean((1, 2))
 
 
 def shadow_ratio(result: Tensor, truth: Tensor, dark: Tensor) -> float:
-    """Mean luma of the result over the truth's where the dark picture is below DARK; NaN where nothing is. All three
-    are (1, 3, H, W) in [0, 1]."""
+    """Mean luma of the result divided by that of the truth, over the pixels that are shadow in the dark picture.
+
+    Shadow is a luma below DARK; NaN if there is none. All three are (1, 3, H, W) in [0, 1].
+    """
     where = luma(dark) < DARK
     if not bool(where.any()):
         return float("nan")

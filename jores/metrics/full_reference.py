@@ -1,4 +1,4 @@
-"""PSNR and SSIM as low-light papers report them, and GT-mean, whose numbers must never be mixed with raw ones."""
+"""PSNR and SSIM as low-light papers report them, and GT-mean. Never compare raw scores with scores after GT-mean."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004) of (B, C, H, W) pictures in [0, 1], as (B,); differentiable.
 
-    Gaussian window of 11 pixels with sigma 1.5, data range 1, each channel by itself, averaged over every position
-    where the window fits. Equals scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5,
-    use_sample_covariance=False, channel_axis=...)`.
+    Gaussian window of 11 pixels with sigma 1.5, data range 1, computed per channel and averaged over all positions
+    where the window fits into the picture. Equals scikit-image's `structural_similarity(gaussian_weights=True,
+    sigma=1.5, use_sample_covariance=False, channel_axis=...)`.
 
     Raises:
         ValueError: the pictures are smaller than the window or of different sizes.
@@ -37,7 +37,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     a, b = a.float(), b.float()
     batch, channels = a.shape[:2]
     moments = torch.cat([a, b, a * a, b * b, a * b], 1)
-    # bfloat16 would lose the variances, which are differences of nearly equal numbers.
+    # The variances are differences of nearly equal numbers: bfloat16 is not precise enough for them.
     with torch.autocast(a.device.type, enabled=False):
         mean_a, mean_b, square_a, square_b, product = _blur(moments).chunk(5, 1)  # (B, C, H - 10, W - 10) each
     variance_a, variance_b = square_a - mean_a * mean_a, square_b - mean_b * mean_b
@@ -49,10 +49,10 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def gt_mean(images: Tensor, reference: Tensor) -> Tensor:
-    """Rescale `images` to the mean luma of `reference`: the "GT-mean" protocol of KinD, LLFlow and PyDiff.
+    """Rescales `images` to the mean luma of `reference`: the "GT-mean" protocol of KinD, LLFlow and PyDiff.
 
-    It reads the ground truth, so it belongs to the reporting of a score and never to an enhancement. On LOL it adds
-    about 4 dB: say which of the two protocols a number follows.
+    It uses the ground truth, so it is for reporting scores only, never a part of the enhancement. On LOL it raises
+    PSNR by about 4 dB: always state which of the two protocols a score follows.
 
     Args:
         images, reference: (B, 3, H, W) in [0, 1].
@@ -67,14 +67,14 @@ def gt_mean(images: Tensor, reference: Tensor) -> Tensor:
 def exposure_error(images: Tensor, reference: Tensor) -> Tensor:
     """|ln(mean luma of `images` / mean luma of `reference`)| of (B, 3, H, W) pictures in [0, 1], as (B,).
 
-    0.1 is a tenth too bright or too dark, 0.69 twice or half as bright. This is what GT-mean takes out.
+    0.1 means 10 % too bright or too dark, 0.69 twice or half as bright. GT-mean removes this error.
     """
     ratio = mean_luma(images).clamp(min=1e-6) / mean_luma(reference).clamp(min=1e-6)
     return ratio.log().abs()
 
 
 def _blur(x: Tensor) -> Tensor:
-    """Gaussian mean of every channel over the positions where the window fits, as two 1-D convolutions."""
+    """Gaussian blur of each channel by two 1-D convolutions, at the positions where the window fits (no padding)."""
     channels = x.shape[1]
     offsets = torch.arange(WINDOW, device=x.device, dtype=x.dtype) - WINDOW // 2
     kernel = torch.exp(-offsets.square() / (2 * SIGMA**2))

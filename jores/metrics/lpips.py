@@ -1,7 +1,7 @@
-"""LPIPS with AlexNet (Zhang et al., CVPR 2018): how different two pictures look to people, by a network's features.
+"""LPIPS with AlexNet (Zhang et al., CVPR 2018): the perceptual distance of two pictures, from a network's features.
 
 The weights are not part of this project: one .safetensors file with torchvision's `features.*` of AlexNet and the heads
-`lin0` to `lin4` of LPIPS v0.1. They judge results here and train nothing.
+`lin0` to `lin4` of LPIPS v0.1. LPIPS is used to score results only, never as a training loss.
 """
 
 from __future__ import annotations
@@ -16,14 +16,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ENVIRONMENT = "JORES_LPIPS"
-TAPS = (0, 3, 6, 8, 10)  # convolutions of AlexNet whose rectified outputs are compared, by their index in `features`
+TAPS = (0, 3, 6, 8, 10)  # indices in AlexNet's `features` of the convolutions whose outputs (after ReLU) are compared
 SHAPES = ((3, 64, 11, 4, 2), (64, 192, 5, 1, 2), (192, 384, 3, 1, 1), (384, 256, 3, 1, 1), (256, 256, 3, 1, 1))
-SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # LPIPS v0.1's, of pictures in [-1, 1]
-LEAST = 32  # pixels a side
+SHIFT, SCALE = (
+    (-0.030, -0.088, -0.188),
+    (0.458, 0.448, 0.450),
+)  # mean and standard deviation in LPIPS v0.1, for pictures in [-1, 1]
+LEAST = 32  # smallest height and width in pixels
 
 
 class Lpips(nn.Module):
-    """Perceptual distance of two (B, 3, H, W) pictures in [0, 1], as (B,) float32; 0 for equal ones."""
+    """Perceptual distance of two (B, 3, H, W) pictures in [0, 1], as (B,) float32 on the CPU; 0 for equal pictures.
+
+    Raises:
+        ValueError: the pictures differ in size, or are smaller than 32x32 pixels.
+    """
 
     shift: Tensor
     scale: Tensor
@@ -39,14 +46,14 @@ class Lpips(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         if a.shape != b.shape or min(a.shape[-2:]) < LEAST:
             sizes = f"{tuple(a.shape[-2:])} and {tuple(b.shape[-2:])}"
-            raise ValueError(f"LPIPS compares pictures of one size, from {LEAST} pixels on, not of {sizes}")
+            raise ValueError(f"LPIPS compares pictures of one size, at least {LEAST}x{LEAST} pixels, got {sizes}")
         total = torch.zeros(len(a))
         for head, x, y in zip(self.heads, self._features(a), self._features(b), strict=True):
             total = total + ((x - y).square() * head).sum(1).mean((1, 2)).cpu()
         return total
 
     def _features(self, picture: Tensor) -> list[Tensor]:
-        """After each rectifier, of unit length at each place."""
+        """The feature map after each ReLU, normalised to unit length over the channels at every position."""
         x, found = (picture.float() * 2 - 1 - self.shift) / self.scale, []
         for i, convolution in enumerate(self.convolutions):
             if i in (1, 2):
@@ -57,10 +64,12 @@ class Lpips(nn.Module):
 
 
 def load_lpips(path: str | Path | None = None) -> Lpips | None:
-    """LPIPS with the weights of this file, or of the one that the environment's JORES_LPIPS names; None without either.
+    """LPIPS with the weights in `path`, by default the file named by the environment variable JORES_LPIPS.
+
+    Returns None if neither names a file.
 
     Raises:
-        ValueError: the file cannot be read, or holds other weights.
+        ValueError: the file cannot be read, or does not hold the weights of LPIPS with AlexNet.
     """
     path = path or os.environ.get(ENVIRONMENT)
     if not path:

@@ -1,9 +1,9 @@
-"""NIQE: how far a picture's local statistics are from those of good photographs, without a ground truth.
+"""NIQE: distance of a picture's local statistics from those of good photographs. It needs no ground truth.
 
 After A. Mittal, R. Soundararajan, A. C. Bovik, "Making a 'Completely Blind' Image Quality Analyzer", IEEE Signal
 Processing Letters, 2013. Written from the paper; the window, the constant 1 in the contrast normalisation and the
-levels 0..255 are those of every implementation. The Gaussian of the good photographs is our own fit (see `pristine`),
-for the published one is not at hand: **values compare among themselves and with no published NIQE.**
+levels 0..255 are the usual ones. The Gaussian of the good photographs is our own fit (see `pristine`), because the
+published one is not available: **compare these values with each other, not with published NIQE values.**
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from torch.nn import functional as F
 from ..imaging.exposure import luma
 
 PATCH = 96
-FEATURES = 36  # 18 at each of two scales
+FEATURES = 36  # per patch: 18 at each of two scales
 PARAMETERS = Path(__file__).parent / "niqe.safetensors"
 _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))  # neighbours: right, below, and the two diagonals
 
 
 class PatchStatistics(NamedTuple):
-    """features (N, 36) and sharpness (N,), the mean local contrast in levels of 255, of N patches; float64."""
+    """features (N, 36) and sharpness (N,) of N patches, float64; sharpness: mean local contrast in levels 0..255."""
 
     features: Tensor
     sharpness: Tensor
@@ -35,13 +35,16 @@ class PatchStatistics(NamedTuple):
 def niqe(images: Tensor) -> Tensor:
     """NIQE of (B, 3, H, W) pictures in [0, 1], as (B,) in float64 on the CPU; lower is better.
 
-    NaN where a picture holds fewer than two patches of 96x96 pixels that are not flat: no statistics, no verdict.
+    NaN for a picture with fewer than two patches of 96x96 pixels that are not flat: the statistics need at least two.
     """
     return torch.stack([_distance(patch_statistics(image[None]).features) for image in images])
 
 
 def patch_statistics(image: Tensor) -> PatchStatistics:
-    """Of the patches of one (1, 3, H, W) picture in [0, 1], flat ones left out; the rest at the edge is cut off."""
+    """Statistics of the 96x96 patches of one (1, 3, H, W) picture in [0, 1].
+
+    Flat patches and the incomplete patches at the right and bottom edge are left out.
+    """
     grey = luma(image.detach().cpu().double()).clamp(0, 1) * 255
     rows, columns = (size // PATCH for size in grey.shape[-2:])
     if not rows * columns:
@@ -57,7 +60,7 @@ def patch_statistics(image: Tensor) -> PatchStatistics:
 
 
 def contrast_normalised(grey: Tensor) -> tuple[Tensor, Tensor]:
-    """MSCN coefficients of (1, 1, H, W) levels 0..255, and the local standard deviation they were divided by."""
+    """MSCN coefficients of (1, 1, H, W) levels 0..255, and the local standard deviation that they are divided by."""
     offsets = torch.arange(-3, 4, dtype=grey.dtype)
     kernel = torch.exp(-offsets.square() / (2 * (7 / 6) ** 2))
     kernel = torch.outer(kernel, kernel).div(kernel.sum() ** 2).view(1, 1, 7, 7)
@@ -71,9 +74,10 @@ def contrast_normalised(grey: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def asymmetric_gaussian(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Moment-matched asymmetric generalised Gaussian of each row of (N, M): shape alpha, left and right scale, (N,).
+    """Fits an asymmetric generalised Gaussian to each row of (N, M) by moment matching.
 
-    NaN or infinite for rows without values on both sides of zero.
+    Returns shape alpha, left scale and right scale, (N,) each; NaN or infinite for rows that do not have values on
+    both sides of zero.
     """
     shapes, ratios = _shape_table()
     squares = x.square()
@@ -89,7 +93,7 @@ def asymmetric_gaussian(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _features(patches: Tensor) -> Tensor:
-    """(N, p, p) MSCN patches -> (N, 18): the distribution of the values, and of their products with 4 neighbours."""
+    """(N, p, p) MSCN patches -> (N, 18): fits to the values, and to their products with each of 4 neighbours."""
     alpha, left, right = asymmetric_gaussian(patches.flatten(1))
     features = [alpha, (left + right) / 2]
     for shift in _SHIFTS:
@@ -105,7 +109,7 @@ def _patches(x: Tensor, size: int) -> Tensor:
 
 
 def _distance(features: Tensor) -> Tensor:
-    """Mahalanobis-like distance of the picture's Gaussian from that of good photographs."""
+    """Mahalanobis-like distance between the Gaussian of these features and the Gaussian of good photographs."""
     if len(features) < 2:
         return features.new_tensor(torch.nan)
     pristine = _parameters()
@@ -116,7 +120,7 @@ def _distance(features: Tensor) -> Tensor:
 
 @functools.cache
 def _shape_table() -> tuple[Tensor, Tensor]:
-    """alpha and Gamma(2 / alpha)^2 / (Gamma(1 / alpha) Gamma(3 / alpha)), which grows with it."""
+    """alpha, and Gamma(2 / alpha)^2 / (Gamma(1 / alpha) Gamma(3 / alpha)), which increases with alpha."""
     shapes = torch.arange(200, 10001, dtype=torch.float64) / 1000
     return shapes, torch.exp(2 * torch.lgamma(2 / shapes) - torch.lgamma(1 / shapes) - torch.lgamma(3 / shapes))
 

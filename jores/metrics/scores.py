@@ -1,4 +1,4 @@
-"""All figures of one result, by both protocols of the field, always told apart."""
+"""All scores of one result. Scores that need a ground truth are given raw and after GT-mean, under separate names."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ SCORES = ("psnr_raw", "ssim_raw", "psnr_gt_mean", "ssim_gt_mean")
 
 
 def assess(result: Tensor, reference: Tensor | None = None, lpips: Lpips | None = None) -> dict[str, float]:
-    """Every figure there is of a (1, 3, H, W) picture in [0, 1], rounded to 8 bits: NIQE, and with a reference `score`,
-    the exposure error and, after GT-mean, the spectrum error and LPIPS, if its net is given. NIQE is NaN where the
-    picture is too small for it."""
+    """All scores of a (1, 3, H, W) picture in [0, 1], which is rounded to 8 bits first.
+
+    Without a reference: NIQE, NaN for a picture that is too small. With a reference (same shape and range): also the
+    scores of `score`, the exposure error, and after GT-mean the spectrum error and, if its net is given, LPIPS.
+    """
     result = (result * 255).round() / 255
     figures = {"niqe": niqe(result).item()}
     if reference is None:
@@ -30,7 +32,7 @@ def assess(result: Tensor, reference: Tensor | None = None, lpips: Lpips | None 
 def score(result: Tensor, reference: Tensor) -> dict[str, float]:
     """PSNR (dB) and SSIM of (1, 3, H, W) pictures in [0, 1], raw and after GT-mean.
 
-    The result is rounded to the 8 bits of the file that people would get.
+    The result is rounded to 8 bits first, as it would be in a file.
     """
     result = (result * 255).round() / 255
     rescaled = gt_mean(result, reference)

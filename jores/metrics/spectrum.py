@@ -1,4 +1,4 @@
-"""How much fine detail a picture has beside its reference, scale by scale: blur and grain both show here."""
+"""Spectrum error: compares the amount of fine detail with the reference per frequency. Blur and grain both raise it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ LOWEST, HIGHEST, RINGS = 0.1, 0.4, 12  # cycles per pixel
 def spectrum_error(result: Tensor, reference: Tensor) -> Tensor:
     """Mean |ln(P / P_reference)| over RINGS rings of the luma's power spectrum, LOWEST to HIGHEST cycles per pixel.
 
-    0 where the result has as much detail at every scale as the reference, wherever that detail is; 0.69 where it has
-    half or twice the power. Where two pictures differ in light only by a factor, give the result after `gt_mean`.
+    0: as much detail as the reference at every frequency, regardless of its position; 0.69: half or twice the power.
+    A gain changes the power as well, so apply `gt_mean` to the result first.
 
     Args:
         result, reference: (B, 3, H, W) in [0, 1], of the same size, 32 pixels or more on each side.
@@ -26,7 +26,7 @@ def spectrum_error(result: Tensor, reference: Tensor) -> Tensor:
 
 
 def _log_rings(images: Tensor) -> Tensor:
-    """(B, RINGS): the log of the mean power in each ring. A Hann window keeps the picture's borders out."""
+    """(B, RINGS): logarithm of the mean power in each ring. A Hann window suppresses the picture's borders."""
     grey = luma(images.detach().cpu().double())[:, 0]
     grey = grey - grey.mean((1, 2), keepdim=True)
     height, width = grey.shape[-2:]

@@ -1,1 +1,1 @@
-"""The networks. Every one takes `operations=` (default torch.nn), so that a host can bring its own layers."""
+"""The networks. Each takes `operations=` (default torch.nn), so that a host can use its own layers."""

@@ -1,4 +1,4 @@
-"""ANet: suppresses the noise in R, brightens L, and gives the multi-scale features F (Eq. 6)."""
+"""ANet: suppresses the noise in R, brightens L, and extracts the multi-scale features F (Eq. 6)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from .exposure_head import ExposureHead, LightHead
 from .gain_grid import GainGrid
 from .lifting import local_lift, uniform_lift
 
-THUMBNAIL = (48, 64)
-CAST = 4  # numbers that describe a colour cast
-SHADOWS = 3  # numbers that describe how far the shadows are to be lifted
+THUMBNAIL = (48, 64)  # height and width in pixels
+CAST = 4  # values that describe a colour cast, see `colour_cast`
+SHADOWS = 3  # values that describe the shadows, see `shadow_scalars`
 
 
 class AdjustmentNet(nn.Module):
-    """RetinexMaps -> RetinexCondition. Computed once per picture: independent of the diffusion step.
+    """RetinexMaps -> RetinexCondition. Computed once per picture, independent of the diffusion step.
 
-    R' = tint * (keep_R * R + residual) and L' = keep_L * gain * L + residual, with gates in (0, 2) per pixel: where R
-    is mostly noise, closing a gate is easier than predicting the noise. A U-shape folded by space-to-depth 2. The trunk
-    is told the exposure to aim at and the gain that takes the picture there: brightness is an input, not a guess of the
-    trunk. It also gets the colour cast of the full picture, and the tint follows from it alone: the darker a
-    picture, the more its sensor exaggerates a cast, and a crop or a tile cannot tell a cast from the colour of a wall.
-    Corrections of colour (R') and illumination (L') that need the full picture come as a grid of gains (`lifting`).
+    R' = tint * (keep_R * R + residual) and L' = keep_L * gain * L + residual, with gates keep_R and keep_L in (0, 2)
+    per pixel: where R is mostly noise, closing a gate is easier than predicting the noise. The trunk is a U-Net on the
+    picture folded by space-to-depth 2. The target exposure and the gain towards it are inputs of the trunk.
+
+    The trunk also gets the colour cast of the full picture, and the tint depends on the cast only: casts are stronger
+    in darker pictures, and within a crop or a tile a cast cannot be distinguished from the colour of an object.
+    Corrections of colour (R') and illumination (L') that need the full picture are log gains in a grid (`lifting`).
     """
 
     multiple_of = 16
@@ -39,7 +40,7 @@ class AdjustmentNet(nn.Module):
         super().__init__()
         kw = {"operations": operations, **factory}
         widths, emb = config.widths, 2 * config.widths[0]
-        local = config.light_bins > 0  # or a bundle of release 0.1
+        local = config.light_bins > 0  # False for bundles of release 0.1
         self.exposure_head = (LightHead if local else ExposureHead)(config.exposure_width, **kw)
         self.gain_grid = GainGrid(config.grid_width, config.light_bins, **kw)
         self.lift = local_lift if local else uniform_lift
@@ -56,14 +57,20 @@ class AdjustmentNet(nn.Module):
         self.head = zero_(operations.Conv2d(widths[0], 6 * 4, 3, padding=1, **factory))
 
     def propose_exposure(self, images: Tensor) -> Tensor:
-        """Mean luma (B,) that the result should have, from full pictures (B, 3, H, W), not crops."""
+        """Proposed mean luma (B,) of the result, from full pictures (B, 3, H, W) in [0, 1], not crops."""
         return self.exposure_head(area_average(images, THUMBNAIL))
 
     def statistics(
         self, images: Tensor, exposure: Tensor, mean: Tensor, shadows: Tensor | None = None
     ) -> GlobalStatistics:
-        """Of full pictures (B, 3, H, W), or thumbnails of them, whose result should have the mean luma `exposure` (B,)
-        and, where it is given, `shadows` (B, 2); `mean` (B, 3) is their mean colour."""
+        """Global statistics of full pictures.
+
+        Args:
+            images: the pictures (B, 3, H, W) in [0, 1], or thumbnails of them.
+            exposure: target mean luma (B,) of the result.
+            mean: mean colour (B, 3) of the pictures.
+            shadows: target and own `shadow_share` (B, 2); None lets the exposure head propose them.
+        """
         thumbnail = area_average(images, THUMBNAIL)
         if shadows is None:
             shadows = self.exposure_head.shadows(thumbnail, exposure)
@@ -71,9 +78,11 @@ class AdjustmentNet(nn.Module):
         return GlobalStatistics(exposure, mean.to(exposure.device), shadows, gains)
 
     def forward(self, maps: RetinexMaps, statistics: GlobalStatistics, *, clamp: bool = True) -> RetinexCondition:
-        """`statistics`: those of the full dark picture, with the gains under the window that `maps` are of.
+        """R', L' and features for `maps`, which may be those of a window.
 
-        `clamp=False` leaves R' and L' unbounded, so that a loss still has a gradient outside [0, 1].
+        Args:
+            statistics: of the full dark picture, with log gains sampled under the window.
+            clamp: False leaves R' and L' unbounded, so that a loss has gradients outside [0, 1].
         """
         r = pad_to_multiple(maps.reflectance, self.multiple_of)  # (B, 3, H, W)
         illumination = pad_to_multiple(maps.illumination, self.multiple_of)  # (B, 1, H, W)
@@ -91,7 +100,7 @@ class AdjustmentNet(nn.Module):
             embedding = embedding + self.embed_shadows(shadow_scalars(statistics.shadows).to(r.dtype))
         features, out = self._trunk(x, embedding)
         out = F.pixel_shuffle(out, 2)  # (B, 6, H, W)
-        keep = 2 * out[:, 4:].sigmoid()  # 1 at the start; 0 drops what is only noise
+        keep = 2 * out[:, 4:].sigmoid()  # initially 1; 0 removes noise
         tint = self.tint(cast).exp()[..., None, None]  # (B, 3, 1, 1)
         reflectance = crop_to((r * keep[:, :1] + out[:, :3]) * tint * lift.colour, maps.size)
         illumination = crop_to((lift.lifted * keep[:, 1:] + out[:, 3:4]) * lift.brightness, maps.size)
@@ -105,13 +114,13 @@ class AdjustmentNet(nn.Module):
 
 
 def colour_cast(mean: Tensor) -> Tensor:
-    """Red and blue against green in mean colours (B, 3): logarithms, and the same saturated; (B, 4) float32."""
+    """Colour cast of mean colours (B, 3): log(red / green), log(blue / green), and both saturated; (B, 4) float32."""
     red, green, blue = (mean.float() + DARKEST).log().unbind(1)
     ratios = torch.stack([red - green, blue - green], 1)
     return torch.cat([ratios, (3 * ratios).tanh()], 1)
 
 
 def shadow_scalars(shadows: Tensor) -> Tensor:
-    """Wanted and own `shadow_share` (B, 2) as logarithms, and by how much they differ; (B, 3) float32."""
+    """Logarithms of target and own `shadow_share` (B, 2), and their difference; (B, 3) float32."""
     wanted, own = shadows.float().clamp_min(1e-3).log().unbind(1)
     return torch.stack([wanted, own, wanted - own], 1)

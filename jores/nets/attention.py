@@ -1,8 +1,8 @@
 """Retinex attention and semantic attention (Eqs. 9-11).
 
-Both are SKF's semantic-aware embedding (Wu et al., CVPR 2023, the same first author): queries come from the prior, keys
-and values from the image feature, and the attention matrix is channels x channels, so that its cost is linear in the
-number of pixels. That the paper's layers look like this is inferred; its readable text only names them.
+Both follow SKF's semantic-aware embedding (Wu et al., CVPR 2023, same first author): queries come from the prior, keys
+and values from the image feature. The attention matrix is channels x channels, so the cost is linear in the number of
+pixels. This design is inferred; the accessible text of the paper only names the layers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .blocks import LayerNorm2d, zero_
 
 
 class LearnedScale(nn.Module):
-    """A per-head factor as a leaf module, so that hosts which move weights layer by layer do not overlook it."""
+    """A factor per head, in a module of its own, because some hosts move weights between devices module by module."""
 
     def __init__(self, heads: int, value: float, *, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
@@ -31,8 +31,12 @@ class LearnedScale(nn.Module):
 class PriorAttention(nn.Module):
     """h <- h + W_o softmax(tau Q K^T) V over channels, then h <- h + W_3 (GELU(W_1 h) * W_2 g).
 
-    `g` is the prior at the resolution of `h`. The gated feed-forward lets what the prior knows of a single pixel reach
-    that pixel (SKF's two-input variant); channel attention alone only mixes channels. Both branches start at zero.
+    `h` (B, channels, H, W) is the feature; `g` is the prior (B, prior, H, W) at its resolution, embedded. Channel
+    attention only mixes channels; the gated feed-forward (SKF's two-input variant) passes the prior on per pixel. The
+    output layers of both branches are zero-initialised.
+
+    Raises:
+        ValueError: `channels` is not divisible by `heads`.
     """
 
     def __init__(self, channels: int, prior: int, heads: int, *, operations: Any = nn, **factory: Any) -> None:
@@ -68,8 +72,8 @@ class PriorAttention(nn.Module):
 
 
 class RetinexAttention(PriorAttention):
-    """Eq. 9 with g^k made from R', L' and the nearest F^k: colour and content of the Retinex prior."""
+    """Eq. 9: the prior g^k is computed from R', L' and the F^k of the nearest resolution."""
 
 
 class SemanticAttention(PriorAttention):
-    """Eq. 10 with g^k made from the class map c_seg."""
+    """Eq. 10: the prior g^k is computed from the class map c_seg."""

@@ -1,8 +1,8 @@
-"""Building blocks shared by all nets: plain 3x3 residual blocks with per-pixel LayerNorm.
+"""Building blocks of all nets: residual blocks with 3x3 convolutions and LayerNorm per pixel.
 
-LayerNorm over channels instead of GroupNorm: its statistics are local, so a tile of a picture is treated as the whole
-picture would be, and crops in training as full frames at inference. Plain convolutions because, on the processors this
-was measured on, they do four times the work per second of depthwise or attention-like blocks.
+LayerNorm over channels is used instead of GroupNorm because its statistics are local: results do not depend on whether
+the input is a tile or the full picture, a training crop or a frame. Plain convolutions are used because on processors
+they reach four times the throughput of depthwise or attention-like blocks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 
 class LayerNorm2d(nn.Module):
-    """LayerNorm over the channels of a (B, C, H, W) map; free of copies for channels_last tensors."""
+    """LayerNorm over the channels of a (B, C, H, W) map; copies nothing for channels_last tensors."""
 
     def __init__(self, channels: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class LayerNorm2d(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """x + Conv(SiLU(FiLM(Conv(LN(x))))). The second convolution starts at zero, so a new block is the identity."""
+    """x + Conv(SiLU(FiLM(Conv(LN(x))))). The second convolution is zero-initialised, so a new block is the identity."""
 
     def __init__(
         self, channels: int, embedding: int = 0, *, zero_init: bool = True, operations: Any = nn, **factory: Any
@@ -48,7 +48,7 @@ class ResBlock(nn.Module):
 
 
 class Stack(nn.Module):
-    """Residual blocks one after the other, all with the same embedding."""
+    """A sequence of residual blocks that share one embedding."""
 
     def __init__(self, channels: int, count: int, embedding: int = 0, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Stack(nn.Module):
 
 
 class Upsample(nn.Module):
-    """1x1 convolution, then twice the size by nearest neighbour: cheap, and free of checkerboards."""
+    """1x1 convolution, then 2x nearest-neighbour upsampling, which leaves no checkerboard artefacts."""
 
     def __init__(self, c_in: int, c_out: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Upsample(nn.Module):
 
 
 class UShape(Protocol):
-    """What `u_shape` runs through."""
+    """A net that `u_shape` can run."""
 
     encoders: nn.ModuleList
     downs: nn.ModuleList
@@ -82,9 +82,10 @@ class UShape(Protocol):
 
 
 def u_shape(net: UShape, h: Tensor, *condition: Any) -> list[Tensor]:
-    """Down through `net.encoders` and `net.downs`, up again through `net.ups` and `net.decoders`, with skips added.
+    """Runs a U-Net: down through `net.encoders` and `net.downs`, up through `net.ups` and `net.decoders`.
 
-    Every stage is given `condition`, too. Returns the maps of the way up, finest first.
+    Skip connections are added. Encoders and decoders also get `condition`. Returns the maps of the decoder and of the
+    bottleneck, the finest first.
     """
     skips = []
     for encoder, down in zip(net.encoders, net.downs, strict=False):
@@ -97,7 +98,7 @@ def u_shape(net: UShape, h: Tensor, *condition: Any) -> list[Tensor]:
 
 
 class ScalarEmbedding(nn.Module):
-    """Sinusoidal embedding of K scalars per picture, then a two-layer perceptron: (B, K) -> (B, width)."""
+    """Sinusoidal embedding of K scalars per picture and a two-layer perceptron: (B, K) -> (B, width)."""
 
     FREQUENCIES = 16
 
@@ -114,9 +115,9 @@ class ScalarEmbedding(nn.Module):
 
 
 def zero_(layer: nn.Module) -> nn.Module:
-    """Starts a layer at zero. No gain in expressiveness, a lot in how training starts (ADM, DiT).
+    """Initialises a layer with zeros and returns it; this stabilises the start of training (ADM, DiT).
 
-    A layer of a host that makes its weights only when a file is loaded has none yet.
+    Layers of a host may have no weights yet, because it creates them when a file is loaded; these are skipped.
     """
     for parameter in (layer.weight, layer.bias):
         if isinstance(parameter, Tensor):

@@ -1,4 +1,4 @@
-"""DNet: splits a picture into reflectance R and illumination L (Eq. 4; frozen after its own pre-training)."""
+"""DNet: decomposes a picture into reflectance R and illumination L (Eq. 4; frozen after its pre-training)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..config import DecompositionConfig
 from ..imaging.resize import crop_to, pad_to_multiple
 from .blocks import Stack, Upsample, zero_
 
-REACH = 31  # px: L lies between a pixel's own brightest channel and the brightest within this window
-FLOOR = 1 / 512  # L never reaches zero, so that R = I / L exists for a pure black pixel, in float16 too
+REACH = 31  # px: L is between the pixel's brightest channel and the brightest one within this window
+FLOOR = 1 / 512  # lower bound of L, so that R = I / L is finite for black pixels, also in float16
 
 
 class DecompositionNet(nn.Module):
     """I (B, 3, H, W) in [0, 1] -> RetinexMaps with R * L == I.
 
-    KinD and RetinexNet predict both maps and lose 6 dB of a dark picture's faint detail in R * L. Here the net predicts
-    only L, between the brightest channel of the pixel and that of its neighbourhood, and R follows as I / L: always in
-    [0, 1], nothing lost, the same for every scale of light. Inferred; the paper only says that a pre-trained DNet gives
-    initial maps.
+    KinD and RetinexNet predict both maps; their R * L loses faint detail of dark pictures (6 dB). This net predicts
+    only L, between the brightest channel of the pixel and that of its neighbourhood, and R is I / L: it is always in
+    [0, 1], loses nothing, and works equally at every scale of brightness. This design is inferred; the paper only says
+    that a pre-trained DNet gives initial maps.
     """
 
     multiple_of = 4
@@ -42,7 +42,7 @@ class DecompositionNet(nn.Module):
     def forward(self, image: Tensor) -> RetinexMaps:
         x = pad_to_multiple(image, self.multiple_of)
         brightest = x.amax(1, keepdim=True)  # (B, 1, H, W)
-        log = ((x + FLOOR).log() - (brightest + FLOOR).log()).clamp(-4, 0)  # chromaticity, blind to the light
+        log = ((x + FLOOR).log() - (brightest + FLOOR).log()).clamp(-4, 0)  # chromaticity, independent of brightness
         features = F.pixel_unshuffle(torch.cat([x, brightest, brightest.sqrt(), log], 1), 2)
         e = self.encoder(self.stem(features))  # (B, w, H/2, W/2)
         m = self.middle(self.down(e))  # (B, 2w, H/4, W/4)
@@ -54,9 +54,9 @@ class DecompositionNet(nn.Module):
 
 
 def neighbourhood_max(x: Tensor) -> Tensor:
-    """Smooth upper envelope of (B, 1, H, W): grey dilation by a REACH x REACH square, then a tent blur.
+    """Smooth upper envelope of (B, 1, H, W): dilation by a REACH x REACH square, then a tent blur.
 
-    Never below x: every pixel that the blur averages has x within its own dilation window.
+    The result is never below x, because the dilation window of every blurred pixel contains x.
     """
     half = REACH // 2
     x = F.max_pool2d(x, (1, REACH), stride=1, padding=(0, half))

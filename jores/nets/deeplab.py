@@ -1,7 +1,7 @@
 """DeepLabV3+ on MobileNetV2 (Chen et al., ECCV 2018; Sandler et al., CVPR 2018), as trained on ADE20K by its authors.
 
-transformers has this backbone with a head that stops at an eighth of the picture's size. The decoder, which adds the
-detail of an early layer at a quarter of it, is here.
+transformers has this backbone only with a head of stride 8. This net adds the decoder, which uses the detail of an
+early layer at stride 4.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# expansion, channels, blocks, stride of the first block, dilation; an eighth of the size at the end
+# expansion, channels, blocks, stride of the first block, dilation; the total stride is 8
 STAGES = (
     (1, 16, 1, 1, 1), (6, 24, 2, 2, 1), (6, 32, 3, 2, 1), (6, 64, 4, 1, 2), (6, 96, 3, 1, 2), (6, 160, 3, 1, 4),
     (6, 320, 1, 1, 4),
 )  # fmt: skip
-EARLY = 2  # the block whose widened map the decoder takes its detail from
-NODE, CENTRE = 4, 1.5  # pixels between two nodes of the map; of a cell's centre from its first pixel's
+EARLY = 2  # index of the block whose expanded map the decoder uses for detail
+NODE, CENTRE = 4, 1.5  # stride of the map in pixels; offset of the centre of a stride-4 block from its first pixel
 
 
 class InvertedResidual(nn.Module):
-    """1x1 wider, 3x3 per channel, 1x1 narrower; returns that and the wide map before it was narrowed."""
+    """1x1 expansion, 3x3 depthwise, 1x1 projection. Returns the result and the expanded map before the projection."""
 
     def __init__(self, channels: tuple[int, int], expansion: int, stride: int, dilation: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class InvertedResidual(nn.Module):
 
 
 class DeepLabPlus(nn.Module):
-    """(B, 3, H, W) in [-1, 1], sides in multiples of 8 -> logits (B, classes, H / 4, W / 4)."""
+    """(B, 3, H, W) in [-1, 1], H and W multiples of 8 -> logits (B, classes, H / 4, W / 4)."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class DeepLabPlus(nn.Module):
         before, rate = 32, 1
         for expansion, channels, count, stride, dilation in STAGES:
             for i in range(count):
-                # A dilated stage's first block keeps the rate of the stage before it.
+                # The first block of a stage has the dilation of the previous stage.
                 blocks.append(
                     InvertedResidual((before, channels), expansion, 1 if i else stride, dilation if i else rate)
                 )
@@ -62,8 +62,8 @@ class DeepLabPlus(nn.Module):
         self.cls = nn.Conv2d(256, classes, 1)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        # Strides of 2 put the nodes of the map at pixels 0, 4, 8 ...; one more row and column give the last cells an
-        # end node, too. What is returned lies at the centres of the cells, where whoever enlarges it takes it to lie.
+        # Convolutions of stride 2 sample the map at pixels 0, 4, 8, ...; one more row and column of padding add a last
+        # sample. The returned map is interpolated to the centres of 4x4 blocks, as resizing functions assume.
         x = F.pad(pictures, (0, 1, 0, 1), mode="replicate")
         x, early = F.relu6(self.stem(x)), pictures
         for i, block in enumerate(self.blocks):
@@ -73,7 +73,7 @@ class DeepLabPlus(nn.Module):
         return _between(_between(self.cls(x), 2), 3)
 
     def _context(self, x: Tensor) -> Tensor:
-        """(B, 320, h, w) -> (B, 256, h, w): each place, and the mean of the whole picture."""
+        """(B, 320, h, w) -> (B, 256, h, w): each position combined with the mean of the full map."""
         whole = F.relu(self.pool(x.mean((2, 3), keepdim=True))).expand(-1, -1, *x.shape[2:])
         return F.relu(self.proj(torch.cat([whole, F.relu(self.aspp(x))], 1)))
 
@@ -86,6 +86,6 @@ class DeepLabPlus(nn.Module):
 
 
 def _between(nodes: Tensor, axis: int) -> Tensor:
-    """The values at the centres of the cells between n + 1 nodes: n along `axis`."""
+    """Interpolates n + 1 samples along `axis` to the n block centres between them."""
     count = nodes.shape[axis] - 1
     return torch.lerp(nodes.narrow(axis, 0, count), nodes.narrow(axis, 1, count), CENTRE / NODE)

@@ -1,5 +1,7 @@
-"""DeepLabV3+ as a model of transformers: a Hugging Face folder with "jores-deeplab-plus" in its config loads like any
-other. Imported only to load or write one, because transformers takes its time."""
+"""DeepLabV3+ as a model of transformers, for Hugging Face folders whose config has the type "jores-deeplab-plus".
+
+Imported only when such a folder is read or written, because importing transformers is slow.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,13 @@ from .deeplab import DeepLabPlus
 
 
 class DeepLabPlusConfig(PretrainedConfig):
-    """Classes and their names; the rest of the net is fixed."""
+    """The class names; the architecture is fixed."""
 
     model_type = "jores-deeplab-plus"
 
 
 class DeepLabPlusForSemanticSegmentation(PreTrainedModel):
-    """pixel_values (B, 3, H, W) in [-1, 1], sides in multiples of 8 -> logits (B, classes, H / 4, W / 4)."""
+    """pixel_values (B, 3, H, W) in [-1, 1], H and W multiples of 8 -> logits (B, classes, H / 4, W / 4)."""
 
     config_class = DeepLabPlusConfig
     base_model_prefix = "net"
@@ -33,6 +35,6 @@ class DeepLabPlusForSemanticSegmentation(PreTrainedModel):
 
 
 def register() -> None:
-    """Makes the kind known to transformers' Auto classes; a second call changes nothing."""
+    """Registers the model with transformers' Auto classes; further calls have no effect."""
     AutoConfig.register(DeepLabPlusConfig.model_type, DeepLabPlusConfig, exist_ok=True)
     AutoModelForSemanticSegmentation.register(DeepLabPlusConfig, DeepLabPlusForSemanticSegmentation, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The one conditional diffusion UNet of the paper, with Retinex and semantic attention layers (Eq. 12)."""
+"""The conditional diffusion UNet of the paper, with Retinex and semantic attention layers (Eq. 12)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..imaging.resize import crop_to, pad_to_multiple, resize_map
 from .attention import RetinexAttention, SemanticAttention
 from .blocks import ScalarEmbedding, Stack, Upsample, u_shape, zero_
 
-DETAIL = 8  # px
+DETAIL = 8  # px; variations over larger distances are not detail
 INPUT_CHANNELS = 3 + 3 + 3 + 1 + 3  # x_t, low-light picture, R', L', R' * L'
 
 
 class Level(nn.Module):
-    """Residual blocks, then Retinex attention, then semantic attention, each where the level has it."""
+    """Residual blocks, then Retinex attention, then semantic attention, each only on the levels of its prior."""
 
     def __init__(
         self, config: DenoiserConfig, index: int, *, attention: bool = True, operations: Any = nn, **factory: Any
@@ -43,18 +43,18 @@ class Level(nn.Module):
 
 
 class DenoisingUNet(nn.Module):
-    """Predicts v (or eps) from x_t and the two priors; every argument is of the picture's own size, any size.
+    """Predicts v (or eps) from x_t and the two priors. Pictures can have any size; maps have the size of the picture.
 
-    With `picture_std` = tau > 0 the net's own output F corrects a linear guess from x_t and the Retinex picture
-    p = R' * L' in the manner of EDM's preconditioning (Karras et al., 2022), around p instead of around zero. With
+    With `picture_std` = tau > 0 the raw output F corrects a linear estimate from x_t and the Retinex picture
+    p = R' * L'. This is EDM's preconditioning (Karras et al., 2022), around p instead of zero. With
     D = (a tau)^2 + s^2 and kappa = `residual_scale`,
         x0 = p + a tau^2 / D (x_t - a p) + kappa s / sqrt(D) F,
-    written as v below. tau is smaller than the error of p, so that at the levels of few-step sampling the guess is
-    p and the noise stays out: the narrow trunk could not carry it through to take it away again.
+    written as v below. tau is smaller than the error of p. So at the noise levels of few-step sampling the estimate is
+    nearly p, without the noise of x_t, which the narrow trunk could not remove.
 
-    With `detail_std` = c > 0 the net is a flow instead (see `diffusion.schedule`): it sees y_t, what x_t holds beside
-    p in units of c, and its own output is the velocity F of y_t. What is broader than about DETAIL pixels is taken out
-    of the detail, so that light and colour stay those of p:
+    With `detail_std` = c > 0 the net is a flow instead (see `diffusion.schedule`): its input is y_t, the part of x_t
+    beside p in units of c, and its raw output F is the velocity of y_t. Variations over more than about DETAIL pixels
+    are removed from the detail, so that illumination and colour remain those of p:
         x0 = p + c fine(y_t + (1 - t) F).
     """
 
@@ -86,8 +86,15 @@ class DenoisingUNet(nn.Module):
         features: tuple[Tensor, ...],
         semantics: Tensor | None = None,
     ) -> Tensor:
-        """x (B, 3, H, W) in about [-1, 1] * alpha + noise; noise_level (B,) = sqrt(alpha_bar); low, R', L' in [0, 1];
-        features as in RetinexCondition; semantics (B, 150, h, w) or None. Returns v or eps, (B, 3, H, W)."""
+        """Predicts v or eps, (B, 3, H, W).
+
+        Args:
+            x: x_t (B, 3, H, W).
+            noise_level: (B,), sqrt(alpha_bar).
+            low, reflectance, illumination: dark picture, R' and L', (B, 3 | 3 | 1, H, W) in [0, 1].
+            features: as in RetinexCondition.
+            semantics: class map (B, 150, h, w), or None to skip semantic attention.
+        """
         picture = reflectance * illumination * 2 - 1
         if c := self.config.detail_std:
             a = noise_level.float().view(-1, 1, 1, 1)
@@ -109,7 +116,7 @@ class DenoisingUNet(nn.Module):
         features: tuple[Tensor, ...],
         semantics: Tensor | None = None,
     ) -> Tensor:
-        """The net's own output. For a flow: the velocity of y_t = x, (B, 3, H, W), at time t = noise_level."""
+        """The raw output F, (B, 3, H, W). For a flow: the velocity of y_t = x at time t = noise_level."""
         size = x.shape[-2:]
         picture = reflectance * illumination * 2 - 1
         maps = torch.cat([low * 2 - 1, reflectance * 2 - 1, illumination * 2 - 1, picture], 1)
@@ -130,7 +137,7 @@ class DenoisingUNet(nn.Module):
         return keep.to(x) * x - skip.to(x) * picture.to(x) - scale.to(out) * out
 
     def _guides(self, maps: Tensor, features: tuple[Tensor, ...]) -> list[Tensor]:
-        """g^k: R' and L' reduced to the level's size, beside the F^k nearest to it."""
+        """g^k per level: R' and L' at the level's resolution, concatenated with the F^k of the nearest resolution."""
         sides = [self.config.fold * 2**i for i in range(len(self.config.widths))]
         guides = []
         for i, side in enumerate(sides):
@@ -147,23 +154,24 @@ class DenoisingUNet(nn.Module):
 
 
 def velocity_for(x0: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
-    """v, the output of a v-prediction, that stands for x0 (B, 3, H, W); noise_level (B,) = sqrt(alpha_bar) < 1."""
+    """v, the output of a v-prediction, for x0 (B, 3, H, W); noise_level (B,) = sqrt(alpha_bar) < 1."""
     a = noise_level.float().view(-1, 1, 1, 1)
     return (a * x_t - x0) / (1 - a.square()).clamp_min(0).sqrt()
 
 
 def fine_detail(x: Tensor) -> Tensor:
-    """x (B, C, H, W) without what is broader than about DETAIL pixels."""
+    """x (B, C, H, W) minus its low frequencies: a high-pass filter of about DETAIL pixels."""
     padded = pad_to_multiple(x, DETAIL)
     broad = F.interpolate(F.avg_pool2d(padded, DETAIL), size=padded.shape[-2:], mode="bilinear", align_corners=False)
     return x - crop_to(broad, x.shape[-2:])
 
 
 def nearest_feature(config: DenoiserConfig, level: int) -> int:
-    """Index of the F^k (at 1/4, 1/8, 1/16) whose resolution is nearest to the level's."""
-    octave = (config.fold * 2**level).bit_length() - 1  # log2 of the level's reduction
+    """Index of the F^k (strides 4, 8, 16) whose resolution is nearest to that of the level."""
+    octave = (config.fold * 2**level).bit_length() - 1  # log2 of the level's stride
     return min(max(octave - 2, 0), FEATURE_LEVELS - 1)
 
 
 def feature_width(config: DenoiserConfig, level: int) -> int:
+    """Channels of that F^k."""
     return config.feature_widths[nearest_feature(config, level)]

@@ -1,8 +1,7 @@
-"""ANet's proposal for the exposure, the mean brightness of the result, from global statistics of the picture.
+"""ANet's exposure head: proposes the exposure (mean luma of the result) from global statistics of the picture.
 
-Brightness is a choice that belongs to the whole picture, never to a crop or a tile. A few hundred scenes teach a
-convolutional head what they show rather than how bright it should be; statistics of the light generalise better. Not in
-the paper.
+The exposure depends on the full picture, so it cannot be predicted from a crop or a tile. With a few hundred scenes, a
+convolutional head overfits to their content; statistics of brightness generalise better. Not in the paper.
 """
 
 from __future__ import annotations
@@ -26,13 +25,15 @@ from ..imaging.exposure import (
 )
 from .blocks import zero_
 
-USUAL_EXPOSURE = 0.44  # where a proposal starts from
-USUAL_SHADOWS = 0.6  # likewise
+USUAL_EXPOSURE = 0.44  # mean luma that an untrained head proposes
+USUAL_SHADOWS = 0.6  # `shadow_share` that an untrained head proposes
 
 
 class _Head(nn.Module):
-    """A perceptron on statistics of a thumbnail (B, 3, 48, 64). `centre` and `spread` of the statistics over the
-    training pictures travel with the weights."""
+    """A perceptron on `brightness_statistics` of a thumbnail (B, 3, 48, 64).
+
+    The buffers `centre` and `spread` are mean and standard deviation of the statistics over the training pictures.
+    """
 
     centre: Tensor
     spread: Tensor
@@ -46,16 +47,16 @@ class _Head(nn.Module):
         self.out = zero_(operations.Linear(width, outputs, **factory))
 
     def normalised(self, statistics: Tensor) -> Tensor:
-        """`brightness_statistics` (B, 23) as the perceptron takes them, float32."""
+        """`brightness_statistics` (B, 23), standardised and clamped for the perceptron; float32."""
         return ((statistics - self.centre.to(statistics)) / self.spread.to(statistics)).clamp(-4, 4)
 
 
 class ExposureHead(_Head):
-    """Release 0.1: proposes the mean luma of the result, (B, 3, 48, 64) -> (B,) in (0, 1].
+    """Exposure head of release 0.1: proposes the mean luma of the result, (B, 3, 48, 64) -> (B,) in (0, 1].
 
-    A gate tells how well lit the picture is already: where it opens, the proposal is the picture's own brightness, but
-    no less than DIM. In use, a picture of a mean luma between DIM and WELL_LIT keeps more and more of its own, and all
-    of it from there on.
+    A gate detects well-lit pictures: the more it opens, the closer the proposal is to the picture's own mean luma, but
+    at least DIM. At inference, the proposal is also blended with the picture's own mean luma: not at all up to DIM, and
+    fully from WELL_LIT on.
     """
 
     def __init__(self, width: int, **kw: Any) -> None:
@@ -66,7 +67,7 @@ class ExposureHead(_Head):
         own, x = statistics[:, 0], self.normalised(statistics).to(thumbnail.dtype)
         offset, gate = self.out(self.dropout(F.silu(self.hidden(x)))).float().unbind(1)
         wanted, kept = offset + math.log(USUAL_EXPOSURE), own
-        if not self.training:  # a gate that led to DIM while it learns would open for every picture lit in part
+        if not self.training:  # not in training: the gate would then open for every picture that is lit in part
             kept = own.clamp_min(math.log(DIM))
         proposal = torch.lerp(wanted, kept, (4 * gate - 2).sigmoid()).clamp(max=0).exp()
         if self.training:
@@ -76,16 +77,16 @@ class ExposureHead(_Head):
         return torch.where(lit > 0, torch.lerp(proposal, mean, lit), proposal)
 
     def shadows(self, thumbnail: Tensor, exposure: Tensor) -> Tensor:
-        """Nothing that these weights would understand: (B, 2) zeros."""
+        """(B, 2) zeros: weights of release 0.1 do not use shadows."""
         return torch.zeros(len(thumbnail), 2, device=thumbnail.device)
 
 
 class LightHead(_Head):
-    """Proposes the mean luma of the result, and how far the shadows are to be lifted at a given mean luma.
+    """Proposes the mean luma of the result, and its `shadow_share` at a given mean luma.
 
-    Both by the same form, in logarithms: a gate between what such pictures should have and what this one has. The gate
-    is learned from dark pictures, from pictures lit in part, and from good photographs, which are to be left alone; no
-    threshold on the mean luma decides.
+    Both are computed in logarithms, as a gated interpolation between a proposed value and the picture's own value. The
+    gate is trained on dark pictures, on pictures lit in part, and on well-lit photographs, which should stay unchanged;
+    there is no fixed threshold on the mean luma.
     """
 
     def __init__(self, width: int, *, operations: Any = nn, **factory: Any) -> None:
@@ -94,23 +95,26 @@ class LightHead(_Head):
         self.out_shadows = zero_(operations.Linear(width, 2, **factory))
 
     def forward(self, thumbnail: Tensor) -> Tensor:
-        """Mean luma (B,) that the result should have, of thumbnails (B, 3, 48, 64)."""
+        """Target mean luma (B,) of the result, from thumbnails (B, 3, 48, 64) in [0, 1]."""
         return self.exposure(brightness_statistics(thumbnail), thumbnail.dtype)
 
     def shadows(self, thumbnail: Tensor, exposure: Tensor) -> Tensor:
-        """`shadow_share` (B, 2) that a result of mean luma `exposure` (B,) should have, and the picture's own."""
+        """(B, 2): target `shadow_share` of a result with mean luma `exposure` (B,), and the picture's own."""
         own = shadow_share(thumbnail, thumbnail).clamp_min(1e-3)
         wanted = self.share(brightness_statistics(thumbnail), own, exposure, thumbnail.dtype)
         return torch.stack([wanted, own], 1)
 
     def exposure(self, statistics: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """`forward` of pictures with these `brightness_statistics` (B, 23); `dtype` is the perceptron's."""
+        """As `forward`, from `brightness_statistics` (B, 23); `dtype` is that of the perceptron."""
         hidden = self.dropout(F.silu(self.hidden(self.normalised(statistics).to(dtype))))
         offset, gate = self.out(hidden).float().unbind(1)
         return _between(offset + math.log(USUAL_EXPOSURE), statistics[:, 0], gate)
 
     def share(self, statistics: Tensor, own: Tensor, exposure: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The wanted `shadow_share` (B,) of pictures with these statistics and a share of their `own` (B,)."""
+        """Target `shadow_share` (B,) at mean luma `exposure` (B,).
+
+        `statistics` (B, 23) and `own` (B,) are the picture's `brightness_statistics` and `shadow_share`.
+        """
         aim = exposure.float().clamp_min(1e-3).log()
         told = torch.stack([own.log(), aim - math.log(USUAL_EXPOSURE), (aim - statistics[:, 0]).clamp(-4, 4)], 1)
         x = torch.cat([self.normalised(statistics), told], 1).to(dtype)
@@ -119,5 +123,5 @@ class LightHead(_Head):
 
 
 def _between(wanted: Tensor, own: Tensor, gate: Tensor) -> Tensor:
-    """From one logarithm (gate far below 0.5) to the other, as a number of at most 1."""
+    """exp of the interpolation from `wanted` (gate far below 0.5) to `own` (far above), both logarithms; at most 1."""
     return torch.lerp(wanted, own, (4 * gate - 2).sigmoid()).clamp(max=0).exp()

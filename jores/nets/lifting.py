@@ -1,4 +1,4 @@
-"""How ANet brightens L before its trunk looks at the picture: by one gain, or by gains that follow edges."""
+"""Brightens L before ANet's trunk: by one gain for the picture, or by local gains that follow edges."""
 
 from __future__ import annotations
 
@@ -12,16 +12,22 @@ from ..imaging.guided_filter import self_guided
 from ..imaging.resize import resize_map
 from .decomposition import FLOOR
 
-TONE = 0.4  # power under which the steps of a dark picture are about as far apart as those of a light one
-REACH, EDGE = 8, 0.06  # of the filter that takes noise and texture out of the guide: pixels, and contrast under TONE
-ROOM = 2.0  # L is at most so many times the brightness around
-SHOULDER = 4  # how late the highlights start to roll off
+TONE = 0.4  # exponent of the guide's tone curve: contrasts get similar in dark and in bright areas
+REACH, EDGE = 8, 0.06  # of the self-guided filter of the guide: radius in pixels, and contrast after TONE
+ROOM = 2.0  # upper bound of L, as a multiple of the local brightness
+SHOULDER = 4  # the larger, the later the roll-off of highlights starts
 
 
 @dataclass(frozen=True)
 class Lift:
-    """R, L and what they become before the trunk: L lifted, the picture R * L so lifted, and what is left to multiply
-    R' (B, 3, H, W) and L' (B, 1, H, W) with behind it."""
+    """Input of ANet's trunk, and gains that are applied after it.
+
+    Attributes:
+        reflectance, illumination: R (B, 3, H, W) and L (B, 1, H, W).
+        lifted: L multiplied by the gains.
+        bright: the brightened picture R * `lifted`.
+        colour, brightness: gains for R' (B, 3, H, W) and L' (B, 1, H, W), applied after the trunk.
+    """
 
     reflectance: Tensor
     illumination: Tensor
@@ -32,7 +38,10 @@ class Lift:
 
 
 def uniform_lift(r: Tensor, light: Tensor, gain: Tensor, gains: Tensor) -> Lift:
-    """Release 0.1: one `gain` (B, 1, 1, 1) for all of L, clipped at 1, and the grid's gains (B, 3, h, w) at the end."""
+    """As in release 0.1: L is multiplied by one `gain` (B, 1, 1, 1) and clipped to 1.
+
+    The log gains of the grid, `gains` (B, 3, h, w), are applied after the trunk.
+    """
     logs = resize_map(gains.float(), r.shape[-2:])
     share = logs.mean(1, keepdim=True)
     bright = (r * light * gain).clamp(0, 1.5)
@@ -41,8 +50,11 @@ def uniform_lift(r: Tensor, light: Tensor, gain: Tensor, gains: Tensor) -> Lift:
 
 
 def local_lift(r: Tensor, light: Tensor, gain: Tensor, gains: Tensor) -> Lift:
-    """The grid (B, 3 * bins, h, w) is sliced by the brightness around each pixel, which follows edges, before L is
-    lifted: what is dark gets more of the gain, what is bright less, and white stays white."""
+    """Multiplies L by `gain` (B, 1, 1, 1) and by local gains from the grid `gains` (B, 3 * bins, h, w) of log gains.
+
+    The grid is sliced by the local brightness, which follows edges. So dark areas can get a larger gain than bright
+    ones, and white stays white.
+    """
     guide = brightness_guide(r * light)
     tight = tightened(RetinexMaps(r, light), guide)
     r, light = tight.reflectance, tight.illumination
@@ -53,17 +65,21 @@ def local_lift(r: Tensor, light: Tensor, gain: Tensor, gains: Tensor) -> Lift:
 
 
 def brightness_guide(picture: Tensor) -> Tensor:
-    """Brightest channel of (B, 3, H, W) under TONE, without noise and texture but with its edges: (B, 1, H, W)
-    float32."""
+    """Guide for `sliced`: the brightest channel of (B, 3, H, W), raised to TONE and smoothed by a self-guided filter.
+
+    Returns (B, 1, H, W) float32 in [0, 1].
+    """
     tone = picture.float().amax(1, keepdim=True).clamp(0, 1).pow(TONE)
     slope, intercept = self_guided(tone, REACH, EDGE)
     return (slope * tone + intercept).clamp(0, 1)
 
 
 def tightened(maps: RetinexMaps, guide: Tensor) -> RetinexMaps:
-    """The same picture with an L that does not spread over the edge of a lit area: DNet's L is an upper envelope, and
-    beside a window it is as bright as the window. A gain for the shadow there would be clipped, and leave a dark
-    rim."""
+    """Limits L to ROOM times the local brightness, and adapts R so that R * L is unchanged.
+
+    DNet's L is an upper envelope: beside a bright window it is as bright as the window. Without this limit, gains for
+    the shadow there would be clipped, which leaves a dark rim.
+    """
     picture = maps.reflectance * maps.illumination
     around = (ROOM * guide.pow(1 / TONE) + FLOOR).to(picture)
     light = torch.maximum(picture.amax(1, keepdim=True), torch.minimum(maps.illumination, around)).clamp_min(FLOOR)
@@ -71,10 +87,10 @@ def tightened(maps: RetinexMaps, guide: Tensor) -> RetinexMaps:
 
 
 def sliced(gains: Tensor, guide: Tensor) -> Tensor:
-    """A bilateral grid (B, 3 * bins, h, w) at every pixel of the guide (B, 1, H, W): (B, 3, H, W) float32.
+    """Slices a bilateral grid (B, 3 * bins, h, w) by the guide (B, 1, H, W): (B, 3, H, W) float32.
 
-    As in HDRNet (Gharbi et al., SIGGRAPH 2017), linear between the two bins that are nearest. Bin by bin, because some
-    devices have no 3-D sampling, and a big window no room for all bins at once.
+    As in HDRNet (Gharbi et al., SIGGRAPH 2017), with linear interpolation between bins. It works bin by bin, because
+    some devices lack 3-D sampling, and to save memory.
     """
     bins = gains.shape[1] // 3
     place = guide.float() * (bins - 1)
@@ -85,7 +101,9 @@ def sliced(gains: Tensor, guide: Tensor) -> Tensor:
 
 
 def roll_off(x: Tensor, gain: Tensor) -> Tensor:
-    """x in [0, 1] times `gain` as long as that is far from white, and smoothly to white for white: a gain of 1 changes
-    nothing, and no gain clips."""
+    """x in [0, 1] times `gain`, with a smooth roll-off towards white instead of clipping.
+
+    White stays white, and a gain of 1 changes nothing.
+    """
     raised = (x * gain).pow(SHOULDER)
     return x * gain / (1 + raised - x.pow(SHOULDER)).clamp_min(1e-6).pow(1 / SHOULDER)

@@ -1,4 +1,4 @@
-"""RNet: refines the approximated x0 by Retinex conditions, first on features (FRCM), then on the image (IRCM)."""
+"""RNet: refines the predicted x0 by Retinex conditions, first on features (FRCM), then on the image (IRCM)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .blocks import LayerNorm2d, ScalarEmbedding, Stack, Upsample, zero_
 
 
 class FeatureModulation(nn.Module):
-    """f <- f + LN(f) * gamma(F) + beta(F): spatial feature transform by ANet's feature (Eq. 15), starting at zero."""
+    """f <- f + LN(f) * gamma(F) + beta(F): spatial feature transform by ANet's feature (Eq. 15), zero-initialised."""
 
     def __init__(self, channels: int, feature: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class FRCM(nn.Module):
 
 
 class IRCM(nn.Module):
-    """Image-level module: x0' = clamp(x0 + D(F'_x0, x0, R', L', R' * L')), the last layer starting at zero (Eq. 16)."""
+    """Image-level module: x0' = clamp(x0 + D(F'_x0, x0, R', L', R' * L')), last layer zero-initialised (Eq. 16)."""
 
     def __init__(self, config: RefinementConfig, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
@@ -66,10 +66,9 @@ class IRCM(nn.Module):
 
 
 class RefinementNet(nn.Module):
-    """RNet. x0 (B, 3, H, W) in [-1, 1] -> x0' of the same size and range; called inside the loop, at every step.
+    """RNet: x0 (B, 3, H, W) in [-1, 1] -> x0' of the same size and range; called at every step of the sampling loop.
 
-    `frcm=False` or `ircm=False` switches a module's condition off (for ablations): FRCM then gets no features, IRCM no
-    Retinex maps.
+    For ablations, `frcm=False` replaces the features of FRCM by zeros, and `ircm=False` the Retinex maps of IRCM.
     """
 
     multiple_of = 16
@@ -93,7 +92,7 @@ class RefinementNet(nn.Module):
         frcm: bool = True,
         ircm: bool = True,
     ) -> Tensor:
-        """noise_level (B,) = sqrt(alpha_bar) of the step; R', L' (B, 3 | 1, H, W) in [0, 1]; features as in ANet."""
+        """noise_level (B,): sqrt(alpha_bar) of the step. R', L' (B, 3 | 1, H, W) in [0, 1]; features: those of ANet."""
         maps = torch.cat([reflectance, illumination, (reflectance * illumination)], 1) * 2 - 1
         if not ircm:
             maps = torch.zeros_like(maps)

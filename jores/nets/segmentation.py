@@ -1,7 +1,7 @@
-"""The segmenter behind the semantic prior c_seg (Eq. 8): any ADE20K model that transformers loads.
+"""The segmenter for the semantic prior c_seg (Eq. 8): any ADE20K model that transformers can load.
 
-The paper takes its prior from the input picture. Off-the-shelf models fall apart on dark input, so one global gain
-lifts the picture first. The shipped SegFormer was distilled for exactly this input and loads like any other folder.
+The paper computes the prior from the input picture. Common models fail on dark input, so the picture is first
+brightened by a global gain. (The pipeline can also give the segmenter the picture that ANet brightened.)
 """
 
 from __future__ import annotations
@@ -25,20 +25,23 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FIRST_LABELS = ("wall", "building", "sky")
 OTHERS = ("other", "others", "background")
 STRIDE = 32
-"""Working sides are multiples of the deepest stride: no architecture then meets a picture that it cannot fold."""
+"""Working sides are multiples of this stride, the largest one of common architectures."""
 
 
 class SegmenterError(ValueError):
-    """A model folder that cannot give ADE20K classes. The message names the folder and says what to do."""
+    """A model folder that cannot be used as a segmenter. The message says what to do."""
 
 
 class Segmenter(nn.Module):
-    """Pictures -> soft ADE20K class map.
+    """Computes soft class maps with ADE20K's 150 classes.
 
     Args:
-        model: a transformers semantic segmentation model with ADE20K's 150 classes, or 151 with "others" first.
-        mean, std: of the RGB input that `model` was trained on.
-        resolution: working size of the long side in pixels; short sides follow, both in multiples of 32.
+        model: a semantic segmentation model of transformers with ADE20K's 150 classes, or 151 with "others" first.
+        mean, std: normalisation of the RGB input that `model` was trained with.
+        resolution: long side in pixels that pictures are resized to; both sides become multiples of 32.
+
+    Raises:
+        SegmenterError: the classes of `model` are not those of ADE20K.
     """
 
     def __init__(
@@ -55,20 +58,20 @@ class Segmenter(nn.Module):
         self.labels, self.first = ade20k_labels({int(i): name for i, name in (model.config.id2label or {}).items()})
 
     def forward(self, images: Tensor) -> SemanticPrior:
-        """images (B, 3, H, W) in [0, 1], any size and brightness -> float32 map, a quarter of the working size."""
+        """images (B, 3, H, W) in [0, 1], any size and brightness -> float32 map, at most 1/4 of the working size."""
         size = size_of(images)
         weight = next(self.model.parameters())
         rows, columns = working_size(size, self.resolution)
         x = prepare(images, (rows, columns), self.mean, self.std, weight.device)  # (B, 3, rows, columns)
         logits = self.model(pixel_values=x.to(weight.dtype)).logits.float()  # (B, 150 | 151, h, w)
         probabilities = logits.softmax(1)[:, self.first :]  # (B, 150, h, w)
-        if logits.shape[-2] > rows // 4:  # UPerNet scales its map up to the input: more pixels, no more detail
+        if logits.shape[-2] > rows // 4:  # UPerNet enlarges its map to the input size, which adds no detail
             probabilities = area_average(probabilities, (rows // 4, columns // 4))
         return SemanticPrior(probabilities.to(images.device), self.labels, size)
 
 
 def working_size(size: tuple[int, int], resolution: int) -> tuple[int, int]:
-    """(H, W) scaled so that the long side is about `resolution`, both sides in multiples of 32 and never 0."""
+    """(H, W) scaled to a long side of about `resolution` pixels; both sides are positive multiples of 32."""
     scale = resolution / max(size)
     rows, columns = (STRIDE * max(1, round(side * scale / STRIDE)) for side in size)
     return rows, columns
@@ -81,10 +84,10 @@ def prepare(
     std: tuple[float, ...] = IMAGENET_STD,
     device: torch.device | None = None,
 ) -> Tensor:
-    """What the model sees of (B, 3, H, W) pictures in [0, 1]: resized, brightened, normalised, in float32.
+    """Input of the model from (B, 3, H, W) pictures in [0, 1]: resized to `size`, brightened, normalised, in float32.
 
-    Resizing comes first: it averages the noise away before the gain clips it. It is done where the pictures lie, so
-    that a big one in main memory needs no room on `device`, where the result is (None: there, too).
+    Resizing comes first, because it averages noise before the gain clips it. It runs on the device of the pictures, so
+    that a big picture needs no memory on `device`, where the result is (None: the device of the pictures).
     """
     x = F.interpolate(images.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
     x = brighten(x.to(device or images.device).clamp(0, 1))
@@ -92,7 +95,11 @@ def prepare(
 
 
 def ade20k_labels(id2label: dict[int, str]) -> tuple[tuple[str, ...], int]:
-    """ADE20K's 150 names and the index of the first, 0 or 1 ("others" in front). Raises SegmenterError."""
+    """ADE20K's 150 class names, and the index of the first one: 1 if "others" precedes it, otherwise 0.
+
+    Raises:
+        SegmenterError: these are not ADE20K's classes.
+    """
     names = tuple(id2label[i].strip() for i in range(len(id2label)))
     first = 1 if len(names) == CLASSES + 1 and names[0].lower() in OTHERS else 0
     labels = names[first:]

@@ -1,1 +1,1 @@
-"""Windows that cover a picture of any size, and the memory that decides on theirs. Knows nothing of diffusion."""
+"""Overlapping windows that cover a picture, and the choice of their size by memory. Independent of diffusion."""

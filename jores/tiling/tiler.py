@@ -1,7 +1,7 @@
-"""Work on big pictures in bounded memory, window by window.
+"""Processes big pictures in limited memory, window by window.
 
-Global statistics, noise and the semantic prior are computed once for the picture and cut to the windows. The results of
-the windows are blended at every diffusion step, so that the next step starts from one picture without seams.
+Global statistics, noise and the semantic prior are computed once for the full picture and cropped to the windows. The
+results of the windows are blended at every diffusion step, so the next step starts from a picture without seams.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ Work = Callable[[Window], tuple[Tensor, ...]]
 
 @dataclass
 class Tiler:
-    """Runs work on windows of at most `tile` x `tile` pixels and blends the results. 0: one window, the picture.
+    """Applies a function to windows of at most `tile` x `tile` pixels and blends the results.
 
-    When memory runs out, the tile is halved permanently and the current window is repeated in parts. So use one Tiler
-    for all stages of a picture.
+    With `tile` 0 there is a single window, the full picture. When memory runs out, `tile` is halved permanently and the
+    present window is repeated in smaller parts. So use the same Tiler for all stages of a picture.
+
+    Raises:
+        ValueError: `tile` is neither 0 nor at least MIN_TILE.
     """
 
     tile: int = 0
@@ -39,7 +42,11 @@ class Tiler:
 
     @classmethod
     def choose(cls, tile: int | Tiler | None, config: JoReSConfig, images: Tensor, device: torch.device) -> Tiler:
-        """`tile`: pixels (0: one window), a Tiler, or None: the tile that fits into the memory of `device`."""
+        """A Tiler for pictures (B, C, H, W).
+
+        `tile` is a side in pixels (0: a single window), a Tiler, which is returned, or None, which selects the tile
+        that fits into the memory of `device`.
+        """
         if isinstance(tile, Tiler):
             return tile
         if tile is None:
@@ -47,31 +54,35 @@ class Tiler:
         return cls(tile)
 
     def covers(self, size: tuple[int, int]) -> bool:
+        """Whether one window covers a picture of this size (H, W)."""
         return not self.tile or max(size) <= self.tile
 
     def windows(self, size: tuple[int, int]) -> int:
-        """How many windows a picture of this size takes."""
+        """Number of windows for a picture of this size (H, W)."""
         return len(self.layout(size))
 
     def layout(self, size: tuple[int, int]) -> frozenset[Window]:
-        """The windows that a picture of this size is cut into at present."""
+        """The windows for a picture of this size (H, W), with the present `tile`."""
         return _layout(size, 0 if self.covers(size) else self.tile)
 
     def run(self, size: tuple[int, int], work: Work, strides: tuple[int, ...] = (1,)) -> tuple[Tensor, ...]:
-        """Runs `work` on every window of a picture of this size, and returns the blended maps.
+        """Applies `work` to every window of a picture of this size (H, W), and returns the blended maps.
 
         Args:
-            work: returns one (B, C, h, w) tensor for every entry of `strides`.
-            strides: of that tensor (see `windows`): 1, or a divisor of 16 for a map of the padded window.
+            work: from a window to one tensor (B, C, h, w) per entry of `strides`.
+            strides: of these tensors (see `windows`): 1, or a divisor of 16 for a map of the padded window.
+
+        Raises:
+            The exceptions of `work`; out of memory only if the tile cannot be halved any more.
         """
         return self._made(Window.whole(size), work, strides)
 
     def bands(
         self, size: tuple[int, int], work: Work, strides: tuple[int, ...] = (1,)
     ) -> Iterator[tuple[tuple[slice, ...], tuple[Tensor, ...]]]:
-        """As `run`, but yields horizontal bands from top to bottom: (rows of the band in each map, the band's maps).
+        """As `run`, but yields horizontal bands from top to bottom: (rows of the band in each map, maps of the band).
 
-        No later window reads the rows of a band that was yielded, so the band may overwrite the input.
+        Later windows do not read the rows of a yielded band, so it may overwrite the input.
         """
         whole = Window.whole(size)
         if self.covers(size):
@@ -104,12 +115,12 @@ class Tiler:
                 for band, rest in zip(bands, carry, strict=True):
                     band[..., : rest.shape[-2], :] += rest
             rows_done = tuple(done.positions(stride) for stride in strides)
-            heights = [cells.stop - cells.start for cells in rows_done]
+            heights = [positions.stop - positions.start for positions in rows_done]
             carry = [band[..., height:, :].clone() for band, height in zip(bands, heights, strict=True)]
             yield rows_done, tuple(band[..., :height, :] for band, height in zip(bands, heights, strict=True))
 
     def _row(self, row: list[Window], area: Window, work: Work, strides: tuple[int, ...]) -> list[Tensor]:
-        """The weighted sum of the windows of one row, for every map."""
+        """The weighted sum over the windows of one row, for each map."""
         bands: list[Tensor] = []
         for window in row:
             made = self._made(window, work, strides)
@@ -126,7 +137,9 @@ class Tiler:
         if longest <= MIN_TILE:
             raise error
         self.tile = max(MIN_TILE, longest // 2 // ALIGNMENT * ALIGNMENT)
-        log.warning("out of memory at %d x %d pixels: going on in tiles of %d", *reversed(window.size), self.tile)
+        log.warning(
+            "out of memory at %d x %d pixels: continuing with tiles of %d pixels", *reversed(window.size), self.tile
+        )
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,10 +1,10 @@
-"""Overlapping windows that cover a picture, and the weights by which their results are blended.
+"""Overlapping windows that cover a picture, and the weights for blending their results.
 
-Along each axis all windows have one size and begin at multiples of ALIGNMENT. In the middle of an overlap the weight
-moves smoothly from one window to the next. Near its border a net sees less of the surroundings than in training, so the
-result there gets the weight 0.
+Along each axis all windows have the same size and start at multiples of ALIGNMENT. The weight moves smoothly from one
+window to the next in the middle of their overlap. Near a window's border the receptive field is cut off, so results
+there get the weight 0.
 
-A map of stride s is the picture reduced by the factor s: one of its positions (cells) covers s x s pixels.
+A map of stride s is s times smaller than the picture: each of its positions covers s x s pixels.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 ALIGNMENT = 16
-"""Pixels. The coarsest maps have stride 16: from a multiple of 16 on, a window begins at a position of every map."""
-MIN_TILE = 64
-OVERLAP = 64
+"""Pixels. The largest stride is 16, so a window that starts at a multiple of 16 starts at a position of every map."""
+MIN_TILE = 64  # pixels
+OVERLAP = 64  # pixels
 
 
 def size_of(x: Tensor) -> tuple[int, int]:
@@ -28,7 +28,11 @@ def size_of(x: Tensor) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Span:
-    """A window along one axis: pixels [start, stop). `rise`, `fall`: where the weight goes up to 1, and down to 0."""
+    """A window along one axis: pixels [start, stop).
+
+    `rise` and `fall` are the intervals in which the weight increases to 1 and decreases to 0; None at the border of the
+    picture.
+    """
 
     start: int
     stop: int
@@ -39,11 +43,11 @@ class Span:
         return self.stop - self.start
 
     def positions(self, stride: int) -> slice:
-        """The positions of the span in a map of this stride, made of the picture padded to a multiple of ALIGNMENT."""
+        """The span's positions in a map of this stride, of the picture padded to a multiple of ALIGNMENT."""
         return slice(self.start // stride, (self.stop if stride == 1 else _up(self.stop)) // stride)
 
     def weights(self, stride: int = 1) -> Tensor:
-        """(positions,) in [0, 1]. At every position the weights of all spans sum to 1."""
+        """Blending weights (positions,) in [0, 1]. The weights of all spans sum to 1 at every position."""
         positions = self.positions(stride)
         centres = (torch.arange(positions.start, positions.stop, dtype=torch.float32) + 0.5) * stride
         risen = _ramp(centres, self.rise) if self.rise else torch.ones_like(centres)
@@ -52,28 +56,30 @@ class Span:
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of the picture; its top left corner lies at multiples of ALIGNMENT."""
+    """A rectangle of the picture whose top left corner is at multiples of ALIGNMENT."""
 
     rows: Span
     columns: Span
 
     @classmethod
     def whole(cls, size: tuple[int, int]) -> Window:
+        """The window that is the full picture of `size` (H, W)."""
         return cls(Span(0, size[0]), Span(0, size[1]))
 
     @property
     def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
         return len(self.rows), len(self.columns)
 
     def cut(self, x: Tensor, stride: int = 1) -> Tensor:
-        """The view of (..., H, W), or of a map of this stride, under the window."""
+        """Crop of (..., H, W), or of a map of this stride, to the window; a view."""
         return x[..., self.rows.positions(stride), self.columns.positions(stride)]
 
     def sample(self, coarse: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-        """The part under the window of a map (B, C, h, w) of any size that covers a picture of `size`.
+        """Samples a map (B, C, h, w) of any size under the window; the map covers a picture of `size` (H, W).
 
-        Bilinear, at the positions of a map of this stride. The result is the same as resizing the map to that
-        stride and cutting it; but 150 classes at that size take too much memory.
+        Bilinear, at the positions of a map of `stride`. It equals resizing the map to that stride and cropping it, but
+        needs less memory (a class map has 150 channels).
         """
         for dim, (span, length) in enumerate(zip((self.rows, self.columns), size, strict=True), start=2):
             positions, count = span.positions(stride), coarse.shape[dim]
@@ -88,9 +94,10 @@ class Window:
 
 
 def spans(start: int, stop: int, tile: int) -> list[Span]:
-    """The fewest spans of at most `tile` pixels that cover [start, stop); `start` is a multiple of ALIGNMENT.
+    """The smallest number of spans of at most `tile` pixels that cover [start, stop).
 
-    The spans are as short as possible: 1500 pixels in tiles of at most 1024 become two spans of 816.
+    `start` must be a multiple of ALIGNMENT. The spans are as short as that number allows: 1500 pixels with a tile of
+    1024 give two spans of 816.
     """
     length = stop - start
     if length <= tile:
@@ -101,7 +108,7 @@ def spans(start: int, stop: int, tile: int) -> list[Span]:
     side = _up(-(-(length + (count - 1) * overlap) // count))
     last = _up(length - side) // ALIGNMENT
     starts = [start + i * last // (count - 1) * ALIGNMENT for i in range(count)]
-    # The ramp between two neighbours: half of their overlap, in its middle.
+    # The ramp between two neighbours is the middle half of their overlap.
     ramps = []
     for before, after in zip(starts, starts[1:], strict=False):
         middle = (after + before + side) / 2
@@ -111,14 +118,14 @@ def spans(start: int, stop: int, tile: int) -> list[Span]:
 
 
 def rows_of_windows(area: Window, tile: int) -> Iterator[list[Window]]:
-    """The windows of at most `tile` pixels a side that cover `area`, row by row from the top."""
+    """Windows of at most `tile` x `tile` pixels that cover `area`, row by row from the top."""
     columns = spans(area.columns.start, area.columns.stop, tile)
     for row in spans(area.rows.start, area.rows.stop, tile):
         yield [Window(row, column) for column in columns]
 
 
 def overlap_of(tile: int) -> int:
-    """Pixels that neighbours share at least: OVERLAP, for small tiles half of them."""
+    """Smallest overlap of neighbours in pixels: OVERLAP, or half of a small tile."""
     return min(OVERLAP, tile // 2 // ALIGNMENT * ALIGNMENT)
 
 
@@ -127,6 +134,6 @@ def _up(length: int) -> int:
 
 
 def _ramp(x: Tensor, between: tuple[float, float]) -> Tensor:
-    """0 before, 1 after, smoothstep between."""
+    """0 before the interval, 1 after it, smoothstep in between."""
     t = ((x - between[0]) / (between[1] - between[0])).clamp(0, 1)
     return t * t * (3 - 2 * t)

@@ -1,4 +1,4 @@
-"""Training, one stage per file. Imported by nobody but the command line; needs the "train" extras."""
+"""Training, one stage per file. Only the command line imports it; it needs the "train" extras."""
 
 from __future__ import annotations
 
@@ -11,25 +11,37 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `python -m jores train`."""
     parser.add_argument("--stage", choices=STAGES, required=True, help="which part of the pipeline to train")
     sets = "sets of pairs: folders with pairs.tsv, low/ and high/, or tables like pairs.tsv"
     parser.add_argument("--data", type=Path, nargs="+", required=True, help=sets)
     parser.add_argument("--photos", type=Path, help="folder of well-lit photographs that are darkened on the fly")
     parser.add_argument("--teacher", type=Path, help="segmenter stage: folder with ade20k_teacher.py and its weights")
     parser.add_argument("--config", type=Path, default=RECIPES / "compact.yaml", help="recipe (default: compact.yaml)")
-    parser.add_argument("--init", type=Path, help="bundle (segmenter: folder) of earlier stages, or to go on from")
+    parser.add_argument(
+        "--init", type=Path, help="bundle with the earlier stages, or to continue training from (segmenter: a folder)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="run folder; an existing run there is resumed")
     parser.add_argument("--split", default="train", help="split of pairs.tsv to train on; 'all' for every pair")
     parser.add_argument("--steps", type=int, help="overrides the recipe")
-    parser.add_argument("--minutes", type=float, help="stop after this many minutes; the rate's cosine is fitted to it")
-    parser.add_argument("--stop-after", type=int, help="leave at this step with a checkpoint; the same command goes on")
-    parser.add_argument("--workers", type=int, default=0, help="processes that draw the batches (default: 0, this one)")
+    parser.add_argument(
+        "--minutes", type=float, help="stop after this many minutes; the cosine of the learning rate ends then"
+    )
+    parser.add_argument(
+        "--stop-after", type=int, help="stop at this step with a checkpoint; the same command continues"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="processes that draw the batches (default 0: the training process itself)",
+    )
     parser.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"), default="bf16")
-    parser.add_argument("--cpu", action="store_true", help="train on the processor even where there is an accelerator")
+    parser.add_argument("--cpu", action="store_true", help="train on the processor even if there is an accelerator")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Entry of `python -m jores train`. Raises ValueError for what the user can mend."""
+    """Entry point of `python -m jores train`. Raises ValueError for missing packages and wrong input."""
     try:
         from . import shutdown, stages
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Stage "adjust": ANet on top of a frozen DNet (Eq. 7)."""
+"""Stage "adjust": trains ANet on a frozen DNet (Eq. 7)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ from .losses import picture_loss, smoothness_loss
 from .pairs import Pair, both_pictures
 from .records import Scores, append_record, means_of_kinds
 
-SHEET_ROWS = 16  # pictures shown of a validation
+SHEET_ROWS = 16  # pictures on the contact sheet of a validation
 
 
 class AdjustmentObjective(UsesFrozen):
-    """The trunk gets the true mean brightness of the full picture, so that L' follows the exposure it is asked for. For
-    an unseen picture the exposure head proposes one (stage "expose")."""
+    """Loss of ANet. The trunk gets the true mean luma of the well-lit picture, and learns an L' for a given exposure.
+
+    At inference the exposure head proposes the exposure (stage "expose").
+    """
 
     def __init__(self, dnet: DecompositionNet, anet: AdjustmentNet, options: dict[str, float]) -> None:
         super().__init__(dnet)
@@ -38,11 +40,11 @@ class AdjustmentObjective(UsesFrozen):
         return self.adjusted(batch)[1]
 
     def adjusted(self, batch: dict[str, Tensor]) -> tuple[RetinexCondition, dict[str, Tensor]]:
-        """The (unclamped) condition and L_A, Eq. 7."""
+        """The condition (not clamped to [0, 1]) and the terms of the loss L_A (Eq. 7)."""
         low, high, o = batch["low"], batch["high"], self.options
         with torch.no_grad():
             dark, light = self.frozen[0](low), self.frozen[0](high)
-            light = tightened(light, brightness_guide(high))  # as ANet does with the dark picture's maps
+            light = tightened(light, brightness_guide(high))  # as ANet does with the maps of the dark picture
         out = self.net(dark, statistics_of(self.net, batch), clamp=False)
         r, illumination = out.reflectance.float(), out.illumination.float()
         product = picture_loss(r * illumination, high, o["structure"], o["edges"], o.get("psnr", 0.0))
@@ -53,7 +55,7 @@ class AdjustmentObjective(UsesFrozen):
 
 
 def statistics_of(net: AdjustmentNet, batch: dict[str, Tensor]) -> GlobalStatistics:
-    """The global statistics that ANet gets, with the gains under the crops, (B, 3 * bins, c/8, c/8)."""
+    """Global statistics for ANet. Their log gains are sampled under the crops: (B, 3 * bins, c/8, c/8)."""
     statistics = net.statistics(batch["thumbnail"], batch["exposure"], batch["input_mean"], batch["shadows"])
     size = batch["low"].shape[-1] // GAIN_STRIDE
     where = F.affine_grid(batch["place"], [*statistics.gains.shape[:2], size, size], align_corners=False)
@@ -61,6 +63,8 @@ def statistics_of(net: AdjustmentNet, batch: dict[str, Tensor]) -> GlobalStatist
 
 
 class Adjust:
+    """Stage "adjust". `options` of the recipe: weights of the losses product, maps, smooth, structure, edges, psnr."""
+
     name, best_score = "adjust", "told_psnr_raw"
 
     def __init__(self, nets: JoReSNets, sampler: Sampler, val: list[Pair], options: dict[str, float]) -> None:
@@ -69,8 +73,10 @@ class Adjust:
         self.objective = AdjustmentObjective(nets.dnet, nets.anet, options)
 
     def validate(self, objective: AdjustmentObjective) -> tuple[dict[str, float], list[Tensor]]:
-        """Figures of R' * L' for each kind of pair, at the proposed exposure, and at the true one ("told"), which the
-        weights are chosen by: the mean over the kinds of the PSNR raw."""
+        """Scores of R' * L' for each kind of pair, at the proposed exposure and at the true one (prefix "told_").
+
+        The weights to export are selected by the raw PSNR at the true exposure, averaged over the kinds.
+        """
         nets = JoReSNets(self.nets.config, objective.frozen_net(DecompositionNet), objective.net)
         kinds: dict[str, Scores] = {}
         rows = []

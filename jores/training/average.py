@@ -1,9 +1,9 @@
-"""The average of bundles' weights, to keep of the old what a run on new pictures forgets.
+"""Averages the weights of bundles, to reduce forgetting after further training on new pictures.
 
     python -m jores.training.average OUT BUNDLE BUNDLE ... --weights W W ...
 
-After WiSE-FT (Wortsman et al., CVPR 2022): between weights and what further training made of them, both kinds of
-pictures are often served better than at either end. Only bundles of one training history can be averaged so.
+After WiSE-FT (Wortsman et al., CVPR 2022): an average of the weights before and after further training is often better
+on old and new pictures than either. It works only for bundles with a common training history.
 """
 
 from __future__ import annotations
@@ -22,11 +22,18 @@ from .records import append_record, training_record
 
 
 def averaged(paths: list[Path], weights: list[float]) -> JoReSNets:
-    """The nets that all bundles hold, with the last one's header, its training record longer by the average and, as
-    "others", by what each of the others was trained for since it parted from the last.
+    """The weighted average of the nets in the bundles.
+
+    The result has the header of the last bundle. Its training record gets an entry for the average, which lists under
+    "others" the stages of each other bundle that are not in the last bundle's record.
+
+    Args:
+        paths: two bundles or more, with the same config and the parts of the last one.
+        weights: one for each bundle, normalised to a sum of 1.
 
     Raises:
-        ValueError: as many weights as bundles are wanted, of one config.
+        ValueError: the number of weights differs from that of bundles, there are fewer than two bundles, or their
+            configs differ.
         CheckpointError: see `load_bundle`.
     """
     if len(paths) != len(weights) or len(paths) < 2:

@@ -1,4 +1,4 @@
-"""The batch of each step, drawn by this process or ahead of time by others."""
+"""Batches for each step, drawn in this process or ahead of time by worker processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Draw = Callable[[np.random.Generator], dict[str, Tensor]]
 
 
 class _Batches(Dataset):
-    """A pure function of (seed, step, process)."""
+    """Batches as a pure function of (seed, step, process); the index is the step."""
 
     def __init__(self, draw: Draw, seed: int, process: int) -> None:
         self.draw, self.seed, self.process = draw, seed, process
@@ -23,9 +23,10 @@ class _Batches(Dataset):
 
 
 def batches(draw: Draw, seed: int, process: int, steps: range, *, workers: int = 0, pin: bool = False) -> DataLoader:
-    """The batches of `steps` for one of the training processes; `workers` other processes draw them (0: this one does).
+    """A loader of the batches of `steps` for the training process with index `process`.
 
-    Its generator is its own, because the global one is part of what is resumed.
+    `workers` processes draw them; 0 draws them in this process. `pin`: batches are in pinned memory. The loader has a
+    generator of its own, because it would otherwise advance the global one, whose state is in the checkpoint.
     """
     data, generator = _Batches(draw, seed, process), torch.Generator()
     return DataLoader(data, batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin, generator=generator)

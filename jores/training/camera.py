@@ -1,9 +1,9 @@
-"""The camera of the pairs, read off each of them, so that other pictures can be darkened as theirs were.
+"""Estimates how a pair's dark picture was exposed, so that other pictures can be darkened in the same way.
 
-Of a pair's dark picture nearly everything but the noise is, per channel, a power of the light one in linear light: on
-LOL it explains 0.9 to 0.99 of the logarithm's variance. The noise is white, of another strength in each channel, and in
-the file's tone curve the same at all levels. A net that is shown LOL's camera on LOL's scenes alone learns the scenes;
-shown it on any picture, it has to learn the camera. Not in the paper.
+Apart from noise, the dark picture of a pair is nearly a power function of the well-lit one, per channel and in linear
+light: on LOL it explains 90 to 99 % of the variance of the logarithm. The noise is white, differs between the channels,
+and has the same strength at all levels after the file's tone curve. A net that sees LOL's camera only on LOL's scenes
+overfits to the scenes; applied to other pictures, the model of the camera prevents that. Not in the paper.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .convert import to_tensor
-from .darkening import WHOLE, developed, linear
+from .darkening import FULL_PICTURE, linear_to_srgb, srgb_to_linear
 from .pairs import Pair
 
-CELL = 8  # the pictures are compared by averages over cells, where noise counts for little
-LOWEST, CLIPPED = 8e-4, 0.9  # linear light between which a cell tells of the camera
-FEWEST = 50  # cells that a power can be fitted to
+BLOCK = 8  # pixels: the fit uses means of 8x8 blocks, which suppresses noise
+LOWEST, CLIPPED = 8e-4, 0.9  # linear light: blocks outside this range are too dark or clipped, and not used
+FEWEST = 50  # blocks that a fit needs
 
 
 @dataclass(frozen=True)
 class Camera:
-    """dark = gain * light ** contrast for red, green and blue in linear light, then noise (of a standard deviation in
-    the file's levels, 1 being white), then 8 bits. `Darkening` has the same interface."""
+    """Model of a camera: dark = gain * light ** contrast in linear light, then white noise, then 8 bits.
+
+    All attributes are per channel (red, green, blue). `noise` is the standard deviation after the tone curve, where
+    white is 1. Same interface as `Darkening`.
+    """
 
     gain: tuple[float, ...]
     contrast: tuple[float, ...]
@@ -36,9 +39,9 @@ class Camera:
 
     @classmethod
     def of(cls, pair: Pair) -> Camera | None:
-        """By least squares on the pair's logarithms; None where too little of the pair is neither black nor white."""
+        """Fits the model to a pair by least squares on logarithms; None if fewer than FEWEST blocks can be used."""
         low, high = to_tensor(pair.dark), to_tensor(pair.high)
-        dark, light = (F.avg_pool2d(linear(p), CELL) for p in (low, high))
+        dark, light = (F.avg_pool2d(srgb_to_linear(p), BLOCK) for p in (low, high))
         fits = [_power(x.flatten(), y.flatten()) for x, y in zip(light, dark, strict=True)]
         if any(fit is None for fit in fits):
             return None
@@ -46,29 +49,34 @@ class Camera:
         return cls(gain, contrast, tuple(_noise_of(low).tolist()))
 
     def at(self, gain: float) -> Camera:
-        """The same camera with another exposure."""
+        """The same camera with the exposure multiplied by `gain`."""
         return replace(self, gain=tuple(g * gain for g in self.gain))
 
-    def fitted(self, light: Tensor) -> Camera:
-        """As `Darkening.fitted`: nothing about a camera depends on the picture."""
+    def fitted(self, picture: Tensor) -> Camera:
+        """Returns itself: unlike `Darkening.fitted`, nothing here depends on the picture."""
         return self
 
-    def __call__(self, picture: Tensor, generator: torch.Generator | None = None, place: Tensor = WHOLE) -> Tensor:
-        """(3, H, W) in [0, 1] -> the same, dark; noiseless and unrounded without a generator."""
+    def __call__(
+        self, picture: Tensor, generator: torch.Generator | None = None, place: Tensor = FULL_PICTURE
+    ) -> Tensor:
+        """Darkens a well-lit picture or crop (3, H, W) in [0, 1]; returns the same shape and range.
+
+        Without a generator there is no noise and no rounding to 8 bits. `place` is ignored (see `Darkening`).
+        """
         gain, contrast, noise = (torch.tensor(v).view(3, 1, 1) for v in (self.gain, self.contrast, self.noise))
-        dark = developed((gain * linear(picture).clamp_min(1e-5).pow(contrast)).clamp(0, 1))
+        dark = linear_to_srgb((gain * srgb_to_linear(picture).clamp_min(1e-5).pow(contrast)).clamp(0, 1))
         if generator is None:
             return dark
         dark = dark + noise * torch.randn(dark.shape, generator=generator)
         return (dark.clamp(0, 1) * 255).round().div(255)
 
-    def thumbnail(self, picture: Tensor, generator: torch.Generator, fold: int) -> Tensor:
-        """(3, H, W) -> the dark picture's thumbnail (3, H / fold, W / fold), noise included: see `Darkening`."""
-        return F.avg_pool2d(self(picture, generator), fold)
+    def thumbnail(self, picture: Tensor, generator: torch.Generator, factor: int) -> Tensor:
+        """Darkens (3, H, W) in [0, 1] and averages it to (3, H / factor, W / factor), as `Darkening.thumbnail`."""
+        return F.avg_pool2d(self(picture, generator), factor)
 
 
 def _power(light: Tensor, dark: Tensor) -> tuple[float, float] | None:
-    """(gain, contrast) of dark = gain * light ** contrast."""
+    """Fits dark = gain * light ** contrast to two vectors of linear light; None if too few values can be used."""
     known = (light > LOWEST) & (light < CLIPPED) & (dark > LOWEST)
     if int(known.sum()) < FEWEST:
         return None
@@ -77,7 +85,9 @@ def _power(light: Tensor, dark: Tensor) -> tuple[float, float] | None:
 
 
 def _noise_of(picture: Tensor) -> Tensor:
-    """Standard deviation of the noise of each channel of (3, H, W), by a filter that edges hardly excite (Immerkaer,
-    CVIU 1996)."""
+    """Standard deviation of the noise per channel of (3, H, W), by a filter with little response to edges.
+
+    Immerkaer, CVIU 1996.
+    """
     kernel = torch.tensor([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]]).expand(3, 1, 3, 3)
     return F.conv2d(picture[None], kernel, groups=3)[0].abs().mean((1, 2)) * math.sqrt(math.pi / 2) / 6

@@ -1,4 +1,4 @@
-"""Pixels of 8 bits, as training keeps them in memory, and back."""
+"""Conversion between uint8 arrays, as training keeps pictures in memory, and float tensors."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
 
 
 def to_pixels(picture: Tensor) -> np.ndarray:
-    """Inverse of `to_tensor`; what lies outside [0, 1] is clipped."""
+    """Inverse of `to_tensor`: (3, H, W) float on the CPU -> (H, W, 3) uint8. Values outside [0, 1] are clipped."""
     return (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
 def in_layout(net: Net, layout: torch.memory_format) -> Net:
-    """Brings the weights of convolutions into a memory layout, which the types of `Module.to` do not know."""
+    """Converts a net to a memory format in place; typed, because the stubs of `Module.to` lack that argument."""
     option: dict[str, Any] = {"memory_format": layout}
     return net.to(**option)

@@ -1,4 +1,4 @@
-"""Dark photographs made from well-lit ones: what little light, a small sensor and a file format do to a picture."""
+"""Synthesises dark photographs from well-lit ones: short exposure, sensor noise, tone curve, 8 bits, JPEG."""
 
 from __future__ import annotations
 
@@ -16,39 +16,55 @@ from ..imaging.guided_filter import self_guided
 from .convert import to_pixels, to_tensor
 
 GAMMA = 2.2
-BROAD = 1 / 32  # of a picture's height: details as large as that are light rather than texture
-EDGE = 0.1  # contrast of the luma above which an edge is one of the light
-SHADE_PIVOT = 0.65  # quantile of the broad light from which a picture in shade keeps all of it
-SHADE_LIFT = 1.15  # what is brighter still gets at most so much more
-WHOLE = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-"""The place of a whole picture in itself, as `affine_grid` wants it."""
+SMOOTHING_RADIUS = 1 / 32  # of the picture's height: smaller details count as texture, larger ones as illumination
+SMOOTHING_EDGE = 0.1  # contrast of the luma above which an edge belongs to the illumination and is kept
+SHADE_PIVOT = 0.65  # quantile of the smoothed light; with `shade`, only darker pixels lose light
+SHADE_MAX_GAIN = 1.15  # with `shade`, upper bound of the gain of brighter pixels
+FULL_PICTURE = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+"""`place` of a crop that is the full picture: the identity transform of `affine_grid`."""
 
 
 @dataclass(frozen=True)
 class Lamp:
-    """Light of its own in a dark scene: `lift` times the exposure at its centre (x, y), falling off with `reach`; all
-    in a whole picture that is -1..1 wide and high."""
+    """A light source in a dark scene: gain `gain` at its centre (x, y), with a Gaussian fall-off (of the logarithm).
+
+    The centre and `radius` are in coordinates of the full picture, which spans -1..1 in both directions.
+    """
 
     x: float
     y: float
-    reach: float
-    lift: float
+    radius: float
+    gain: float
 
     def __call__(self, size: tuple[int, int], place: Tensor) -> Tensor:
-        """Factors (H, W) of the light in a part of the picture, which lies at `place` (2, 3)."""
-        where = F.affine_grid(place[None], [1, 1, *size], align_corners=False)[0]  # (H, W, 2)
-        distance = (where - where.new_tensor((self.x, self.y))).square().sum(2) / self.reach**2
-        return self.lift ** (-distance).exp()
+        """Gain (H, W) of the linear light in a crop of `size` (H, W).
+
+        `place` (2, 3) is the affine transform of the crop within the full picture, as `affine_grid` takes it.
+        """
+        positions = F.affine_grid(place[None], [1, 1, *size], align_corners=False)[0]  # (H, W, 2)
+        distance = (positions - positions.new_tensor((self.x, self.y))).square().sum(2) / self.radius**2
+        return self.gain ** (-distance).exp()
 
 
 @dataclass(frozen=True)
 class Darkening:
-    """A short exposure of a well-lit picture: linear gain, colour cast and lamp, shadows that are deeper by the power
-    `depth` of the light there (against a window or the sky), noise of a small sensor in patches of `patch` pixels and
-    with as much colour as `chroma` says (1: each channel has its own, as a sensor makes it; 0: grey, as a camera's own
-    processing leaves it), tone curve (`toe`: sRGB's, which cameras' files have and which leaves less of the shadows
-    than a power), 8 bits, and a JPEG of quality `jpeg` (0: none). With `shade` only parts that are darker than most of
-    the picture lose light, and the mean hardly changes: a picture exposed for its bright parts."""
+    """A random model of a short exposure. Call it with a well-lit picture to get the dark one.
+
+    Attributes:
+        gain: of the linear light; 1 returns the picture unchanged.
+        read_noise, shot_noise: the sensor's noise has the variance read_noise^2 + 10 * shot_noise^2 * light, both in
+            linear light.
+        cast: gain of each colour channel.
+        jpeg: quality of the JPEG compression; 0 for none.
+        lamp: a light source in the scene, or None.
+        patch: side in pixels over which the noise is correlated; 1 for white noise.
+        toe: True uses the tone curve of sRGB, as camera files have it, False a power of GAMMA. sRGB's has a linear toe,
+            which leaves less of the shadows.
+        chroma: share of colour in the noise: 1 is independent per channel, as from a sensor, 0 is grey, as after a
+            camera's denoising.
+        depth: exponent by which the smoothed light darkens the shadows further, as against a window or the sky.
+        shade: True darkens only the shadows and hardly changes the mean: a picture exposed for its bright parts.
+    """
 
     gain: float
     read_noise: float
@@ -64,13 +80,14 @@ class Darkening:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Darkening:
-        if rng.random() < 0.2:  # well lit already: must come back as it went in
+        """Random settings; a fifth of them leave the picture unchanged, so that the nets learn to do so, too."""
+        if rng.random() < 0.2:
             return cls(1.0, 0.0, 0.0, (1.0, 1.0, 1.0))
         if rng.random() < 0.15:
             return cls._draw_shade(rng)
-        deep = rng.random() < 0.3  # lit in part, so that the exposure is hardly short
+        deep = rng.random() < 0.3  # partly lit scene with deep shadows: its exposure is hardly too short
         gain = float(np.exp(rng.uniform(np.log(1 / 4), 0) if deep else rng.uniform(np.log(1 / 300), np.log(1 / 2))))
-        signal = min(1.0, 60 * gain)  # below a sixtieth of the light, what is as noisy could not be told from nothing
+        signal = min(1.0, 60 * gain)  # less noise at very low gains, where it would hide the signal completely
         coloured = rng.random() < 0.2
         cast = np.exp(rng.normal(0, 0.3, 3)) if coloured else rng.uniform(0.85, 1.15, 3)
         return cls(
@@ -81,7 +98,7 @@ class Darkening:
             jpeg=int(rng.integers(40, 98)) if rng.random() < 0.5 else 0,
             lamp=_draw_lamp(rng, gain) if rng.random() < 0.15 else None,
             patch=int(rng.choice((1, 3, 5), p=(0.7, 0.2, 0.1))),
-            toe=bool(rng.random() < 0.85),  # a net that doubts the curve of cameras' files pales all pictures
+            toe=bool(rng.random() < 0.85),  # mostly sRGB: with more uncertainty about the curve, results look pale
             chroma=float(rng.uniform(0, 0.6)) if rng.random() < 0.5 else 1.0,
             depth=float(rng.uniform(0.2, 1.2)) if deep else 0.0,
         )
@@ -97,81 +114,96 @@ class Darkening:
             0.5, read_noise, shot_noise, (red, green, blue), jpeg=jpeg, depth=depth, shade=True, chroma=chroma
         )  # fmt: skip
 
-    def fitted(self, light: Tensor) -> Darkening:
-        """This darkening for one picture, seen whole as (3, h, w): with `shade`, the gain that leaves all of the light
-        to what is brighter than two thirds of the picture."""
+    def fitted(self, picture: Tensor) -> Darkening:
+        """Adapts the settings to a full well-lit picture (3, h, w) in [0, 1], which may be a thumbnail.
+
+        With `shade` it sets the gain so that the SHADE_PIVOT quantile of the smoothed light stays unchanged; without
+        `shade` it returns the settings as they are.
+        """
         if not self.shade:
             return self
-        broad = self._linear(broad_light(light, max(1, round(light.shape[-2] * BROAD))))
-        pivot = float(broad.flatten().quantile(SHADE_PIVOT).clamp_min(0.02))
+        smoothed = self._decode(smoothed_luma(picture, max(1, round(picture.shape[-2] * SMOOTHING_RADIUS))))
+        pivot = float(smoothed.flatten().quantile(SHADE_PIVOT).clamp_min(0.02))
         return replace(self, gain=pivot**-self.depth)
 
-    def __call__(self, picture: Tensor, generator: torch.Generator | None = None, place: Tensor = WHOLE) -> Tensor:
-        """(3, H, W) in [0, 1], the part of a picture that lies at `place`, -> the same, dark; noiseless and unrounded
-        without a generator."""
+    def __call__(
+        self, picture: Tensor, generator: torch.Generator | None = None, place: Tensor = FULL_PICTURE
+    ) -> Tensor:
+        """Darkens a picture or a crop of it.
+
+        Args:
+            picture: (3, H, W) in [0, 1], well lit.
+            generator: draws the noise; None leaves out noise, rounding and JPEG.
+            place: (2, 3), the affine transform of the crop within the full picture, as `affine_grid` takes it.
+
+        Returns:
+            (3, H, W) in [0, 1]; rounded to 8 bits if there is a generator.
+        """
         if self.gain == 1.0:
             return picture
         factor: Tensor | float = self.gain
         if self.depth:
-            reach = picture.shape[-2] / float(place[1, 1]) * BROAD
-            factor = self.gain * self._linear(broad_light(picture, max(1, round(reach)))) ** self.depth
-            factor = factor.clamp(max=SHADE_LIFT) if self.shade else factor
-        light = self._linear(picture) * factor * torch.tensor(self.cast).view(3, 1, 1)
+            radius = picture.shape[-2] / float(place[1, 1]) * SMOOTHING_RADIUS
+            factor = self.gain * self._decode(smoothed_luma(picture, max(1, round(radius)))) ** self.depth
+            factor = factor.clamp(max=SHADE_MAX_GAIN) if self.shade else factor
+        light = self._decode(picture) * factor * torch.tensor(self.cast).view(3, 1, 1)
         if self.lamp:
             light = light * self.lamp((picture.shape[-2], picture.shape[-1]), place)
         if generator is not None:
             light = light + self._noise(light, generator)
-        dark = self._developed(light.clamp(0, 1))
+        dark = self._encode(light.clamp(0, 1))
         if generator is None:
             return dark
         return as_jpeg(dark, self.jpeg) if self.jpeg else (dark * 255).round().div(255)
 
-    def thumbnail(self, picture: Tensor, generator: torch.Generator, fold: int) -> Tensor:
-        """(3, H, W) -> the dark picture's thumbnail (3, H / fold, W / fold). The noise is there before the average:
-        shadows that end at 0 make the mean of a noisy picture brighter."""
-        return F.avg_pool2d(replace(self, jpeg=0)(picture, generator), fold)
+    def thumbnail(self, picture: Tensor, generator: torch.Generator, factor: int) -> Tensor:
+        """Darkens (3, H, W) in [0, 1] and averages it to (3, H / factor, W / factor).
+
+        Noise is added before averaging: clipping at 0 makes the mean of noisy shadows brighter, as in a real file.
+        """
+        return F.avg_pool2d(replace(self, jpeg=0)(picture, generator), factor)
 
     def _noise(self, light: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.randn(light.shape, generator=generator)
         if self.chroma < 1:
             grey = torch.randn((1, *light.shape[1:]), generator=generator)
-            noise = self.chroma * noise + (1 - self.chroma**2) ** 0.5 * grey  # of the same strength
-        if self.patch > 1:
-            noise = F.avg_pool2d(noise, self.patch, stride=1, padding=self.patch // 2) * self.patch  # likewise
+            noise = self.chroma * noise + (1 - self.chroma**2) ** 0.5 * grey  # keeps the standard deviation
+        if self.patch > 1:  # keeps it, too
+            noise = F.avg_pool2d(noise, self.patch, stride=1, padding=self.patch // 2) * self.patch
         return noise * (self.read_noise**2 + self.shot_noise**2 * light * 10).sqrt()
 
-    def _linear(self, picture: Tensor) -> Tensor:
-        return linear(picture) if self.toe else picture.pow(GAMMA)
+    def _decode(self, picture: Tensor) -> Tensor:
+        return srgb_to_linear(picture) if self.toe else picture.pow(GAMMA)
 
-    def _developed(self, light: Tensor) -> Tensor:
-        return developed(light) if self.toe else light.pow(1 / GAMMA)
+    def _encode(self, light: Tensor) -> Tensor:
+        return linear_to_srgb(light) if self.toe else light.pow(1 / GAMMA)
 
 
-def broad_light(picture: Tensor, reach: int) -> Tensor:
-    """(3, H, W) in [0, 1] -> (1, H, W), its luma without the texture: a guided filter, `reach` pixels to each side."""
+def smoothed_luma(picture: Tensor, radius: int) -> Tensor:
+    """Luma (1, H, W) of a picture (3, H, W) in [0, 1] without texture: a self-guided filter of `radius` pixels."""
     y = luma(picture[None])[0]
-    slope, intercept = self_guided(y, reach, EDGE)
+    slope, intercept = self_guided(y, radius, SMOOTHING_EDGE)
     return (slope * y + intercept).clamp(0, 1)
 
 
-def linear(picture: Tensor) -> Tensor:
-    """sRGB in [0, 1] as linear light."""
+def srgb_to_linear(picture: Tensor) -> Tensor:
+    """Linear light of sRGB values in [0, 1]; any shape."""
     return torch.where(picture < 0.04045, picture / 12.92, ((picture + 0.055) / 1.055).pow(2.4))
 
 
-def developed(light: Tensor) -> Tensor:
-    """Inverse of `linear`."""
+def linear_to_srgb(light: Tensor) -> Tensor:
+    """Inverse of `srgb_to_linear`."""
     return torch.where(light < 0.0031308, 12.92 * light, 1.055 * light.clamp_min(1e-4).pow(1 / 2.4) - 0.055)
 
 
 def _draw_lamp(rng: np.random.Generator, gain: float) -> Lamp:
-    lift = min(float(np.exp(rng.uniform(np.log(2), np.log(40)))), 1 / gain)
-    x, y, reach = (float(v) for v in rng.uniform((-1.2, -1.2, 0.3), (1.2, 1.2, 1.3)))
-    return Lamp(x, y, reach, lift)
+    lamp_gain = min(float(np.exp(rng.uniform(np.log(2), np.log(40)))), 1 / gain)
+    x, y, radius = (float(v) for v in rng.uniform((-1.2, -1.2, 0.3), (1.2, 1.2, 1.3)))
+    return Lamp(x, y, radius, lamp_gain)
 
 
 def as_jpeg(picture: Tensor, quality: int) -> Tensor:
-    """(3, H, W) in [0, 1] as it comes back from a JPEG file."""
+    """Compresses (3, H, W) in [0, 1] as JPEG of this quality (1..100) and decodes it again."""
     file = io.BytesIO()
     Image.fromarray(to_pixels(picture)).save(file, "JPEG", quality=quality)
     with Image.open(file) as image:

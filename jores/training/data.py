@@ -1,8 +1,8 @@
-"""Training pictures: read once into memory as uint8, cut and augmented per step from an explicit generator.
+"""Training batches: crops and augmentations of pictures in memory (uint8), drawn with an explicit generator.
 
-Two sources. Pairs: sets of a dark and a light picture each (LOL v1, SICE; tables with a scene split). Photographs: any
-folder of well-lit pictures, darkened on the fly (`darkening`), some left as they are, so that the nets also learn to
-leave a good picture alone, and some as the pairs were (`camera`).
+There are two sources. Pairs: a dark and a well-lit picture of one scene (LOL v1, SICE; tables with a split by scene).
+Photographs: any folder of well-lit pictures, which are darkened on the fly, either randomly (`darkening`) or as a pair
+was (`camera`). Some stay unchanged, so that the nets learn to leave well-lit pictures alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .pairs import Pair, in_threads
 
 
 def _at_least(photo: Pair, side: int) -> Pair:
-    """The photograph, enlarged if a crop of this side would not fit."""
+    """The photograph, enlarged (Lanczos) if its shorter side is below `side` pixels."""
     height, width = photo.high.shape[:2]
     if min(height, width) >= side:
         return photo
@@ -34,34 +34,49 @@ def _at_least(photo: Pair, side: int) -> Pair:
     return Pair(photo.name, np.asarray(Image.fromarray(photo.high).resize((wide, high), Image.Resampling.LANCZOS)))
 
 
-FOLD = 4  # a thumbnail is made of a picture so many times its size where the light is still to be changed
+OVERSAMPLING = 4  # size of `fine_thumbnail` in sizes of `thumbnail`: darkening comes before the last averaging
 
 
 def thumbnail(pixels: np.ndarray) -> Tensor:
-    """Area-averaged thumbnail (3, 48, 64) float32, the exposure head's view of the full picture. Not rounded to 8
-    bits: that would leave a handful of levels of a dark picture."""
+    """Area-averaged thumbnail (3, 48, 64) of (H, W, 3) uint8, float32 in [0, 1], as the exposure head gets it.
+
+    It is not rounded to 8 bits, which would leave only a few levels in a dark picture.
+    """
     return area_average(to_tensor(pixels)[None], THUMBNAIL)[0]
 
 
-def light_thumbnail(pixels: np.ndarray) -> Tensor:
-    """The same of FOLD times the size."""
-    return area_average(to_tensor(pixels)[None], (FOLD * THUMBNAIL[0], FOLD * THUMBNAIL[1]))[0]
+def fine_thumbnail(pixels: np.ndarray) -> Tensor:
+    """As `thumbnail`, but OVERSAMPLING times as large: (3, 192, 256)."""
+    return area_average(to_tensor(pixels)[None], (OVERSAMPLING * THUMBNAIL[0], OVERSAMPLING * THUMBNAIL[1]))[0]
 
 
-def darkened_thumbnail(light: Tensor, darken: Darkening | Camera, rng: np.random.Generator) -> Tensor:
-    """What `thumbnail` would show of a well-lit picture, seen as `light_thumbnail`, after it was darkened."""
-    return darken.thumbnail(light, seeded(rng), FOLD)
+def darkened_thumbnail(bright: Tensor, darken: Darkening | Camera, rng: np.random.Generator) -> Tensor:
+    """Thumbnail (3, 48, 64) of the darkened picture, from the `fine_thumbnail` of the well-lit one."""
+    return darken.thumbnail(bright, seeded(rng), OVERSAMPLING)
 
 
 def seeded(rng: np.random.Generator) -> torch.Generator:
+    """A torch generator whose seed is drawn from `rng`."""
     return torch.Generator().manual_seed(int(rng.integers(2**31)))
 
 
 class Sampler:
-    """Draws batches. `photos` are mixed in with probability `photo_share`; a share `as_pairs` of them is darkened as
-    one of the pairs was, half of that share being light pictures of the pairs instead. All crops are `crop` wide
-    and high, or as large as the smallest pair allows; photographs below that are enlarged. A share `retouch` of the
-    samples asks for another brightness than the light picture's."""
+    """Draws training batches.
+
+    Args:
+        pairs: drawn in proportion to their `weight`.
+        photos: well-lit photographs, darkened on the fly.
+        crop: height and width of the crops in pixels. Smaller if the smallest pair is smaller; photographs are enlarged
+            if they are smaller.
+        batch: samples per batch.
+        photo_share: probability that a sample is darkened on the fly; 0 without `photos`.
+        as_pairs: share of these samples that is darkened by the `Camera` of a random pair. Half of them use the
+            well-lit picture of a pair instead of a photograph.
+        retouch: share of the samples whose target brightness differs from that of the well-lit picture.
+
+    Raises:
+        ValueError: `pairs` is empty.
+    """
 
     def __init__(
         self,
@@ -81,16 +96,20 @@ class Sampler:
         self.crop = min(crop, *(min(pair.high.shape[:2]) for pair in pairs))
         self.photos = [_at_least(photo, self.crop) for photo in photos or []]
         self.photo_share = photo_share if self.photos else 0.0
-        evenly_dark = [pair for pair in pairs if " " not in pair.kind]  # only of such a picture is a camera to be read
+        # A camera can only be estimated from evenly lit pictures: those of sets whose kind has no suffix (`kind_of`).
+        evenly_dark = [pair for pair in pairs if " " not in pair.kind]
         cameras = in_threads(Camera.of, evenly_dark) if as_pairs and self.photo_share else []
         self.cameras = [camera for camera in cameras if camera]
         self.as_pairs = as_pairs if self.cameras else 0.0
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """low, high (B, 3, c, c); thumbnail (B, 3, 48, 64) of the whole dark picture and input_mean (B, 3), its mean
-        colour; exposure (B,), the mean luma of the light one; shadows (B, 2), `shadow_share` of the light and of the
-        dark one; place (B, 2, 3), where the crop lies in the thumbnail, as `affine_grid` wants it; semantics (B, 150,
-        c/8, c/8) where the pairs carry them."""
+        """One batch, float32; pictures are in [0, 1].
+
+        low, high (B, 3, c, c): crops of the dark and the well-lit picture. thumbnail (B, 3, 48, 64): the full dark
+        picture; input_mean (B, 3): its mean colour. exposure (B,): mean luma of the well-lit picture. shadows (B, 2):
+        `shadow_share` of the well-lit and of the dark picture. place (B, 2, 3): affine transform of the crop within the
+        thumbnail, as `affine_grid` takes it. semantics (B, 150, c/8, c/8): only if the pairs have class maps.
+        """
         samples = [self._sample(rng) for _ in range(self.batch)]
         return {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
 
@@ -98,19 +117,19 @@ class Sampler:
         pair, darken = self._draw(rng)
         crop = self._cut(pair, rng)
         view = crop.within(random_view(pair.high.shape, rng))
-        high, whole = to_tensor(_flip(pair.high[crop.slices], crop)), light_thumbnail(_flip(pair.high[view], crop))
+        high, bright = to_tensor(_flip(pair.high[crop.slices], crop)), fine_thumbnail(_flip(pair.high[view], crop))
         place = crop.place(view)
         if darken:
-            darken = darken.fitted(whole)
-            low, thumb_low = darken(high, seeded(rng), place), darkened_thumbnail(whole, darken, rng)
+            darken = darken.fitted(bright)
+            low, thumb_low = darken(high, seeded(rng), place), darkened_thumbnail(bright, darken, rng)
         else:
             low, thumb_low = to_tensor(_flip(pair.dark[crop.slices], crop)), thumbnail(_flip(pair.dark[view], crop))
             gain = exposure_jitter(rng)
             low, thumb_low = (low * gain).clamp(0, 1), (thumb_low * gain).clamp(0, 1)
         if rng.random() < self.retouch:
             power = brightness_power(rng)
-            high, whole = high.pow(power), whole.pow(power)
-        thumb_high = F.avg_pool2d(whole, FOLD)
+            high, bright = high.pow(power), bright.pow(power)
+        thumb_high = F.avg_pool2d(bright, OVERSAMPLING)
         sample = {
             "low": low, "high": high, "thumbnail": thumb_low, "place": place,
             "input_mean": mean_colour(thumb_low[None])[0], "exposure": mean_luma(thumb_high[None])[0],
@@ -121,7 +140,7 @@ class Sampler:
         return sample
 
     def _draw(self, rng: np.random.Generator) -> tuple[Pair, Darkening | Camera | None]:
-        """A picture, and how its light one is to be darkened; None: it has a dark one."""
+        """A pair or photograph, and how to darken its well-lit picture; None: use the dark picture of the pair."""
         if rng.random() >= self.photo_share:
             return self._pair(rng), None
         if rng.random() >= self.as_pairs:
@@ -145,6 +164,8 @@ def _any(items: list, rng: np.random.Generator) -> Any:
 
 @dataclass(frozen=True)
 class Crop:
+    """A square crop of `size` pixels and its augmentation: flips, then a transposition."""
+
     top: int
     left: int
     size: int
@@ -154,16 +175,17 @@ class Crop:
 
     @property
     def slices(self) -> tuple[slice, slice]:
+        """Rows and columns of the crop."""
         return slice(self.top, self.top + self.size), slice(self.left, self.left + self.size)
 
     def within(self, view: tuple[slice, slice]) -> tuple[slice, slice]:
-        """The view, enlarged until it holds the crop."""
+        """`view` (rows, columns), enlarged until it contains the crop."""
         pairs = zip(self.slices, view, strict=True)
         rows, columns = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in pairs)
         return rows, columns
 
     def place(self, view: tuple[slice, slice]) -> Tensor:
-        """(2, 3): scale and centre of the crop in the view after both were flipped; the view is -1..1 wide and high."""
+        """Affine transform (2, 3) of the crop within `view` for `affine_grid`, both after the augmentation."""
         halves, centres = [], []
         for cut, seen, mirrored in zip(self.slices, view, (self.upside_down, self.mirror), strict=True):
             length = seen.stop - seen.start
@@ -190,7 +212,7 @@ def _cut_semantics(semantics: np.ndarray, shape: tuple[int, ...], crop: Crop) ->
 
 
 def random_view(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice, slice]:
-    """A large part of the picture: brightness is judged from many framings of the few scenes there are."""
+    """A random large part of a picture (rows, columns), so that the few scenes give many different thumbnails."""
     share = rng.uniform(0.7, 1.0, 2) if rng.random() < 0.5 else (1.0, 1.0)
     height, width = (max(8, int(n * s)) for n, s in zip(shape[:2], share, strict=True))
     top, left = int(rng.integers(shape[0] - height + 1)), int(rng.integers(shape[1] - width + 1))
@@ -198,16 +220,19 @@ def random_view(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice
 
 
 def exposure_jitter(rng: np.random.Generator) -> float:
+    """Random gain for a dark picture: 1 in 70 % of the draws, otherwise between exp(-0.5) and exp(0.5)."""
     return float(np.exp(rng.uniform(-0.5, 0.5))) if rng.random() < 0.3 else 1.0
 
 
 def brightness_power(rng: np.random.Generator) -> float:
-    """The dial must be obeyed for brightnesses that no photographer chose: a picture to this power is brighter or
-    darker in its dark parts first, and white stays white."""
+    """Random exponent, exp(-0.5) to exp(0.5), that makes a target brighter or darker; white stays white.
+
+    The nets thus learn to follow a requested brightness that differs from the one of the photograph.
+    """
     return float(np.exp(rng.uniform(-0.5, 0.5)))
 
 
-def shadows_of(dark: Tensor, light: Tensor) -> Tensor:
-    """`shadow_share` (2,) of the light thumbnail, and of the dark one itself."""
-    pair = torch.stack([light, dark])
+def shadows_of(dark: Tensor, bright: Tensor) -> Tensor:
+    """`shadow_share` (2,) of the well-lit and of the dark thumbnail, (3, h, w) each."""
+    pair = torch.stack([bright, dark])
     return shadow_share(torch.stack([dark, dark]), pair)

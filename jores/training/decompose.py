@@ -1,4 +1,4 @@
-"""Stage "decompose": pre-trains DNet on pairs of one scene in two lights (Eq. 5, after RetinexNet and KinD)."""
+"""Stage "decompose": pre-trains DNet on pairs of one scene at two exposures (Eq. 5, after RetinexNet and KinD)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ from .records import Scores, append_record
 
 
 class DecompositionObjective(nn.Module):
-    """R * L = I holds by construction; what is learned is an L that is smooth and an R that does not change with it."""
+    """Loss of DNet, whose R * L equals the picture by construction. Its terms are:
+
+    - reflectance: R of the dark and of the well-lit picture are equal.
+    - cross: R of one picture times L of the other one gives the other picture.
+    - smooth: L is smooth except at edges of R.
+    """
 
     def __init__(self, net: DecompositionNet, reflectance: float, cross: float, smooth: float) -> None:
         super().__init__()
@@ -39,6 +44,8 @@ class DecompositionObjective(nn.Module):
 
 
 class Decompose:
+    """Stage "decompose". `options` of the recipe: weights of the losses reflectance, cross and smooth."""
+
     name, best_score = "decompose", "reflectance_psnr"
 
     def __init__(self, nets: JoReSNets, sampler: Sampler, val: list[Pair], options: dict[str, float]) -> None:
@@ -46,7 +53,7 @@ class Decompose:
         self.objective = DecompositionObjective(nets.dnet.requires_grad_(True), **options)
 
     def validate(self, objective: DecompositionObjective) -> tuple[dict[str, float], list[Tensor]]:
-        """How alike R of the dark and the light picture are, and their product with the light's illumination."""
+        """PSNR in dB between R of both pictures, and of R (dark) * L (well lit) against the well-lit picture."""
         scores, rows = Scores(), []
         for i, pair in enumerate(self.val):
             low, high = both_pictures(pair, objective)

@@ -1,4 +1,4 @@
-"""Stage "diffuse": the UNet and RNet together on frozen DNet, ANet and segmenter (Eq. 17)."""
+"""Stage "diffuse": trains the UNet and RNet together, with DNet, ANet and segmenter frozen (Eq. 17)."""
 
 from __future__ import annotations
 
@@ -36,17 +36,19 @@ from .pairs import Pair, both_pictures, in_threads
 from .records import Scores, append_record
 
 VALIDATION = SampleOptions(steps=4)
-HELD_CROPS, HELD_BATCHES, HELD_SEED = 8, 12, 5
+HELD_CROPS, HELD_BATCHES, HELD_SEED = 8, 12, 5  # crops per batch, batches and seed for the losses of a validation
 
 
 class DiffusionObjective(UsesFrozen):
-    """L1(v or eps) + L1(x0', x0) with x0_hat detached, so that RNet sends no gradient into the UNet.
+    """L1(v or eps) + L1(x0', x0) with x0_hat detached, so that no gradient of RNet reaches the UNet.
 
-    As in PyDiff the noise level is drawn between the steps, not on them. `prior_dropout` leaves c_seg out of a share of
-    the batches, so that the pipeline also works without a segmenter. In a share `own` of the batches x_t is made of the
-    nets' own x0', as it is in sampling, and not of the true x0: nets that learn that x_t holds the truth believe their
-    own errors, and every step adds to them. With `joint` (the options of stage "adjust") ANet goes on learning from its
-    own loss beside them; no gradient of the diffusion reaches it either.
+    As in PyDiff, noise levels are drawn continuously between the time steps. Options of the recipe:
+
+    - prior_dropout: share of batches without c_seg, so that the pipeline also works without a segmenter.
+    - own: share of batches whose x_t is made from the nets' own x0', as in sampling, instead of the true x0. Otherwise
+      the nets learn that x_t contains the true picture, and their errors accumulate over the steps.
+    - joint: options of stage "adjust". ANet is then trained, too, by its own loss; no gradient of the diffusion reaches
+      it.
     """
 
     def __init__(self, nets: JoReSNets, options: dict[str, Any]) -> None:
@@ -59,6 +61,7 @@ class DiffusionObjective(UsesFrozen):
 
     @property
     def anet(self) -> AdjustmentNet:
+        """ANet, frozen or trained."""
         return self.adjusting.net if self.adjusting else self.frozen_net(AdjustmentNet)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -87,7 +90,7 @@ class DiffusionObjective(UsesFrozen):
     def _own_x0(
         self, eps: Tensor, low: Tensor, conditions: tuple[Tensor, Tensor, tuple[Tensor, ...]], semantics: Tensor | None
     ) -> Tensor:
-        """What the first step of sampling, from pure noise `eps`, takes for x0'."""
+        """x0' of a single sampling step from pure noise `eps`."""
         (start,) = self.schedule.timesteps(1)
         level = torch.full((len(eps),), self.schedule.alpha_bar(start) ** 0.5, device=eps.device)
 
@@ -100,7 +103,7 @@ class DiffusionObjective(UsesFrozen):
         return ddim_step(denoise, eps, self.schedule, start, -1, refine=refine)[1]
 
     def _condition(self, batch: dict[str, Tensor]) -> tuple[RetinexCondition, dict[str, Tensor]]:
-        """ANet's condition, without gradient, and in joint training its own loss."""
+        """ANet's condition, detached, and the terms of ANet's loss in joint training."""
         if self.adjusting is None:
             with torch.no_grad():
                 return self.anet(self.frozen[0](batch["low"]), statistics_of(self.anet, batch)), {}
@@ -114,7 +117,7 @@ class DiffusionObjective(UsesFrozen):
         return condition, terms
 
     def _noise_level(self, count: int, device: torch.device) -> Tensor:
-        """sqrt(alpha_bar) between two neighbouring steps; a share is drawn at pure noise, where sampling starts."""
+        """Random noise levels (B,), sqrt(alpha_bar); the share `start_share` is pure noise, where sampling starts."""
         table = self.schedule.alphas_cumprod.sqrt()
         t = torch.rand(count, dtype=torch.float64) * (len(table) - 1)
         low = t.long()
@@ -123,7 +126,7 @@ class DiffusionObjective(UsesFrozen):
         return level.float().to(device)
 
     def _diffusion_loss(self, output: Tensor, target: Tensor | None, estimate: Tensor, x0: Tensor) -> Tensor:
-        """L1 on the prediction, or on x0 when x_t is self-generated: the prediction then has no target."""
+        """L1 on the prediction, or on x0 when x_t is self-generated, because the prediction has no target then."""
         loss = F.l1_loss(estimate, x0) if target is None else F.l1_loss(output, target)
         structure = self.options["unet_structure"]
         if structure and self.schedule.config.prediction == "v":
@@ -132,7 +135,7 @@ class DiffusionObjective(UsesFrozen):
 
 
 class Diffuse:
-    """The weights are chosen by `best_score`: of a flow, the negative loss of the held pairs; or else the PSNR."""
+    """Stage "diffuse". The weights to export are selected by PSNR, or for a flow by RNet's loss on validation pairs."""
 
     name = "diffuse"
 
@@ -146,14 +149,16 @@ class Diffuse:
         shown = [*sampler.pairs, *sampler.photos, *(val if flows else ())]
         for pair, semantics in zip(shown, in_threads(partial(class_map, net), shown), strict=True):
             pair.semantics = semantics
-        self.priors = [segment(net, to_tensor(pair.dark)[None], nets) for pair in val]  # as in use: no truth in it
+        self.priors = [
+            segment(net, to_tensor(pair.dark)[None], nets) for pair in val
+        ]  # as at inference, without the ground truth
         nets.unet.requires_grad_(True)
         nets.rnet.requires_grad_(True)
         self.objective = FlowObjective(nets, options) if flows else DiffusionObjective(nets, options)
         self.held = Sampler(val, crop=sampler.crop, batch=HELD_CROPS) if flows else None
 
     def validate(self, objective: DiffusionObjective | FlowObjective) -> tuple[dict[str, float], list[Tensor]]:
-        """Figures of the whole pipeline at 4 steps, told the true exposure, and of R' * L' beside it."""
+        """Scores of the pipeline at 4 steps and the true exposure, and of R' * L' (prefix "retinex_")."""
         nets = _nets(self.nets.config, objective)
         scores, rows = Scores(), []
         for i, (pair, prior) in enumerate(zip(self.val, self.priors, strict=True)):
@@ -170,7 +175,7 @@ class Diffuse:
         return scores.means() | self._losses(objective), rows
 
     def _losses(self, objective: DiffusionObjective | FlowObjective) -> dict[str, float]:
-        """A flow's own losses of crops of the held pairs, always the same ones, with the same noise and times."""
+        """Losses of a flow on fixed crops of the validation pairs, with fixed noise and times; {} for a diffusion."""
         if self.held is None or not isinstance(objective, FlowObjective):
             return {}
         rng, generator, losses = np.random.default_rng(HELD_SEED), torch.Generator().manual_seed(HELD_SEED), Scores()
@@ -195,7 +200,7 @@ def _nets(config: JoReSConfig, objective: DiffusionObjective | FlowObjective) ->
 
 @torch.inference_mode()
 def class_map(net: Segmenter, pair: Pair) -> np.ndarray:
-    """(150, h, w) uint8 soft class map of the whole well-lit picture: what a segmenter sees that looks at R' * L'."""
+    """Soft class map (150, h, w) uint8 of the full well-lit picture, similar to that of R' * L'."""
     prior: SemanticPrior = net(to_tensor(pair.high)[None])
     probabilities = prior.probabilities.float()
     halved = area_average(probabilities, [max(1, -(-n // 2)) for n in size_of(probabilities)])  # crops want no more

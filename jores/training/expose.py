@@ -1,6 +1,6 @@
-"""Stage "expose": ANet's exposure head, on thumbnails of full pictures.
+"""Stage "expose": trains ANet's exposure head on thumbnails of full pictures.
 
-A stage of its own because it wants what the trunk does not: hundreds of small views per step, not a few large crops.
+It is separate from stage "adjust" because its batches differ: hundreds of thumbnails instead of a few large crops.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .data import (
     brightness_power,
     darkened_thumbnail,
     exposure_jitter,
-    light_thumbnail,
+    fine_thumbnail,
     random_view,
     shadows_of,
     thumbnail,
@@ -32,11 +32,11 @@ from .pairs import Pair
 from .records import Scores, append_record, means_of_kinds
 
 POOL_SEED = 11
-RETOUCHED = 0.3  # share of the views of a pair whose shadows are asked for at another brightness than the light one's
+RETOUCHED = 0.3  # share of the views whose shadows are trained at another brightness than that of the well-lit picture
 
 
 class ExposureObjective(nn.Module):
-    """Mean |log(proposed / true)| of the mean luma and of the shadows' share."""
+    """Mean absolute log error of the proposed mean luma, plus that of the proposed `shadow_share`."""
 
     def __init__(self, head: LightHead) -> None:
         super().__init__()
@@ -51,8 +51,12 @@ class ExposureObjective(nn.Module):
 
 
 class Expose:
-    """`data`: views per picture, batch, and the shares of a batch: `photos` are darkened photographs, `own` photographs
-    as they are, `lit` the light pictures of the pairs, whose own brightness is right; the rest are dark ones."""
+    """Stage "expose". The statistics of all views are computed once, at the start.
+
+    `data` of the recipe: `views` per picture, `batch`, and shares of a batch: `photos` are darkened photographs, `own`
+    unchanged photographs, `lit` well-lit pictures of the pairs (unchanged, so their own brightness is the target); the
+    rest are dark pictures of the pairs.
+    """
 
     name, best_score = "expose", "score"
 
@@ -66,30 +70,36 @@ class Expose:
         dark = 1 - data["lit"] - own - (data["photos"] if photos else 0.0)
         self.pools = [
             _Pool(dark, [_of_pair(p, rng, j > 0) for p in pairs for j in views], np.repeat(weights, len(views))),
-            _Pool(data["lit"], [_as_it_is(p, rng) for p in pairs], weights),
+            _Pool(data["lit"], [_unchanged(p, rng) for p in pairs], weights),
         ]
         if photos:
             self.pools.append(_Pool(data["photos"], [_of_photo(p, rng, j > 0) for p in photos for j in views]))
-            self.pools.append(_Pool(own, [_as_it_is(p, rng) for p in photos]))
+            self.pools.append(_Pool(own, [_unchanged(p, rng) for p in photos]))
         head = nets.anet.exposure_head.requires_grad_(True)
         if not isinstance(head, LightHead):
-            raise ValueError("stage expose trains a light head: the recipe's config gives these nets none")
+            raise ValueError(
+                "stage expose trains a LightHead; this preset has the exposure head of release 0.1: choose another"
+            )
         statistics = torch.cat([pool.samples["statistics"] for pool in self.pools])
         head.centre.copy_(statistics.mean(0))
         head.spread.copy_(statistics.std(0).clamp_min(1e-4))
         self.objective = ExposureObjective(head)
 
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Of the dark pictures statistics (B, 23) and own (B,), their `shadow_share`; exposure (B,) of the light ones;
-        told (B,) and shadows (B,): a brightness that is asked for, and the shadows' share at it."""
+        """One batch, float32.
+
+        Of the dark pictures: statistics (B, 23), the `brightness_statistics`, and own (B,), the `shadow_share`.
+        exposure (B,): mean luma of the well-lit pictures. told (B,): a requested mean luma; shadows (B,): the
+        `shadow_share` of the well-lit picture at that mean luma.
+        """
         shares = np.array([pool.share for pool in self.pools])
         counts = rng.multinomial(self.size, shares / shares.sum())
         drawn = [pool.draw(count, rng) for count, pool in zip(counts, self.pools, strict=True)]
         return {key: torch.cat([part[key] for part in drawn]) for key in drawn[0]}
 
     def validate(self, objective: ExposureObjective) -> tuple[dict[str, float], list[Tensor]]:
-        """The error on dark pictures of each kind, its sign (above zero: too bright), that of the shadows' share, and
-        the error on the light pictures."""
+        """Mean absolute log error and bias (above 0: too bright) of the exposure and of the `shadow_share` on dark
+        pictures, for each kind of pair, and the error of the exposure on well-lit pictures."""
         kinds: dict[str, Scores] = {}
         device = next(objective.parameters()).device
         for pair in self.val:
@@ -111,7 +121,7 @@ class Expose:
 
 
 class _Pool:
-    """Views of one kind, to be drawn by `weights`; `share` of a batch."""
+    """Samples of one kind, drawn in proportion to `weights`; `share` is their share of a batch."""
 
     def __init__(self, share: float, samples: list[dict[str, Tensor]], weights: Any = None) -> None:
         self.share = share
@@ -132,19 +142,19 @@ def _of_pair(pair: Pair, rng: np.random.Generator, cut: bool) -> dict[str, Tenso
 
 
 def _of_photo(photo: Pair, rng: np.random.Generator, cut: bool) -> dict[str, Tensor]:
-    light = light_thumbnail(photo.high[random_view(photo.high.shape, rng)] if cut else photo.high)
-    dark = darkened_thumbnail(light, Darkening.draw(rng).fitted(light), rng)
-    return _sample(dark, nn.functional.avg_pool2d(light, light.shape[-1] // dark.shape[-1]), rng, cut)
+    bright = fine_thumbnail(photo.high[random_view(photo.high.shape, rng)] if cut else photo.high)
+    dark = darkened_thumbnail(bright, Darkening.draw(rng).fitted(bright), rng)
+    return _sample(dark, nn.functional.avg_pool2d(bright, bright.shape[-1] // dark.shape[-1]), rng, cut)
 
 
-def _as_it_is(pair: Pair, rng: np.random.Generator) -> dict[str, Tensor]:
-    light = thumbnail(pair.high)
-    return _sample(light, light, rng, False)
+def _unchanged(pair: Pair, rng: np.random.Generator) -> dict[str, Tensor]:
+    bright = thumbnail(pair.high)
+    return _sample(bright, bright, rng, False)
 
 
-def _sample(dark: Tensor, light: Tensor, rng: np.random.Generator, retouch: bool) -> dict[str, Tensor]:
-    asked = light.pow(brightness_power(rng)) if retouch and rng.random() < RETOUCHED else light
-    told, exposure = mean_luma(torch.stack([asked, light])).clamp_min(1e-3)
-    wanted, own = shadows_of(dark, asked).clamp_min(1e-3)
+def _sample(dark: Tensor, bright: Tensor, rng: np.random.Generator, retouch: bool) -> dict[str, Tensor]:
+    requested = bright.pow(brightness_power(rng)) if retouch and rng.random() < RETOUCHED else bright
+    told, exposure = mean_luma(torch.stack([requested, bright])).clamp_min(1e-3)
+    wanted, own = shadows_of(dark, requested).clamp_min(1e-3)
     statistics = brightness_statistics(dark[None])[0]
     return {"statistics": statistics, "own": own, "exposure": exposure, "told": told, "shadows": wanted}

@@ -1,8 +1,8 @@
-"""The UNet as a flow to the fine detail that R' * L' leaves out, and RNet on its estimates (Eqs. 12 to 17).
+"""Objective of stage "diffuse" for a flow to the fine detail that R' * L' lacks, and for RNet (Eqs. 12 to 17).
 
-R' * L' is the mean of all pictures that the dark one may stand for. A regressor that corrects it can only smooth. So
-the UNet learns to draw one of them, in the manner of rectified flow (Liu et al., ICLR 2023) and of posterior-mean
-rectified flow (Ohayon et al., ICLR 2025): its x_t holds the true picture, and its loss is the plain squared error.
+R' * L' is close to the mean of all well-lit pictures that fit the dark one, so regression can only give smooth results.
+The UNet therefore learns to sample one of them, as in rectified flow (Liu et al., ICLR 2023) and posterior-mean
+rectified flow (Ohayon et al., ICLR 2025): x_t is made from the true picture, and the loss is the squared error.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .frozen import UsesFrozen
 
 
 class FlowObjective(UsesFrozen):
-    """|F - (y - eps)|^2 of the UNet's velocity F, and |x0' - x0|^2 / c^2 of RNet's picture, at evenly drawn times.
+    """|F - (y - eps)|^2 of the UNet's velocity F, and |x0' - x0|^2 / c^2 of RNet's result, at uniform random times.
 
-    y is the fine detail of the true picture beside R' * L', in units of c = `detail_std`; x0 = R' * L' + c y. RNet is
-    given the UNet's estimate without its gradient. Its error is squared, too, and it is told the noise level, so it
-    learns to take away what the estimate got wrong at this level, and not to smooth what the sample holds.
-    `prior_dropout` is the share of the batches that leave c_seg out, so that the UNet also works without a segmenter.
+    y is the fine detail of the true picture beside R' * L', in units of c = `detail_std`; x0 = R' * L' + c y. RNet gets
+    the UNet's estimate, detached. Its error is squared as well, and it gets the noise level, so it learns to correct
+    the error of the estimate at this level, not to smooth the sample. `prior_dropout` is the share of batches without
+    c_seg, so that the UNet also works without a segmenter.
     """
 
     def __init__(self, nets: JoReSNets, options: dict[str, float]) -> None:
@@ -41,11 +41,11 @@ class FlowObjective(UsesFrozen):
         if semantics is not None and torch.rand(()) < self.options["prior_dropout"]:
             semantics = None
         count = len(batch["high"])
-        t = (torch.randperm(count) + torch.rand(count)) / count  # every part of the flow in every batch
+        t = (torch.randperm(count) + torch.rand(count)) / count  # stratified over the times of the flow
         return self.at_time(batch, t.to(batch["high"].device), torch.randn_like(batch["high"]), semantics)
 
     def at_time(self, batch: dict[str, Tensor], t: Tensor, eps: Tensor, semantics: Tensor | None) -> dict[str, Tensor]:
-        """The losses at the times t (B,) in [0, 1), with the noise eps (B, 3, c, c)."""
+        """Losses at the times t (B,) in [0, 1), with the noise eps (B, 3, c, c)."""
         low, c, when = batch["low"], self.detail_std, t.view(-1, 1, 1, 1)
         with torch.no_grad():
             out = self.anet(self.frozen_net(DecompositionNet)(low), statistics_of(self.anet, batch))
@@ -65,5 +65,5 @@ class FlowObjective(UsesFrozen):
 
 
 def noise_level(t: Tensor, detail_std: float) -> Tensor:
-    """sqrt(alpha_bar) of the flow's times t (B,), as RNet is told it."""
+    """sqrt(alpha_bar) (B,) of the flow's times t (B,), as input of RNet."""
     return t / (t.square() + (detail_std * (1 - t)).square()).sqrt()

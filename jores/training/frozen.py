@@ -1,4 +1,4 @@
-"""Nets that an objective uses and does not train."""
+"""Objectives that use nets without training them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Net = TypeVar("Net", bound=nn.Module)
 class UsesFrozen(nn.Module):
     """An objective with nets that are not trained.
 
-    They are kept in a plain list, which hides them from the optimiser, the averaged weights and the checkpoints. They
-    follow the objective to its device. Their memory layout is kept, because results depend on it in the last bits.
+    The frozen nets are kept in a plain list, which hides them from the optimiser, the EMA and the checkpoints. They
+    move to a device with the objective, but keep their memory layout, because it affects the last bits of results.
     """
 
     def __init__(self, *frozen: nn.Module) -> None:
@@ -22,7 +22,7 @@ class UsesFrozen(nn.Module):
         self.frozen = [net.requires_grad_(False).eval() for net in frozen]
 
     def frozen_net(self, kind: type[Net]) -> Net:
-        """The frozen net of this class."""
+        """The frozen net of this class. Raises StopIteration if there is none."""
         return next(net for net in self.frozen if isinstance(net, kind))
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> UsesFrozen:

@@ -1,7 +1,7 @@
-"""The training loop every stage shares: accelerate for devices and precision, EMA, warm-up + cosine, exact resume.
+"""The training loop of all stages: accelerate for devices and precision, EMA, warm-up and cosine, exact resume.
 
-Batches are a pure function of (seed, step, process) and the generators' states are saved with the weights, so a run
-that was killed goes on as if it had not been.
+Batches are a pure function of (seed, step, process), and the checkpoint holds the states of the random generators. So a
+resumed run gives the same result as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -39,8 +39,19 @@ OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """`minutes` stops a run early (0: never) and fits the cosine to that; `validate_minutes` spaces the validations.
-    `optimizer` is a key of OPTIMIZERS."""
+    """Settings of a run: the part `loop` of a recipe's stage.
+
+    Attributes:
+        optimizer: a key of OPTIMIZERS.
+        steps: length of the run in steps.
+        warmup: steps over which the learning rate rises linearly.
+        learning_rate: after the warm-up.
+        final_rate: learning rate at the end of the cosine, as a share of `learning_rate`.
+        clip: largest norm of the gradients.
+        ema: decay of the averaged weights per step.
+        minutes: ends the run after this time, and the cosine with it; 0 for no limit.
+        validate_minutes: time between two validations.
+    """
 
     optimizer: str = "adamw"
     steps: int = 10000
@@ -63,13 +74,13 @@ class Stage(Protocol):
     """One trainable part of the pipeline."""
 
     name: str
-    best_score: str  # the key of `validate`'s scores that picks the weights to export; higher is better
+    best_score: str  # key in the scores of `validate` that selects the weights to export; higher is better
 
     @property
-    def objective(self) -> nn.Module: ...  # forward(batch) -> {"loss": scalar, and whatever else is worth a log line}
+    def objective(self) -> nn.Module: ...  # forward(batch) -> {"loss": scalar, and other scalars for the log}
     def batch(self, rng: np.random.Generator, /) -> dict[str, Tensor]: ...
 
-    # The objective that these two get is the stage's own, with averaged weights.
+    # Both get a copy of the stage's objective, with averaged weights.
     def validate(self, objective: Any) -> tuple[dict[str, float], list[Tensor]]: ...
     def export(self, objective: Any, path: Path, record: dict[str, Any]) -> None: ...
 
@@ -84,12 +95,20 @@ def train(
     cpu: bool = False,
     workers: int = 0,
 ) -> Path:
-    """Trains until the steps or minutes are spent; returns the path of the best exported weights in `out`.
+    """Trains until the steps or minutes of `config` are reached, or SIGTERM arrives.
 
-    An existing run in `out` is resumed at its last checkpoint. `stop_after` ends this call, not the run, at that step.
-    `workers` are processes that draw the batches (0: this one does); what is drawn does not hang on their number.
+    Args:
+        out: folder of the run. An existing run there is resumed at its last checkpoint.
+        stop_after: ends this call at that step, with a checkpoint; the next call resumes the run.
+        mixed_precision: "no", "bf16" or "fp16".
+        cpu: True ignores accelerators.
+        workers: number of processes that draw the batches; 0 draws them in this process. The batches do not depend on
+            this number.
+
+    Returns:
+        The path of the best exported weights.
     """
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # all batches are of one size
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # all batches have the same size
         return _Run(stage, config, Path(out), mixed_precision, cpu, workers).run(stop_after)
 
 
@@ -98,7 +117,9 @@ class _Run:
         self, stage: Stage, config: LoopConfig, out: Path, mixed_precision: str, cpu: bool, workers: int
     ) -> None:
         self.stage, self.config, self.out, self.workers = stage, config, out, workers
-        unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a step may leave the prior out
+        unused = DistributedDataParallelKwargs(
+            find_unused_parameters=True
+        )  # a step without the semantic prior skips some layers
         self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[unused])
         set_seed(config.seed, device_specific=True)
         out.mkdir(parents=True, exist_ok=True)
@@ -143,7 +164,7 @@ class _Run:
             if ending:
                 bar.close()
                 self._save()
-                log.info("stopped at step %d; the same command goes on from there", p.step)
+                log.info("stopped at step %d; run the same command again to continue", p.step)
                 return self.out / f"{self.stage.name}.safetensors"
             if due:
                 self._validate_and_save()
@@ -153,8 +174,11 @@ class _Run:
         return self.out / f"{self.stage.name}.safetensors"
 
     def _agreed(self, *numbers: float) -> list[float]:
-        """The main process's numbers, in every process: if each went by its own clock, one would wait for the others
-        where they never come, and their rates would differ."""
+        """The numbers of the main process, in every process.
+
+        With clocks of their own, processes would end at different steps and wait for each other forever, and their
+        learning rates would differ.
+        """
         if self.accelerator.num_processes == 1:
             return list(numbers)
         return broadcast(torch.tensor(numbers, dtype=torch.float64, device=self.accelerator.device)).tolist()
@@ -167,7 +191,9 @@ class _Run:
         terms = self.objective(batch)
         self.accelerator.backward(terms["loss"])
         norm = torch.as_tensor(self.accelerator.clip_grad_norm_(self.objective.parameters(), self.config.clip))
-        if torch.isfinite(norm) or self.accelerator.scaler is not None:  # a scaler skips the others, and must see them
+        if (
+            torch.isfinite(norm) or self.accelerator.scaler is not None
+        ):  # a gradient scaler skips such steps itself, but must see them
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update_parameters(self.accelerator.unwrap_model(self.objective))
@@ -209,10 +235,10 @@ class _Run:
         log.info("validation %s", json.dumps(record))
 
     def _save(self) -> None:
-        """Writes beside the last checkpoint, then swaps: a kill in between loses nothing."""
+        """Writes the new checkpoint beside the last one, then swaps them: no kill at any point loses both."""
         new, current, old = (self.out / f"checkpoint{suffix}" for suffix in (".new", "", ".old"))
         self.accelerator.save_state(str(new), safe_serialization=True)
-        self.accelerator.wait_for_everyone()  # each process writes the state of its own generators
+        self.accelerator.wait_for_everyone()  # every process writes the states of its random generators
         if not self.accelerator.is_main_process:
             return
         shutil.rmtree(old, ignore_errors=True)
@@ -230,7 +256,7 @@ class _Run:
 
 
 class _Progress:
-    """What a run has behind it, in the form accelerate saves."""
+    """Steps, seconds and best score so far, with the interface that accelerate needs to save them."""
 
     def __init__(self) -> None:
         self.step, self.seconds, self.best = 0, 0.0, -math.inf
@@ -243,7 +269,7 @@ class _Progress:
 
 
 def _warming_ema(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
-    """Exponential moving average whose memory grows with the run, so that the first weights are soon forgotten."""
+    """Update of an EMA whose decay grows from 0.1 to `decay`, so that the initial weights are soon forgotten."""
 
     def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))

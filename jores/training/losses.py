@@ -10,6 +10,7 @@ from ..metrics import ssim
 
 
 def gradients(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences of horizontal and of vertical neighbours: (B, C, H, W - 1) and (B, C, H - 1, W)."""
     return x[..., :, 1:] - x[..., :, :-1], x[..., 1:, :] - x[..., :-1, :]
 
 
@@ -20,8 +21,10 @@ def edge_loss(a: Tensor, b: Tensor) -> Tensor:
 
 
 def smoothness_loss(illumination: Tensor, reflectance: Tensor) -> Tensor:
-    """|grad L| / mean(L) * exp(-10 |grad R|): RetinexNet's structure-aware smoothness (Eq. 5), relative to the
-    picture's own level, or a dark picture's L could be as rough as it likes."""
+    """|grad L| / mean(L) * exp(-10 |grad R|): RetinexNet's structure-aware smoothness (Eq. 5).
+
+    L is divided by its mean, because the gradients of a dark picture's L are small without being smooth.
+    """
     illumination = illumination / illumination.detach().mean((1, 2, 3), keepdim=True)
     grey = reflectance.mean(1, keepdim=True)
     pairs = zip(gradients(illumination), gradients(grey), strict=True)
@@ -32,8 +35,8 @@ def smoothness_loss(illumination: Tensor, reflectance: Tensor) -> Tensor:
 def picture_loss(prediction: Tensor, target: Tensor, structure: float, edges: float, psnr: float = 0.0) -> Tensor:
     """L1 + structure * (1 - SSIM) + edges * gradient L1, in float32.
 
-    A `psnr` above 0 puts psnr * log(mean square error + 1e-4) of each picture in place of the L1: its negative PSNR in
-    nepers (HINet, Chen et al., CVPRW 2021). What cannot be known is then met half-way instead of guessed.
+    A `psnr` above 0 replaces the L1 by psnr * log(mean squared error + 1e-4) per picture, which is a negative PSNR up
+    to a factor (HINet, Chen et al., CVPRW 2021). Where the target is uncertain it favours the mean, not the median.
     """
     prediction, target = prediction.float(), target.float()
     if psnr:

@@ -1,7 +1,7 @@
-"""Muon: steps of hidden convolutions are orthogonalised, everything else is AdamW's.
+"""Muon optimiser: orthogonalised momentum for hidden convolutions, AdamW for all other parameters.
 
-Method: Jordan et al. 2024 (kellerjordan.github.io/posts/muon); the step's size follows Liu et al. 2025 (Moonlight,
-arXiv 2502.16982), so that one learning rate serves both. torch.optim.Muon takes plain matrices only, hence this one.
+Method: Jordan et al. 2024 (kellerjordan.github.io/posts/muon). The step size follows Liu et al. 2025 (Moonlight,
+arXiv 2502.16982), so that both use one learning rate. torch.optim.Muon is not used because it takes matrices only.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's quintic: singular values end near 1, fast rather than exactly
+COEFFICIENTS = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # Jordan's quintic polynomial: fast, with singular values near 1 instead of exactly 1
 ITERATIONS = 5
 MOMENTUM = 0.95
-ROOT_MEAN_SQUARE = 0.2  # of a step at rate 1, as AdamW's usually is
+ROOT_MEAN_SQUARE = 0.2  # of an update at learning rate 1, a usual value of AdamW
 
 
 class Muon(torch.optim.AdamW):
-    """Like AdamW, but the weights of square-ish convolutions (`is_hidden`) move by orthogonalised momentum."""
+    """AdamW, except for the weights of hidden convolutions (`is_hidden`), which get orthogonalised momentum."""
 
     def __init__(self, parameters: list[nn.Parameter], *, lr: float, weight_decay: float) -> None:
         hidden = [p for p in parameters if is_hidden(p)]
@@ -29,7 +33,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """AdamW steps over what has no gradient left, so the hidden weights are moved first and then hidden from it."""
+        """Updates the hidden weights and removes their gradients, so that AdamW, which updates the rest, skips them."""
         for group in self.param_groups:
             if group["orthogonal"]:
                 self._step_hidden([p for p in group["params"] if p.grad is not None], group)
@@ -49,11 +53,11 @@ class Muon(torch.optim.AdamW):
             p.grad = None
 
     def _momenta(self, parameters: list[Tensor]) -> list[Tensor]:
-        """Nesterov's: where the running means will be after these gradients once more."""
+        """Nesterov momentum: the running means of the gradients, advanced once more by the present gradients."""
         for p in parameters:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
-                self.state[p]["step"] = torch.zeros(())  # AdamW looks for it when a state is loaded
+                self.state[p]["step"] = torch.zeros(())  # AdamW expects it when a state is loaded
         gradients = [p.grad for p in parameters if p.grad is not None]
         means = [self.state[p]["momentum"] for p in parameters]
         torch._foreach_lerp_(means, gradients, 1 - MOMENTUM)
@@ -61,15 +65,18 @@ class Muon(torch.optim.AdamW):
 
 
 def is_hidden(p: nn.Parameter) -> bool:
-    """Convolutions between feature maps; not those from or to a picture, whose rows or columns are few."""
+    """Whether `p` is the weight of a convolution with at least 48 input and 48 output channels.
+
+    This leaves out the convolutions that read or write pictures.
+    """
     return p.ndim == 4 and min(p.shape[:2]) >= 48
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """(N, rows, columns) -> the same with all singular values near 1, by a Newton-Schulz iteration in float32.
+    """Replaces the singular values of (N, rows, columns) matrices by values near 1: Newton-Schulz, in float32.
 
-    Every iterate is a polynomial in G = X X^T times X, so the iteration runs on the small side alone: a fraction of the
-    work where a matrix is nine times as long as high, as those of 3x3 convolutions are.
+    Every iterate is a polynomial in G = X X^T times X. So the iteration works on G, whose side is the smaller one of X:
+    much less work for 3x3 convolutions, whose matrices are nine times as long as high.
     """
     x = matrices.float()
     if x.shape[1] > x.shape[2]:

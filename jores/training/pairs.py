@@ -18,16 +18,17 @@ from .convert import to_tensor
 
 @dataclass
 class Pair:
-    """One scene, (H, W, 3) uint8 each; `low` is None for a photograph that is darkened on the fly.
+    """The well-lit picture `high` and the dark picture `low` of one scene, (H, W, 3) uint8 each.
 
-    `kind` names the set, and in sets that say how much of a picture is lit, whether it is "lit in part" or "dark".
-    `weight` is how often the pair is drawn beside others.
+    `low` is None for a photograph that is darkened on the fly. `kind` is the name of the set, followed by "lit in part"
+    or "dark" where the table says how much of the dark picture is lit (see `kind_of`). `weight` is proportional to the
+    probability of drawing the pair.
     """
 
     name: str
     high: np.ndarray
     low: np.ndarray | None = None
-    semantics: np.ndarray | None = None  # (150, h, w) uint8 class map of the whole picture, for the diffusion stage
+    semantics: np.ndarray | None = None  # (150, h, w) uint8 class map of the full picture, for stage "diffuse"
     kind: str = ""
     scene: str = ""
     weight: float = 1.0
@@ -41,25 +42,33 @@ class Pair:
 
 
 def read_rgb(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8. Raises OSError for a file that cannot be read."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
 
 
 def in_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """What `function` makes of each item, in their order; for work that lets other threads run, as Pillow's and
-    PyTorch's does."""
+    """`function` of each item, in their order, computed by a thread pool.
+
+    Useful for functions that release the GIL, as Pillow's and PyTorch's do.
+    """
     with ThreadPoolExecutor() as threads:
         return list(threads.map(function, items))
 
 
 MAX_SHIFT = 2.0  # px
-LIT_IN_PART = 0.05  # share of a dark picture above luma 115 from which it counts as lit in part
+LIT_IN_PART = 0.05  # lit_share (pixels with a luma above 115) above which a dark picture counts as lit in part
 
 
 def load_pairs(source: Path, split: str, max_shift: float = MAX_SHIFT) -> list[Pair]:
-    """The pairs of one split ("train", "val"; "all"), without training pairs misaligned by over `max_shift` px.
+    """The pairs of one split: "train", "val" or "all".
 
-    `source` is a table, or a folder whose `pairs.tsv` is meant.
+    Unless the split is "val", pairs that are misaligned by more than `max_shift` pixels are left out. `source` is a
+    table, or a folder with a `pairs.tsv`.
+
+    Raises:
+        ValueError: there is no table, or it cannot be used (see `rows_of_table`).
+        OSError: a picture cannot be read.
     """
     source = Path(source)
     table = source / "pairs.tsv" if source.is_dir() else source
@@ -88,8 +97,13 @@ def load_pairs(source: Path, split: str, max_shift: float = MAX_SHIFT) -> list[P
 def load_sets(
     sources: list[Path], split: str, shares: list[float] | None = None, max_shift: float = MAX_SHIFT
 ) -> list[Pair]:
-    """The pairs of several sets, each weighted so that its set is drawn as often as `shares` says (None: all alike).
-    `max_shift` as in `load_pairs`."""
+    """The pairs of several sets, weighted so that each set is drawn as often as its entry in `shares` says.
+
+    None: every pair has the same probability. `split` and `max_shift`: see `load_pairs`.
+
+    Raises:
+        ValueError: `shares` has another length than `sources`; see also `load_pairs`.
+    """
     sets = [load_pairs(source, split, max_shift) for source in sources]
     shares = shares if shares is not None else [len(pairs) for pairs in sets]
     if len(shares) != len(sets):
@@ -104,8 +118,11 @@ def load_sets(
 
 
 def kind_of(table: Path, row: dict[str, str]) -> str:
-    """The name of the set; with the table's own where that is not `pairs`, or else with how the picture is lit, where
-    the table says it."""
+    """Kind of a row's pair: the folder's name, then a suffix.
+
+    The suffix is the table's name unless that is `pairs`; otherwise "lit in part" or "dark" if the row has a
+    `lit_share`, or nothing.
+    """
     name = table.resolve().parent.name
     if table.stem != "pairs":
         return f"{name} {table.stem}"
@@ -115,25 +132,27 @@ def kind_of(table: Path, row: dict[str, str]) -> str:
 
 
 def half_by_scene(pairs: list[Pair], which: int) -> list[Pair]:
-    """Every other scene of each kind's: 0 for the half that weights are chosen by, 1 for the half that is reported."""
+    """Every second scene: half 0 selects the best weights during training, half 1 is for reported scores."""
     scenes = sorted({pair.scene or pair.name for pair in pairs})
     return [pair for pair in pairs if scenes.index(pair.scene or pair.name) % 2 == which]
 
 
 def _shift(row: dict[str, str]) -> float:
-    """By how many pixels the two pictures are off each other; 0 where the table does not say."""
+    """Misalignment of the two pictures in pixels; 0 if the table does not have it."""
     return max(abs(float(row.get(key) or 0)) for key in ("shift_dx", "shift_dy"))
 
 
 def load_photos(folder: Path) -> list[Pair]:
-    """Every photograph right inside a folder. Raises ValueError where there is none: training would go on without."""
+    """All photographs directly in a folder (no subfolders). Raises ValueError if there are none."""
     paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
     if not paths:
-        raise ValueError(f"--photos {folder}: no photograph right inside this folder (JPEG, PNG or WebP)")
+        raise ValueError(
+            f"--photos {folder}: no photograph (JPEG, PNG or WebP) directly in this folder; subfolders are not read"
+        )
     return [Pair(path.stem, pixels) for path, pixels in zip(paths, in_threads(read_rgb, paths), strict=True)]
 
 
 def both_pictures(pair: Pair, net: nn.Module) -> tuple[Tensor, Tensor]:
-    """The dark and the light one, (1, 3, H, W) each, where the net's weights are."""
+    """The dark and the well-lit picture, (1, 3, H, W) in [0, 1] each, on the device of the net."""
     device = next(net.parameters()).device
     return to_tensor(pair.dark)[None].to(device), to_tensor(pair.high)[None].to(device)

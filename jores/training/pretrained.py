@@ -1,8 +1,8 @@
-"""Writes the shipped segmenter's folder from the weights that Google published for DeepLabV3+ on ADE20K.
+"""Converts the weights that Google published for DeepLabV3+ on ADE20K to the folder of the shipped segmenter.
 
     python -m jores.training.pretrained ade20k_teacher_fp16.safetensors ade20k_labels.txt FOLDER
 
-Nothing is trained: the batch normalisations are folded into the convolutions already, the names stay.
+Nothing is trained. The input file has PyTorch's names, and batch normalisations already folded into convolutions.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from ..files.saving import write_whole
+from ..files.saving import write_atomically
 
 SIDE = 512
-"""The long side that the net was trained at, about: 513."""
+"""Working size in pixels: the net was trained at 513, and sides must be multiples of 32."""
 
 NOTICE = """Semantic segmenter for ADE20K: DeepLabV3+ on MobileNetV2 (deeplabv3_mnv2_ade20k_train_2018_12_03)
 
@@ -35,14 +35,17 @@ from ImageNet's weights of MobileNetV2.
 
 
 def read_labels(path: Path) -> list[str]:
-    """One label a line, "INDEX NAME", "others" first."""
+    """Labels from a file with one line "INDEX NAME" per class, "others" first."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [line.split(None, 1)[1].strip() for line in lines if line.strip()]
 
 
 def write_folder(weights: Path, labels: Path, folder: Path) -> None:
-    """config.json, model.safetensors, preprocessor_config.json and NOTICE. Raises ValueError where there is such a
-    folder already, or the weights are other ones."""
+    """Writes config.json, model.safetensors (float16), preprocessor_config.json and NOTICE into a new folder.
+
+    Raises:
+        ValueError: the folder exists already, or the weights are not those of DeepLabV3+ on MobileNetV2.
+    """
     from ..nets.deeplab_folder import DeepLabPlusConfig, DeepLabPlusForSemanticSegmentation
 
     if folder.exists():
@@ -59,8 +62,8 @@ def write_folder(weights: Path, labels: Path, folder: Path) -> None:
     settings = {
         "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": SIDE, "width": SIDE},
     }  # fmt: skip
-    write_whole(new / "preprocessor_config.json", (json.dumps(settings, indent=1) + "\n").encode())
-    write_whole(new / "NOTICE", NOTICE.encode())
+    write_atomically(new / "preprocessor_config.json", (json.dumps(settings, indent=1) + "\n").encode())
+    write_atomically(new / "NOTICE", NOTICE.encode())
     os.replace(new, folder)
 
 

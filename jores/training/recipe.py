@@ -1,4 +1,4 @@
-"""Recipe files: YAML, one part per stage. A file may name another one as its `base` and say only what differs."""
+"""Recipe files: YAML with one part per stage. A file may name another one as its `base` and hold only what differs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 
 
 def read_recipe(path: Path, stage: str) -> dict[str, Any]:
-    """The stage's part of a recipe file, with what holds for all. Raises ValueError that names the file."""
+    """The stage's part of a recipe file, with preset and header added. Raises ValueError that names the file."""
     recipe = load_recipe(path)
     try:
         return {"preset": recipe["preset"], "header": recipe.get("header", {}), **recipe[stage]}
@@ -18,13 +18,17 @@ def read_recipe(path: Path, stage: str) -> dict[str, Any]:
 
 
 def load_recipe(path: Path) -> dict[str, Any]:
-    """A whole file, laid over its base; `base` is a path seen from the file. Raises ValueError that names the file."""
+    """All of a recipe file, merged over its base. `base` is a path relative to the file.
+
+    Raises:
+        ValueError: a file cannot be read, or the base has a base itself. The message names the file.
+    """
     recipe = _read(path)
     if "base" not in recipe:
         return recipe
     base = _read(path.parent / str(recipe.pop("base")))
     if "base" in base:
-        raise ValueError(f"{path}: its base has a base itself; name that one")
+        raise ValueError(f"{path}: its base has a base itself; name that file as the base instead")
     return merged(base, recipe)
 
 
@@ -34,12 +38,12 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: not a recipe: {error}") from error
     if not isinstance(recipe, dict):
-        raise ValueError(f"{path}: not a recipe: no stages in it")
+        raise ValueError(f"{path}: not a recipe: expected a mapping with one part per stage")
     return recipe
 
 
 def merged(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Overrides laid over a tree of settings; null takes an entry out."""
+    """A new tree of settings: `base` with `overrides` merged into it recursively; None removes an entry."""
     result = dict(base)
     for key, value in overrides.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):

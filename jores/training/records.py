@@ -1,4 +1,4 @@
-"""What a run leaves behind: its record in the bundle's header, the figures of a validation, tables and pictures."""
+"""Output of a run: its record in the bundle's header, scores of a validation, CSV tables and contact sheets."""
 
 from __future__ import annotations
 
@@ -18,36 +18,40 @@ from .convert import to_pixels
 
 
 def training_record(nets: JoReSNets) -> list[dict[str, Any]]:
-    """One entry for each stage that `nets` went through, from their header."""
+    """The training record in the header of `nets`: one entry for each stage they were trained by."""
     return json.loads(nets.metadata.get("training", "[]"))
 
 
 def append_record(nets: JoReSNets, record: dict[str, Any]) -> dict[str, str]:
-    """The header that `nets` came with (licence, data), its training record longer by this stage's."""
+    """The header of `nets` (licence, data, ...) with `record` appended to its training record."""
     return {**nets.metadata, "training": json.dumps([*training_record(nets), record])}
 
 
 class Scores:
-    """Collects figures picture by picture: the field's own, raw and GT-mean side by side, and any other number."""
+    """Collects scores per picture and averages them: PSNR and SSIM, raw and after GT-mean, and any other number."""
 
     def __init__(self) -> None:
         self.values: dict[str, list[float]] = {}
 
     def add(self, image: Tensor, high: Tensor, prefix: str = "") -> None:
-        """Scores one (1, 3, H, W) picture against its ground truth."""
+        """Adds the scores (see `score`) of a (1, 3, H, W) picture in [0, 1] against its ground truth."""
         for key, value in score(image, high).items():
             self.note(prefix + key, value)
 
     def note(self, key: str, value: float | Tensor) -> None:
+        """Adds one number (a scalar tensor is converted)."""
         self.values.setdefault(key, []).append(float(value))
 
     def means(self) -> dict[str, float]:
+        """The mean of each score over all pictures, rounded to 4 decimals."""
         return {key: round(sum(values) / len(values), 4) for key, values in self.values.items()}
 
 
 def means_of_kinds(kinds: dict[str, Scores]) -> dict[str, float]:
-    """Each figure's mean over the kinds of pairs, which count alike; and where there are several, that of each kind
-    under "kind: figure"."""
+    """The mean of each score over the kinds of pairs, each kind with the same weight.
+
+    With several kinds the result also holds the means of each kind, under "kind: score".
+    """
     means = {kind: scores.means() for kind, scores in kinds.items()}
     keys = next(iter(means.values()))
     overall = {key: round(sum(figures[key] for figures in means.values()) / len(means), 4) for key in keys}
@@ -57,7 +61,7 @@ def means_of_kinds(kinds: dict[str, Scores]) -> dict[str, float]:
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """To a CSV file, whose first line names the columns."""
+    """Appends a row to a CSV file; a new file gets a header line with the column names."""
     new = not path.exists()
     with path.open("a", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, row)
@@ -67,7 +71,7 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 def contact_sheet(pictures: list[Tensor], path: Path) -> None:
-    """Rows of equally high (3, H, W) pictures, one under the other, as a PNG."""
+    """Writes (3, H, W) pictures in [0, 1] of one width below each other into a PNG file."""
     temporary = path.with_suffix(".tmp.png")
     Image.fromarray(to_pixels(torch.cat(pictures, 1).cpu())).save(temporary)
     os.replace(temporary, path)

@@ -1,7 +1,7 @@
-"""Stage "segmenter": a small SegFormer learns from a teacher that sees the same scene in normal light.
+"""Stage "segmenter": distils a small SegFormer from a teacher that sees the same scene well lit.
 
-The teacher labels every well-lit picture once; the student gets the dark one, prepared exactly as at run time, and
-learns the teacher's soft map. So the maps stay put when the light goes.
+The teacher labels every well-lit picture once. The student gets the dark picture, prepared as at inference, and learns
+the teacher's soft map. So its maps depend little on the brightness.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ..files.saving import write_whole
+from ..files.saving import write_atomically
 from ..imaging.exposure import brighten
 from ..nets.segmentation import Segmenter, prepare
 from ..semantics import load_segmenter
@@ -39,14 +39,14 @@ PALETTE_SEED = 7
 
 @dataclass
 class Scene:
-    """A dark picture and what the teacher saw in the light: a uint8 map (151, h, w) of probabilities."""
+    """A pair, and the teacher's map of its well-lit picture: probabilities (151, h, w) as uint8 (255 is 1)."""
 
     pair: Pair
     target: Tensor
 
 
 class DistillationObjective(nn.Module):
-    """Cross-entropy with the teacher's soft map, over ADE20K's 150 classes and "others"."""
+    """Cross-entropy with the teacher's soft map over 151 classes: ADE20K's 150 and "others"."""
 
     def __init__(self, net: PreTrainedModel) -> None:
         super().__init__()
@@ -61,9 +61,16 @@ class DistillationObjective(nn.Module):
 
 
 class DistillSegmenter:
-    """The recipe's `student` holds fields of SegformerConfig; `data` height and width of the student's pictures, batch,
-    photo_share, teacher_side (the long side that the teacher sees) and val_photos (how many photographs of the "val"
-    folder to score; the student learns from the rest). `--init` names a folder of an earlier student to go on from."""
+    """Stage "segmenter".
+
+    Parts of the recipe: `student` holds fields of SegformerConfig. `data` holds `height` and `width` of the student's
+    input, `batch`, `photo_share`, `teacher_side` (long side of the teacher's input in pixels) and `val_photos` (how
+    many photographs of the "val" folder are used for scores; the student is trained on the rest). `--init` is the
+    folder of an earlier student to continue from.
+
+    Raises:
+        ValueError: --teacher is missing, or --init, --photos and the teacher cannot be used.
+    """
 
     name, best_score = "segmenter", "agreement"
 
@@ -88,7 +95,7 @@ class DistillSegmenter:
             self.reference.update(self._teacher_in_the_dark(key, scenes))
 
     def _scenes(self, key: str, pairs: list[Pair]) -> list[Scene]:
-        """One teacher pass per distinct well-lit picture: many pairs share theirs."""
+        """Runs the teacher once per distinct well-lit picture, because many pairs share one."""
         first: dict[bytes, str] = {}
         names = [first.setdefault(pair.high.tobytes(), pair.name) for pair in pairs]
         distinct = {pair.name: pair.high for pair, name in zip(pairs, names, strict=True) if pair.name == name}
@@ -96,7 +103,7 @@ class DistillSegmenter:
         return [Scene(pair, maps[name]) for pair, name in zip(pairs, names, strict=True)]
 
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """picture (B, 3, H, W), prepared; target (B, 151, H/4, W/4), probabilities."""
+        """One batch: picture (B, 3, H, W), normalised (see `prepare`); target (B, 151, H/4, W/4), probabilities."""
         samples = [self._sample(rng) for _ in range(self.data["batch"])]
         return {key: torch.cat([s[key] for s in samples]) for key in samples[0]}
 
@@ -119,7 +126,8 @@ class DistillSegmenter:
         return {"picture": picture, "target": target}
 
     def validate(self, objective: DistillationObjective) -> tuple[dict[str, float], list[Tensor]]:
-        """Agreement with the teacher-in-the-light of the student and, for comparison, of the teacher in the dark."""
+        """Scores against the teacher's maps of the well-lit pictures: of the student and, for comparison, of the
+        teacher on the dark pictures."""
         segmenter, scores, rows = Segmenter(objective.net), {}, []
         for key, scenes in self.val.items():
             tally = Agreement()
@@ -134,7 +142,7 @@ class DistillSegmenter:
         return {**scores, **self.reference}, rows
 
     def _teacher_in_the_dark(self, key: str, scenes: list[Scene]) -> dict[str, float]:
-        """The teacher's own agreement on the dark pictures, as they are and brightened; once per run folder."""
+        """Scores of the teacher on the dark pictures, unchanged and brightened. Computed once and cached in a file."""
         path = self.teacher.cache / f"teacher-{key}-{self.teacher.side}-dark.json"
         if path.is_file():
             return json.loads(path.read_text(encoding="utf-8"))
@@ -144,11 +152,11 @@ class DistillSegmenter:
             raw.add(self.teacher(low)[None, 1:], scene.target)
             bright.add(self.teacher(brighten(low[None])[0])[None, 1:], scene.target)
         scores = {**raw.scores(f"{key}_teacher_dark"), **bright.scores(f"{key}_teacher_brightened")}
-        write_whole(path, json.dumps(scores).encode())
+        write_atomically(path, json.dumps(scores).encode())
         return scores
 
     def export(self, objective: DistillationObjective, path: Path, record: dict[str, Any]) -> None:
-        """Writes a Hugging Face folder in half precision; an older one is replaced only once this is complete."""
+        """Writes a Hugging Face folder in float16. An older one is replaced only when the new one is complete."""
         net = in_layout(copy.deepcopy(objective.net).half(), torch.contiguous_format)
         net.config.training = json.dumps(record)
         folder = path.with_suffix("")
@@ -163,7 +171,7 @@ class DistillSegmenter:
 
 
 def load_student(folder: Path, classes: int) -> PreTrainedModel:
-    """An exported student to train on. Raises ValueError that names the folder."""
+    """An exported student, to continue its training. Raises ValueError that names the folder."""
     net = load_segmenter(folder).model.requires_grad_(True)
     if net.config.num_labels != classes:
         raise ValueError(f"--init {folder}: {net.config.num_labels} classes, the teacher has {classes}")
@@ -182,16 +190,16 @@ def build_student(labels: list[str], options: dict[str, Any]) -> PreTrainedModel
 
 
 def _scale_weights(module: nn.Module) -> None:
-    """Variance-preserving weights: transformers' 0.02 everywhere suits pretrained models and starts slowly here."""
+    """Variance-preserving initial weights: transformers' default, 0.02 everywhere, trains slowly from scratch."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        module.weight.data.mul_(module.groups**0.5)  # fan_out counts all the groups' outputs
+        module.weight.data.mul_(module.groups**0.5)  # fan_out counts the outputs of all groups
     elif isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
 
 
 def darkened(photos: list[Pair]) -> list[Pair]:
-    """Photographs with a dark twin each, the same in every run."""
+    """Adds a dark picture to each photograph, the same one in every run. Changes and returns `photos`."""
     for i, photo in enumerate(photos):
         rng, noise = np.random.default_rng(i), torch.Generator().manual_seed(i)
         dark = Darkening.draw(rng)(to_tensor(photo.high), noise)
@@ -208,7 +216,7 @@ def _validation_folder(photos: Path) -> Path:
 
 
 def _box(shape: tuple[int, ...], aspect: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """(top, left, rows, columns) of a random part with rows / columns near `aspect`, a third of the area or more."""
+    """(top, left, rows, columns) of a random crop whose rows / columns are within 10 % of `aspect`."""
     height, width = shape[:2]
     columns = min(width, height / aspect) * rng.uniform(0.6, 1.0)
     rows = min(height, columns * aspect * rng.uniform(0.9, 1.1))
@@ -217,10 +225,10 @@ def _box(shape: tuple[int, ...], aspect: float, rng: np.random.Generator) -> tup
 
 
 def _cut(target: Tensor, box: tuple[int, int, int, int], shape: tuple[int, ...], size: tuple[int, int]) -> Tensor:
-    """The part of a uint8 map (151, h, w) under a box of the picture, resampled to (1, 151, *size), sum 1."""
+    """The part of a uint8 map (151, h, w) under a crop of the picture, resized to (1, 151, *size); classes sum to 1."""
     top, left, rows, columns = box
     height, width = shape[:2]
-    x, y = (2 * left + columns) / width - 1, (2 * top + rows) / height - 1  # the box's centre, in -1..1
+    x, y = (2 * left + columns) / width - 1, (2 * top + rows) / height - 1  # centre of the crop, in -1..1
     transform = torch.tensor([[columns / width, 0, x], [0, rows / height, y]])
     grid = F.affine_grid(transform[None], [1, 1, *size], align_corners=False)
     cut = F.grid_sample(target[None].float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -228,7 +236,7 @@ def _cut(target: Tensor, box: tuple[int, int, int, int], shape: tuple[int, ...],
 
 
 def _row(low: Tensor, found: Tensor, target: Tensor) -> Tensor:
-    """Brightened input, student's map, teacher's map, side by side at 96 x 128."""
+    """Brightened input, student's map and teacher's map side by side, 96x128 pixels each (height x width)."""
     colours = torch.rand(150, 3, generator=torch.Generator().manual_seed(PALETTE_SEED))
     shown = [brighten(low)[0]] + [colours[m.argmax(0)].permute(2, 0, 1) for m in (found, target)]
     return torch.cat([F.interpolate(s[None], (96, 128), mode="nearest")[0] for s in shown], 2)

@@ -1,4 +1,4 @@
-"""How a run of training ends: early on SIGTERM, and in several processes."""
+"""The end of a training run: SIGTERM, and several processes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from accelerate import PartialState
 
 
 def leave() -> None:
-    """Ends a program that trained in several processes.
+    """Ends a program that trained in several processes; does nothing in a single process.
 
-    By os._exit: threads of DDP outlive `destroy_process_group` and can abort the interpreter's shutdown.
+    It uses os._exit, because threads of DDP outlive `destroy_process_group` and can crash the interpreter's shutdown.
     """
     state = PartialState()
     if state.num_processes > 1:
@@ -27,9 +27,9 @@ def leave() -> None:
 
 
 def stop_signal() -> threading.Event:
-    """An event that SIGTERM sets, so that a run can save its last steps before it ends.
+    """An event that SIGTERM sets, so that a run can write a checkpoint before it ends.
 
-    With several processes, the event of the main process decides.
+    With several processes, only the event of the main process counts (see `_Run._agreed`).
     """
     asked = threading.Event()
     if threading.current_thread() is threading.main_thread():

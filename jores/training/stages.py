@@ -1,4 +1,4 @@
-"""From command-line arguments and a recipe to a running stage."""
+"""Builds a stage from the command-line arguments and a recipe, and runs it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ TRAINS = {
 
 
 def run(args: argparse.Namespace) -> Path:
+    """Trains one stage; returns the path of its exported weights. Raises ValueError for wrong arguments or recipes."""
     recipe = read_recipe(args.config, args.stage)
     overrides = {k: v for k in ("steps", "minutes") if (v := getattr(args, k)) is not None}
     loop = replace(LoopConfig(**recipe["loop"]), **overrides)
-    set_seed(loop.seed)  # the first weights; the loop seeds each process apart
+    set_seed(loop.seed)  # for the initial weights; the loop gives each process a seed of its own
     stage = build_segmenter(args, recipe) if args.stage == "segmenter" else build_stage(args, recipe)
     last = args.stop_after or loop.steps
     how = {"mixed_precision": args.mixed_precision, "cpu": args.cpu, "workers": args.workers}
@@ -39,6 +40,11 @@ def run(args: argparse.Namespace) -> Path:
 
 
 def build_stage(args: argparse.Namespace, recipe: dict[str, Any]) -> Stage:
+    """Any stage but "segmenter", with its nets and data loaded. `recipe` is the stage's part (see `read_recipe`).
+
+    Raises:
+        ValueError: data, --init and recipe are missing or do not fit together.
+    """
     nets = _starting_nets(args, recipe)
     data = dict(recipe["data"])
     train_pairs = load_sets(args.data, args.split, data.pop("set_shares", None), data.pop("max_shift", MAX_SHIFT))
@@ -64,13 +70,14 @@ def build_stage(args: argparse.Namespace, recipe: dict[str, Any]) -> Stage:
 
 
 def build_segmenter(args: argparse.Namespace, recipe: dict[str, Any]) -> Stage:
+    """Stage "segmenter", with its teacher and data loaded. Raises ValueError as `build_stage`."""
     from .segmenter import DistillSegmenter
 
     return DistillSegmenter(args, recipe)
 
 
 def _starting_nets(args: argparse.Namespace, recipe: dict[str, Any]) -> JoReSNets:
-    """The parts of --init, also those that the stage does not train. What --init lacks is newly initialised."""
+    """All parts of --init, also those that the stage does not train. Parts to train that --init lacks are new."""
     needs, trains = NEEDS[args.stage], TRAINS[args.stage]
     if not args.init and needs:
         raise ValueError(f"--stage {args.stage} needs --init: a bundle that holds {', '.join(needs)}")
@@ -81,11 +88,13 @@ def _starting_nets(args: argparse.Namespace, recipe: dict[str, Any]) -> JoReSNet
     config = preset(recipe["preset"])
     nets = load_bundle(args.init, parts=held) if args.init else JoReSNets(config)
     others = [n for n in needs if getattr(nets.config, n) != getattr(config, n)]
-    if nets.config.name != config.name and nets.config.name in PRESETS and others:  # nobody's preset's are welcome
+    if (
+        nets.config.name != config.name and nets.config.name in PRESETS and others
+    ):  # nets of an unnamed config may be used
         raise ValueError(f"{args.init} is of the preset {nets.config.name!r}, the recipe is for {config.name!r}")
     if "adjustment" in trains and nets.adjustment is not None and nets.config.adjustment != config.adjustment:
         nets = replace(nets, config=replace(nets.config, adjustment=config.adjustment), adjustment=_grown(nets, config))
-    if "denoiser" in trains and nets.config.denoiser != config.denoiser:  # of another objective: nothing to go on from
+    if "denoiser" in trains and nets.config.denoiser != config.denoiser:  # trained for another objective: start anew
         changed = replace(nets.config, name=config.name, denoiser=config.denoiser, schedule=config.schedule)
         nets = replace(nets, config=changed, denoiser=None, refinement=None)
     for name in trains:
@@ -96,8 +105,11 @@ def _starting_nets(args: argparse.Namespace, recipe: dict[str, Any]) -> JoReSNet
 
 
 def _grown(nets: JoReSNets, config: JoReSConfig) -> nn.Module:
-    """ANet of release 0.1 as one whose gains follow edges: alike for all brightnesses, before it has learned better.
-    Raises ValueError where it is not of the recipe's widths."""
+    """Converts an ANet of release 0.1 to one with a bilateral gain grid, whose bins all start with the old log gains.
+
+    Raises:
+        ValueError: its widths are not those of the recipe's preset.
+    """
     anet = build_part(config, "adjustment")
     state = anet.state_dict()
     for key, old in nets.anet.state_dict().items():
@@ -112,6 +124,7 @@ def _grown(nets: JoReSNets, config: JoReSConfig) -> nn.Module:
 
 
 def preset(name: str) -> JoReSConfig:
+    """The preset of this name. Raises ValueError that lists the known names."""
     if name not in PRESETS:
         raise ValueError(f"preset {name!r} is not one of {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -1,4 +1,4 @@
-"""The ADE20K teacher of the segmenter's training, and how well a map agrees with the teacher's."""
+"""The ADE20K teacher for training the segmenter, and scores of a map against the teacher's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ..files.saving import write_whole
+from ..files.saving import write_atomically
 from ..imaging.resize import resize_map
 from .convert import to_tensor
 
@@ -20,7 +20,17 @@ WEIGHTS, LABELS = "ade20k_teacher_fp16.safetensors", "ade20k_labels.txt"
 
 
 class Teacher:
-    """ADE20K teacher (151 classes, "others" first) whose soft maps are kept in `cache`, one file per picture."""
+    """Teacher for ADE20K with 151 classes, "others" first. Its soft maps are cached in files.
+
+    Args:
+        folder: holds `ade20k_teacher.py`, a module with `load_teacher`.
+        data: folder of pairs; the weights are in `folder`, or in `segmentation` beside `data`.
+        cache: folder for the cached maps.
+        side: long side in pixels that pictures are resized to.
+
+    Raises:
+        ValueError: the module or the weights are missing.
+    """
 
     def __init__(self, folder: Path, data: Path, cache: Path, side: int) -> None:
         code = folder / "ade20k_teacher.py"
@@ -34,11 +44,12 @@ class Teacher:
         self.home, self.cache, self.side = home, cache, side
 
     def labels(self) -> list[str]:
+        """Names of the 151 classes in their order."""
         lines = (self.home / LABELS).read_text(encoding="utf-8").splitlines()
         return [line.split(None, 1)[1].strip() for line in lines if line.strip()]
 
     def __call__(self, picture: Tensor) -> Tensor:
-        """(3, H, W) in [0, 1] -> uint8 probabilities (151, h, w), a quarter of the teacher's working size."""
+        """(3, H, W) in [0, 1] -> probabilities (151, h, w) as uint8 (255 is 1); h, w: 1/4 of the resized sides."""
         scale = self.side / max(picture.shape[1:])
         rows, columns = (8 * max(1, round(n * scale / 8)) for n in picture.shape[1:])
         x = F.interpolate(picture[None], (rows + 1, columns + 1), mode="bilinear", antialias=True)
@@ -49,7 +60,7 @@ class Teacher:
         return (logits[0].softmax(0) * 255).round().to(torch.uint8).clone()
 
     def remember(self, key: str, pictures: dict[str, np.ndarray]) -> dict[str, Tensor]:
-        """Maps of named pictures, from `cache`/key.safetensors when it holds them all."""
+        """Maps of named pictures (H, W, 3) uint8, from the cached file for `key` if it holds exactly these names."""
         path = self.cache / f"teacher-{key}-{self.side}.safetensors"
         if path.is_file():
             maps = load_file(path)
@@ -58,18 +69,21 @@ class Teacher:
         todo = tqdm(pictures.items(), f"teacher: {key}", mininterval=10)
         maps = {name: self(to_tensor(pixels)) for name, pixels in todo}
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, save(maps))  # every process may come here at once, and all write the same
+        write_atomically(path, save(maps))  # several processes may write it at once, all with the same content
         return maps
 
 
 class Agreement:
-    """Pixel agreement and mean IoU with a reference map, over ADE20K's 150 classes."""
+    """Pixel accuracy and mean IoU against a reference map, over ADE20K's 150 classes."""
 
     def __init__(self) -> None:
         self.confusion = torch.zeros(150, 150, dtype=torch.long)
 
     def add(self, probabilities: Tensor, target: Tensor) -> None:
-        """probabilities (1, 150, h, w); target uint8 (151, H, W), whose "others" pixels do not count."""
+        """Adds one picture: probabilities (1, 150, h, w), and the uint8 target (151, H, W).
+
+        Pixels where the target is "others" are ignored.
+        """
         found = resize_map(probabilities.float(), target.shape[1:])[0].argmax(0)
         truth = target.argmax(0) - 1
         known = truth >= 0
@@ -77,6 +91,7 @@ class Agreement:
         self.confusion += torch.bincount(pairs, minlength=150 * 150).view(150, 150)
 
     def scores(self, prefix: str) -> dict[str, float]:
+        """{prefix_agreement: pixel accuracy, prefix_miou: mean IoU}, both 0..1."""
         hits, truth = self.confusion.diagonal().double(), self.confusion.sum(1).double()
         union = truth + self.confusion.sum(0) - hits
         present = truth > 0

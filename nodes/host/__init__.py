@@ -1,1 +1,1 @@
-"""What adapts the library to ComfyUI: memory, sampling, progress, pictures, folders. No node classes."""
+"""Adapts the library to ComfyUI: memory, sampling, progress, pictures, folders. Holds no node classes."""

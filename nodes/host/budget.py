@@ -1,6 +1,6 @@
-"""How many bytes a stage needs beside its weights, so that the host makes room before it starts.
+"""Memory of each stage in bytes, without weights, so that the host can free it before the stage starts.
 
-The formulas are the library's, which chooses tiles by them; here is what belongs to a node.
+Most formulas are those of the library, which chooses tiles by them; this module adds those of single nodes.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ __all__ = [
     "segmenter_bytes",
 ]  # fmt: skip
 
-SHIPPED_SEGMENTER_BYTES = int(SLACK * 90 * 2**20)  # at most: it works at 512 pixels, whatever the picture's size
-SEEN_PIXELS = 512 * 512  # at most, of the picture that DNet and ANet light for it
+SHIPPED_SEGMENTER_BYTES = int(SLACK * 90 * 2**20)  # upper bound: its working size is 512 pixels
+SEEN_PIXELS = 512 * 512  # upper bound of the size of the picture that DNet and ANet brighten for it
 
 
 def segmenter_bytes(segmenter: Segmenter, size: tuple[int, int]) -> int:
-    """Shipped: at most 300 bytes per pixel of its working size. Others grow with their weights; some need less."""
+    """Upper bound for a segmenter and a picture of `size` (H, W): grows with the working size and the weights."""
     rows, columns = working_size(size, segmenter.resolution)
     weights = sum(p.numel() * p.element_size() for p in segmenter.parameters())
     return int(SLACK * rows * columns / 320**2 * (16 * 2**20 + 1.5 * weights))
 
 
 def enhance_bytes(config: JoReSConfig, pixels: int) -> int:
-    """The whole pipeline: the hungriest stage beside the condition that outlives it."""
+    """The complete pipeline: the stage with the largest need, and the condition that is allocated meanwhile."""
     seen = lit_bytes(config) if pixels > SEEN_PIXELS else lit_bytes(config, pixels)
     return max(pipeline_bytes(config, pixels), condition_bytes(config, pixels) + max(SHIPPED_SEGMENTER_BYTES, seen))
 
 
 def lit_bytes(config: JoReSConfig, pixels: int = SEEN_PIXELS) -> int:
-    """DNet and ANet on the picture that a segmenter is to see; `pixels` of the whole picture."""
+    """DNet and ANet on the reduced picture for a segmenter; `pixels`: size of the full picture."""
     return retinex_bytes(config, min(pixels, SEEN_PIXELS)) + 40 * min(pixels, SEEN_PIXELS)

@@ -1,4 +1,4 @@
-"""The small picture under a node after its run: which exposure was chosen, and the tones before and after."""
+"""The chart under a node after its run: the chosen exposure, and histograms before and after."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 SIZE = (480, 176)
 BINS = 60
-SAMPLES = 256  # pixels a side, at most, that are counted
+SAMPLES = 256  # the histogram uses at most this many rows and columns
 GROUND, INK = (24, 24, 24), (238, 238, 238)
 BEFORE, AFTER = (86, 180, 233), (230, 159, 0)
-"""Sky blue and orange of Okabe and Ito's palette, which colour-blind eyes tell apart."""
+"""Sky blue and orange of Okabe and Ito's palette for colour-blind people."""
 
 
 def exposure_card(before: Tensor, after: Tensor, text: str) -> dict[str, tuple]:
-    """What the front end shows under the node: `text`, and histograms of the luma of two IMAGEs (B, H, W, C)."""
+    """UI output of a node: `text`, and a chart with it and the luma histograms of two IMAGEs (B, H, W, C)."""
     picture = torch.from_numpy(np.array(drawn(tones(before), tones(after), text))).float() / 255
     return {**ui.PreviewImage(picture[None]).as_dict(), "text": (text,)}
 
 
 def tones(image: Tensor) -> Tensor:
-    """Share of the pixels in each of BINS steps of luma, from black to white."""
+    """Luma histogram (BINS,) of an IMAGE (B, H, W, C), from black to white, normalised to a sum of 1."""
     step = [max(1, -(-side // SAMPLES)) for side in image.shape[1:3]]
     some = image[:, :: step[0], :: step[1], :3].float().movedim(-1, 1)
     some = some.expand(-1, 3, -1, -1)
@@ -38,8 +38,8 @@ def tones(image: Tensor) -> Tensor:
 
 
 def drawn(before: Tensor, after: Tensor, text: str) -> Image.Image:
-    """The two curves over one axis; heights are square roots, or a dark picture's one peak would be all there is."""
-    from PIL import Image, ImageDraw, ImageFont  # not when the host starts
+    """The chart with both histograms. Heights are square roots; otherwise the peak of a dark picture would dominate."""
+    from PIL import Image, ImageDraw, ImageFont  # imported late, because Pillow slows down the host's start
 
     card, (width, height), top = Image.new("RGB", SIZE, GROUND), SIZE, 62
     pen, font, small = ImageDraw.Draw(card), ImageFont.load_default(21), ImageFont.load_default(17)

@@ -1,4 +1,4 @@
-"""What comes over the wires, checked before any work: a refusal is one sentence that says what to connect instead."""
+"""Checks of inputs before any work. Each error message is one sentence that says what to connect instead."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .fingerprints import latent_pictures, same_pictures
 from .model_sampling import model_sampling
 
 T = TypeVar("T")
-PROBE = (-0.7, 0.2, 1.3)  # any values will do to see what a parametrization makes of them
-IGNORED_PATCHES = {"attn1_patch", "attn1_output_patch"}  # HyperTile, ToMe: for speed alone
+PROBE = (-0.7, 0.2, 1.3)  # arbitrary values, to compare two parametrizations
+IGNORED_PATCHES = {"attn1_patch", "attn1_output_patch"}  # of HyperTile and ToMe, which only improve speed
 
 
 def expect(value: Any, kind: type[T] | tuple[type, ...], node: str, name: str, wanted: str) -> T:
-    """`value` if it is of this kind. Raises ValueError that names what came instead; `wanted`: what to connect."""
+    """Returns `value` if it has this type. Raises ValueError that names its type; `wanted` says what to connect."""
     if isinstance(value, kind):
         return value
     raise ValueError(f"{node}: {name} is {_shown(value)}: {wanted}")
@@ -30,17 +30,17 @@ def _shown(value: Any) -> str:
 
 
 def check_schedule(sampling: Any, config: Any, node: str) -> None:
-    """Raises ValueError if `sampling` is not the noise schedule, or not the parametrization, of the bundle's config."""
+    """Raises ValueError if `sampling` has another noise schedule or parametrization than the bundle's config."""
     if _behaves_alike(sampling, model_sampling(config)):
         return
     raise ValueError(
-        f"{node}: the model's noise schedule was replaced by another node's ({_base_name(sampling)}), and a JoReS "
-        "model only knows its own: take the ModelSampling node between 'Load JoReS Model' and here out"
+        f"{node}: the model's noise schedule was replaced by another node's ({_base_name(sampling)}), but a JoReS "
+        "model only works with its own: take out the ModelSampling node between 'Load JoReS Model' and this node"
     )
 
 
 def _base_name(sampling: Any) -> str:
-    """Stock nodes make a class on the fly; the one it derives from says more."""
+    """Name of the sampling's class; for classes that stock nodes create dynamically, that of the base class."""
     kind = type(sampling)
     return (kind.__mro__[1] if kind.__name__ == "ModelSamplingAdvanced" else kind).__name__
 
@@ -78,7 +78,10 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 
 def latent_samples(latent: Any, node: str, source: str) -> Tensor:
-    """The latent's pictures (B, 3, H, W) in float32: with half precision the noise of the first step would overflow."""
+    """The latent's pictures (B, 3, H, W) in float32, because noise of the first step overflows half precision.
+
+    Raises ValueError for other latents; `source` is the display name of the node to connect.
+    """
     wanted = f"connect the latent of '{source}'"
     expect(latent, dict, node, "latent", wanted)
     samples = expect(latent.get("samples"), Tensor, node, "latent's samples", wanted)
@@ -87,7 +90,7 @@ def latent_samples(latent: Any, node: str, source: str) -> Tensor:
 
 
 def check_pixels(samples: Tensor, what: str, wanted: str) -> None:
-    """Raises ValueError unless `samples` are finite pictures (B, 3, H, W), at least one."""
+    """Raises ValueError unless `samples` is a non-empty batch of finite pictures (B, 3, H, W)."""
     shape = tuple(samples.shape)
     if getattr(samples, "is_nested", False) or samples.ndim != 4 or shape[1] != 3:
         video = " (a video's latent?)" if samples.ndim == 5 else ""
@@ -100,12 +103,13 @@ def check_pixels(samples: Tensor, what: str, wanted: str) -> None:
 
 
 def check_finite(samples: Tensor, what: str) -> None:
+    """Raises ValueError for NaN and infinity; `what` starts the message."""
     if samples.is_floating_point() and not all(bool(torch.isfinite(bound)) for bound in samples.aminmax()):
         raise ValueError(f"{what} holds NaN or infinite values: find the node before that made them")
 
 
 def check_counts(conditions: int, latents: int, node: str) -> None:
-    """A condition of one picture serves any number of latents; else there must be one for each."""
+    """Raises ValueError unless there is one condition, which is used for all latents, or one per latent."""
     if conditions not in (1, latents):
         raise ValueError(
             f"{node}: the condition was made from {conditions} pictures, but the latent holds {latents}, and nothing "
@@ -114,6 +118,7 @@ def check_counts(conditions: int, latents: int, node: str) -> None:
 
 
 def check_latent_pictures(latent: dict[str, Any], source: Tensor | None, node: str) -> None:
+    """Raises ValueError if a latent was made from other pictures than those with the fingerprints `source`."""
     known = latent_pictures(latent)
     if known is not None and not same_pictures(known["source"], source):
         raise ValueError(
@@ -123,7 +128,7 @@ def check_latent_pictures(latent: dict[str, Any], source: Tensor | None, node: s
 
 
 def check_inner_patches(transformer_options: dict[str, Any] | None) -> None:
-    """Patches for the blocks of Stable Diffusion's UNet would be without effect here, or break in the middle."""
+    """Raises ValueError for patches of Stable Diffusion's UNet blocks, which have no effect or fail here."""
     options = transformer_options or {}
     replaced = sorted(name for name, patches in options.get("patches_replace", {}).items() if patches)
     added = sorted(name for name, p in options.get("patches", {}).items() if p and name not in IGNORED_PATCHES)

@@ -1,4 +1,4 @@
-"""Conditions that are coarser than the picture: the host crops and repeats them along with it."""
+"""Conditions with a larger stride than the picture: the host crops and repeats them together with the picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...jores.tiling.windows import Span, Window
 
 
 class CoarseMaps(comfy.conds.CONDList):
-    """Maps coarser than the picture. Where the conditioning has an area, the part that lies under it is cut out."""
+    """Maps of a picture of `size` (H, W) at larger strides. If the conditioning has an area, they are cropped to it."""
 
     def __init__(self, cond: list[Tensor], size: tuple[int, int]) -> None:
         super().__init__(cond)
@@ -28,7 +28,7 @@ class CoarseMaps(comfy.conds.CONDList):
 
 
 class CoarseMap(comfy.conds.CONDRegular):
-    """One such map, of another grid than the picture's: under an area it is sampled anew, cell by cell."""
+    """One map whose size is not a divisor of the picture's: under an area it is sampled (see `Window.sample`)."""
 
     def __init__(self, cond: Tensor, size: tuple[int, int]) -> None:
         super().__init__(cond)
@@ -46,7 +46,7 @@ class CoarseMap(comfy.conds.CONDRegular):
 
 
 def _part(coarse: Tensor, size: tuple[int, int], area: Any, batch_size: int) -> Tensor:
-    """The part of (B, C, h, w) under area = (height, width, top, left) of a picture of `size`."""
+    """Crops (B, C, h, w) to area = (height, width, top, left) of a picture of `size` (H, W)."""
     if area is not None:
         for dim in (0, 1):
             scale = coarse.shape[dim + 2] / size[dim]

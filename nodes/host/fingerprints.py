@@ -1,7 +1,7 @@
-"""Which picture an object on a wire was made from, so that what belongs to two pictures is not mixed unseen.
+"""Fingerprints of pictures, to detect when objects of different pictures are combined by mistake.
 
-The pixels' digest travels with R and L, conditions and priors, and as an entry of its own in the latent's dictionary,
-where stock nodes hand it on. What has none, such as a latent of a stock node, is taken as it is.
+A digest of the pixels is passed on with R and L, conditions and priors, and in an entry of the latent's dictionary,
+which stock nodes pass on. Objects without a fingerprint, such as latents of stock nodes, are accepted.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from ...jores.imaging.exposure import luma
 from ...jores.imaging.resize import area_average
 
 LATENT_KEY = "jores_pictures"  # in a latent's dictionary: {"source": (B, 2) int64, "thumbnails": (B, 3, h, w)}
-GLANCE = 24  # pixels, longer side of the thumbnails that originals are told apart by
-ALIKE = 0.6  # correlation of two thumbnails of one picture, at least, however it was edited
-FLAT = 0.5 / 255  # deviation below which a thumbnail has no structure to compare
+THUMBNAIL_SIDE = 24  # pixels, longer side of the thumbnails that are compared
+ALIKE = 0.6  # smallest correlation of two thumbnails of one picture, even after edits
+FLAT = 0.5 / 255  # a thumbnail with a smaller standard deviation has no structure to compare
 
 
 def fingerprints(image: Tensor) -> Tensor:
-    """IMAGE (B, H, W, C) -> (B, 2) int64 of its colours' pixels; grey counts as RGB, alpha does not."""
+    """Digests (B, 2) int64 of the colours of an IMAGE (B, H, W, C). Grey counts as RGB; alpha is ignored."""
     grey = image.shape[-1] == 1
     rows = []
     for one in image[..., :3].float().cpu():
@@ -35,9 +35,9 @@ def fingerprints(image: Tensor) -> Tensor:
 
 
 def same_pictures(a: Tensor | None, b: Tensor | None) -> bool:
-    """Whether two lists of fingerprints may belong together: equal one by one, where a single one stands for all.
+    """Whether two lists of fingerprints are equal; a single fingerprint is compared with all of the other list.
 
-    None: not known, which is taken.
+    None means unknown, and is accepted.
     """
     if a is None or b is None:
         return True
@@ -46,21 +46,21 @@ def same_pictures(a: Tensor | None, b: Tensor | None) -> bool:
 
 
 def among_pictures(one: Tensor | None, many: Tensor | None) -> bool:
-    """`same_pictures`, or a single picture that is one of many, such as the frame of a clip that its prior is from."""
+    """`same_pictures`, or a single picture that is one of `many`, such as the frame of a clip for a prior."""
     if one is None or many is None or len(one) != 1:
         return same_pictures(one, many)
     return bool((one.cpu() == many.cpu()).all(1).any())
 
 
 def thumbnails(pictures: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, 3, h, w) of at most GLANCE pixels a side."""
+    """(B, 3, H, W) -> (B, 3, h, w) with a longer side of at most THUMBNAIL_SIDE pixels, float32 on the CPU."""
     height, width = pictures.shape[-2:]
-    scale = min(1.0, GLANCE / max(height, width))
+    scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
     return area_average(pictures, (max(1, round(height * scale)), max(1, round(width * scale)))).float().cpu()
 
 
 def known_pictures(source: Tensor | None, pictures: Tensor, count: int) -> dict[str, Any]:
-    """What to add to a latent's dictionary of `count` latents that was made for these dark `pictures` (B, 3, H, W)."""
+    """Entry for the dictionary of `count` latents made from these dark `pictures` (B, 3, H, W); empty if unknown."""
     if source is None:
         return {}
     source, small = source.cpu(), thumbnails(pictures)
@@ -70,10 +70,10 @@ def known_pictures(source: Tensor | None, pictures: Tensor, count: int) -> dict[
 
 
 def latent_pictures(latent: dict[str, Any]) -> dict[str, Tensor] | None:
-    """The entry of `known_pictures` for the pictures that are left in a latent; None where that cannot be told.
+    """The entry of `known_pictures`, reduced to the pictures that are still in a latent; None if these are unknown.
 
-    Stock nodes take pictures out of a batch and repeat them, and leave our entry alone; LatentFromBatch says which it
-    took in `batch_index`, but RepeatLatentBatch counts on from there, so that only a single number is certain.
+    Stock nodes select and repeat pictures of a batch without changing our entry. LatentFromBatch stores the selected
+    indices in `batch_index`, but RepeatLatentBatch continues to count from there, so only a single index is reliable.
     """
     known, count = latent.get(LATENT_KEY), len(latent["samples"])
     if not isinstance(known, dict) or not {"source", "thumbnails"} <= known.keys():
@@ -87,9 +87,9 @@ def latent_pictures(latent: dict[str, Any]) -> dict[str, Tensor] | None:
 
 
 def alike(a: Tensor, b: Tensor) -> bool:
-    """Whether two thumbnails (3, h, w) show one picture, which may have been edited or saved again in between.
+    """Whether two thumbnails (3, h, w) show the same picture, even if it was edited or saved again.
 
-    Brightness, contrast and colours do not count, only what is where.
+    Only the structure is compared, not brightness, contrast and colours.
     """
     if a.shape != b.shape:
         return False
@@ -102,7 +102,7 @@ def alike(a: Tensor, b: Tensor) -> bool:
 
 
 def other_original(latent: dict[str, Any], original: Tensor) -> str | None:
-    """A warning if an original (B or 1, 3 or 4, H, W) does not show what its latent was made from; None: it does."""
+    """A warning if an original (B or 1, 3 or 4, H, W) differs from the picture of the latent; otherwise None."""
     if not isinstance(latent.get(LATENT_KEY), dict):
         return None
     known = latent_pictures(latent)
@@ -110,12 +110,12 @@ def other_original(latent: dict[str, Any], original: Tensor) -> str | None:
     given = thumbnails(opaque(original))
     if known is not None and len(given) in (1, len(wanted)):
         fits = [alike(given[i % len(given)], one) for i, one in enumerate(wanted)]
-    else:  # which of the pictures are left is not known
+    else:  # unknown which pictures are still in the latent
         fits = [any(alike(one, other) for other in wanted) for one in given]
     if all(fits):
         return None
     which = "" if len(fits) == 1 else f" {fits.index(False) + 1}"
     return (
         f"picture{which} of image does not look like the one that was enhanced: strength, mask, shadows and "
-        "colour_fidelity mix the result with what is connected to image"
+        "colour_fidelity blend the result with the picture that is connected to image"
     )

@@ -1,4 +1,4 @@
-"""Which model files and segmenter folders the menus offer, and where they lie."""
+"""Model files, segmenter folders and example pictures that the menus offer, and their paths."""
 
 from __future__ import annotations
 
@@ -18,73 +18,82 @@ EXAMPLES = {
     "region": "only_this_region.input.png",
     "clip": "video_without_flicker.input.mp4",
 }
-"""The shipped pictures by the names that graphs know them by; they lie beside the workflows."""
+"""The shipped pictures by the names that graphs use; the files are beside the workflows."""
 
 SHIPPED_FOLDER = "examples (shipped)"
-PHOTOGRAPHS = ("coffee", "portrait")  # of EXAMPLES, those in SHIPPED_FOLDER
+PHOTOGRAPHS = ("coffee", "portrait")  # names in EXAMPLES that SHIPPED_FOLDER offers
 
 BUNDLES, SEGMENTERS = "jores", "jores_segmenters"
 SHIPPED_BUNDLE_NAME = f"{SHIPPED_WEIGHTS.name} (shipped)"
 SHIPPED_SEGMENTERS = {f"{folder.name} (shipped)": folder for folder in (SHIPPED_SEGMENTER, FORMER_SEGMENTER)}
-"""By the names that graphs are saved with; the first is the default."""
+"""Shipped segmenters by the names that graphs store; the first is the default."""
 SHIPPED_SEGMENTER_NAME = next(iter(SHIPPED_SEGMENTERS))
 
 
 def register_folders() -> None:
-    """Makes models/jores and models/jores_segmenters known, beside what extra_model_paths.yaml may have said."""
+    """Registers models/jores and models/jores_segmenters, in addition to folders of extra_model_paths.yaml."""
     for category in (BUNDLES, SEGMENTERS):
         folder_paths.add_model_folder_path(category, str(Path(folder_paths.models_dir) / category))
-    # A category starts without extensions, which would list every file in the folder.
+    # A new category has no extensions, which would list every file in the folder.
     folder_paths.folder_names_and_paths[BUNDLES] = (folder_paths.get_folder_paths(BUNDLES), {".safetensors"})
 
 
 def bundle_names() -> list[str]:
+    """Names of bundles for the menu, the shipped one first."""
     return [SHIPPED_BUNDLE_NAME, *folder_paths.get_filename_list(BUNDLES)]
 
 
 def bundle_path(name: str) -> Path:
+    """The file of one of `bundle_names`. Raises ValueError if there is none."""
     if name == SHIPPED_BUNDLE_NAME:
         return SHIPPED_WEIGHTS
-    path = folder_paths.get_full_path(BUNDLES, name)  # None for names that lead out of the folders, too
+    path = folder_paths.get_full_path(BUNDLES, name)  # also None for names that lead outside the folders
     if path is None:
         raise ValueError(f"model_name: there is no file '{name}' in models/{BUNDLES}: put it there, or choose another")
     return Path(path)
 
 
 def example_path(name: str) -> Path:
+    """The file of one of EXAMPLES. Raises ValueError for other names."""
     if name not in EXAMPLES:
         raise ValueError(f"picture: there is no example '{name}', only {', '.join(EXAMPLES)}")
     return _PICTURES / EXAMPLES[name]
 
 
 def folder_names() -> list[str]:
-    """The shipped examples, and the folders right inside the host's input folder."""
+    """The shipped examples, and the folders directly in the host's input folder."""
     root = Path(folder_paths.get_input_directory())
     found = (p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")) if root.is_dir() else ()
     return [SHIPPED_FOLDER, *sorted(found)]
 
 
 def folder_pictures(name: str) -> list[tuple[str, Path]]:
-    """The pictures of one of `folder_names`, by name: "folder/name without ending", file. ValueError: there is none."""
-    from ...jores.files.pictures import find_images  # not when the host starts: its Pillow is heavy
+    """Pairs of "folder/name without suffix" and file for one of `folder_names`, sorted by name.
+
+    Raises:
+        ValueError: there is no such folder, or no picture in it.
+    """
+    from ...jores.files.pictures import find_images  # imported late, because Pillow slows down the host's start
 
     if name == SHIPPED_FOLDER:
         return [(f"examples/{example}", example_path(example)) for example in PHOTOGRAPHS]
-    if name not in folder_names():  # names come from outside: only what the menu lists is opened
+    if name not in folder_names():  # untrusted input: only folders in the menu are opened
         raise ValueError(f"folder: there is no folder '{name}' in ComfyUI's input folder: make it, or choose another")
     files = find_images([Path(folder_paths.get_input_directory()) / name])
     return [(f"{name}/{file.stem}", file) for file in files]
 
 
 def segmenter_names() -> list[str]:
+    """Names of segmenters for the menu, the shipped ones first."""
     return [*SHIPPED_SEGMENTERS, *sorted(_segmenter_folders())]
 
 
 def segmenter_path(name: str) -> Path:
+    """The folder of one of `segmenter_names`. Raises ValueError if there is none."""
     if name in SHIPPED_SEGMENTERS:
         return SHIPPED_SEGMENTERS[name]
     folders = _segmenter_folders()
-    if name not in folders:  # names come from outside: only what the menu lists is opened
+    if name not in folders:  # untrusted input: only folders in the menu are opened
         raise ValueError(f"segmenter_name: there is no folder '{name}' with a config.json in models/{SEGMENTERS}")
     return folders[name]
 
@@ -97,9 +106,9 @@ def class_names() -> tuple[str, ...]:
 
 
 def file_stamp(path: Path | None) -> str:
-    """Changes when a file, or a model folder's weights or settings, are replaced, so that the host loads them again.
+    """A text that changes when a file, or weights or settings in a folder, are replaced, so that the host reloads them.
 
-    None: the name comes from another node, and is known only after that has run.
+    `path` is None when the name comes from another node that has not run yet; the result is then "".
     """
     if path is None:
         return ""
@@ -108,7 +117,7 @@ def file_stamp(path: Path | None) -> str:
 
 
 def _segmenter_folders() -> dict[str, Path]:
-    """Folders that hold a config.json, at most two levels down, as Hugging Face repositories are kept."""
+    """Folders with a config.json, up to two levels deep, as Hugging Face repositories (owner/name) are stored."""
     found = {}
     for root in map(Path, folder_paths.get_folder_paths(SEGMENTERS)):
         for pattern in ("*/config.json", "*/*/config.json"):

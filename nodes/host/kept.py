@@ -1,8 +1,7 @@
-"""Models that a node loads for itself, kept for its next run as the host keeps those of loader nodes.
+"""Models that a node loads itself, kept for its next run as the host keeps models of loader nodes.
 
-The host's own list of loaded models keeps them: as long as it has one of their nets loaded they are there, and when it
-unloads them, for others or because someone pressed "Unload Models", they are gone. They are loaded anew when their file
-has changed.
+They live as long as one of their nets is in the host's list of loaded models. When the host unloads them, to free
+memory or because the user pressed "Unload Models", they are freed. A changed file is loaded again.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from .patchers import NetPatchers, load_patchers, manage
 
 @dataclass
 class _Last:
-    """What was loaded last, if it is still there, and the stamp that its file had."""
+    """Weak reference to the last loaded model, and the stamp of its file."""
 
     stamp: str = ""
     seen: Callable[[], Any] = lambda: None
@@ -41,17 +40,17 @@ _bundle, _segmenter = _Last(), _Last()
 
 
 def kept_nets(path: Path) -> NetPatchers:
-    """All nets of a bundle. Raises CheckpointError."""
+    """All nets of a bundle, loaded or kept. Raises CheckpointError."""
     return _bundle.get(path, lambda: load_patchers(path, *PARTS))
 
 
 def kept_segmenter(path: Path) -> ModelPatcher:
-    """The segmenter of a folder. Raises SegmenterError."""
+    """The segmenter in a folder, loaded or kept. Raises SegmenterError."""
     return _segmenter.get(path, lambda: manage(load_segmenter(path)))
 
 
 def keep_while_loaded(value: Any, *patchers: ModelPatcher) -> None:
-    """Ties `value` to the host's entries for its patchers, which must be loaded by now."""
+    """Keeps `value` alive as long as the host has one of its patchers loaded; they must be loaded already."""
     for entry in mm.current_loaded_models:
         if any(entry.model is patcher for patcher in patchers):
             entry.jores_kept = value

@@ -1,4 +1,4 @@
-"""The latent of a pixel-space model: the picture itself, (B, 3, H, W) in [-1, 1]."""
+"""The latent of a pixel-space model is the picture itself: (B, 3, H, W) in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PixelSpace(comfy.latent_formats.LatentFormat):
 
 
 class PixelVAE:
-    """Decodes and encodes such latents where the host has no pixel-space VAE of its own (before 0.3.60)."""
+    """VAE for such latents on hosts without a pixel-space VAE (before 0.3.60)."""
 
     def decode(self, latents: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> IMAGE."""
@@ -36,12 +36,13 @@ class PixelVAE:
     decode_tiled, encode_tiled = decode, encode
 
     def temporal_compression_decode(self) -> None:
-        """Asked for by the tiled nodes, like the next: pictures have no time, and latents their size."""
+        """Read by the host's tiled nodes, as the next method: there is no time axis, and no reduction in size."""
 
     def spacial_compression_decode(self) -> int:
         return 1
 
 
 def pixel_vae() -> comfy.sd.VAE | PixelVAE:
+    """The host's pixel-space VAE, or PixelVAE on hosts without one."""
     known = importlib.util.find_spec("comfy.pixel_space_convert") is not None
     return comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}) if known else PixelVAE()

@@ -1,4 +1,4 @@
-"""The diffusion UNet as a native MODEL: stock samplers, previews, LoRA and offloading work on it."""
+"""The diffusion UNet as a native MODEL of ComfyUI: stock samplers, previews, LoRA and offloading work with it."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ from .patchers import Adjusted
 from .pictures import shown_size
 from .windows import MEAN_KEY, TILE_KEY, TILED_KEY, tiler_of, window_pixels
 
-CONDITION_KEY, SEMANTIC_KEY = "jores_condition", "jores_semantic"  # in the conditioning's dictionary
-FOREIGN_KEYS = ("control", "gligen")  # of other models, in the same dictionary
+CONDITION_KEY, SEMANTIC_KEY = "jores_condition", "jores_semantic"  # keys in the conditioning's dictionary
+FOREIGN_KEYS = ("control", "gligen")  # keys of other models in the same dictionary
 OWN_LATENT = "connect the latent of 'Condition JoReS Diffusion'"
 LoadedPatcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
 
 
 class _OtherNetError(KeyError, ValueError):
-    """What another model's UNet would have. Its text is a sentence, where KeyError's own would be in quotes."""
+    """A missing field of Stable Diffusion's UNet. `str` gives the plain message; KeyError would quote it."""
 
     def __str__(self) -> str:
         return self.args[0]
 
 
 class _UNetConfig(dict):
-    """Nodes that patch Stable Diffusion's UNet ask for its sizes here: they learn that this is another net."""
+    """Raises a clear error when a node that patches Stable Diffusion's UNet reads sizes of that net."""
 
     def __missing__(self, key: str) -> Any:
         raise _OtherNetError(
-            f"a JoReS model has no {key!r}: the node asks for it to patch Stable Diffusion's UNet, and this is another "
-            "net: take the node out (FreeU or the like)"
+            f"a JoReS model has no {key!r}: a node before the sampler (FreeU or similar) patches Stable Diffusion's "
+            "UNet, and this is another net: take the node out"
         )
 
     def copy(self) -> _UNetConfig:
@@ -63,8 +63,8 @@ class JoReSModelConfig(comfy.supported_models_base.BASE):
     unet_config: dict[str, Any] = {}
     unet_extra_config: dict[str, Any] = {}
     latent_format = PixelSpace
-    # A dark picture at 5 % brightness loses a quarter of an 8-bit level to bfloat16, and is then brightened; the UNet
-    # is small enough for float32. ComfyUI's --fp16-unet and --bf16-unet still override this.
+    # bfloat16 rounds a dark picture (5 % brightness) by a quarter of an 8-bit level, which brightening amplifies. The
+    # UNet is small enough for float32. ComfyUI's --fp16-unet and --bf16-unet still override this.
     supported_inference_dtypes = [torch.float32]
 
     def inpaint_model(self) -> bool:
@@ -72,14 +72,15 @@ class JoReSModelConfig(comfy.supported_models_base.BASE):
 
 
 class NativeUNet(DenoisingUNet):
-    """`DenoisingUNet` behind the host's calling convention.
+    """`DenoisingUNet` with the host's calling convention.
 
-    A picture too big for the memory is done in tiles, and what the net says of them is blended at every step: x0 is
-    linear in it. So any stock sampler takes a picture of any size. `tiler` (H, W, batch) chooses the tile.
+    A picture that is too big for the memory is processed in tiles, and the net's outputs are blended at every step,
+    which is correct because x0 is linear in them. So stock samplers work with any size. `tiler` chooses the tile from
+    the size (H, W) and the batch.
     """
 
     tiler: Callable[[tuple[int, int], int], Tiler] = staticmethod(lambda size, batch: Tiler())
-    in_channels = out_channels = 3  # as stock nodes ask for them: of the latent, without what is concatenated to it
+    in_channels = out_channels = 3  # of the latent alone, as stock nodes expect, without the concatenated maps
 
     def __init__(self, config: DenoiserConfig, *, dtype: torch.dtype, device: Any, operations: Any) -> None:
         super().__init__(config, operations=operations, device=device, dtype=dtype)
@@ -87,11 +88,11 @@ class NativeUNet(DenoisingUNet):
         self.tilers: dict[Any, Tiler] = {}
 
     def begin(self) -> None:
-        """A new sampling: what fits may have changed since the last."""
+        """Starts a new sampling: tilers are chosen again, because the free memory may have changed."""
         self.tilers.clear()
 
     def tiler_for(self, key: Any, make: Callable[[], Tiler]) -> Tiler:
-        """The same one at every step, so that memory runs out at one of them only."""
+        """The tiler for `key`, the same one at every step of a sampling, so that memory runs out only once."""
         if key not in self.tilers:
             self.tilers[key] = make()
         return self.tilers[key]
@@ -108,7 +109,7 @@ class NativeUNet(DenoisingUNet):
         jores_semantics: Tensor | None = None,
         **_unused: Any,
     ) -> Tensor:
-        """x (B, 10, H, W): x_t, then low, R' and L' from c_concat; timesteps (B,): sqrt(alpha_bar) by now."""
+        """x (B, 10, H, W): x_t, then the dark picture, R' and L' from c_concat; timesteps (B,): sqrt(alpha_bar)."""
         check_inner_patches(transformer_options)
         size, told = size_of(x), transformer_options or {}
         if told.get(MEAN_KEY):
@@ -144,12 +145,15 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
         self.noise_levels = self.schedule.alphas_cumprod.sqrt().float()
 
     def process_timestep(self, timestep: Tensor, **_kwargs: Any) -> Tensor:
-        """The host's index 0..T-1 -> noise level sqrt(alpha_bar), the library's own to the last bit."""
+        """The host's index 0..T-1 -> noise level sqrt(alpha_bar), bit by bit as in the library."""
         index = timestep.round().long().clamp(0, len(self.noise_levels) - 1)
         return self.noise_levels.to(timestep.device)[index]
 
     def noise_level(self, sigma: Tensor, sampling: Any = None) -> Tensor:
-        """While nothing is sampled, give the MODEL's own `sampling`: the one in here may be another MODEL's patch."""
+        """Noise level sqrt(alpha_bar) of a sigma.
+
+        Outside of sampling, pass the MODEL's `sampling`: `self.model_sampling` may be the patch of another MODEL.
+        """
         return self.process_timestep((sampling or self.model_sampling).timestep(sigma).float())
 
     def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
@@ -163,7 +167,7 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
         self.diffusion_model.begin()
         condition, (height, width) = adjusted.condition, adjusted.condition.size
         maps = torch.cat([adjusted.low, condition.reflectance, condition.illumination], 1)  # (B, 7, H, W)
-        # What is sampled in tiles waits where it is, and goes to the device tile by tile.
+        # When sampling in tiles, the maps stay where they are, and are moved to the device tile by tile.
         device = maps.device if kwargs.get(TILE_KEY) else kwargs["device"]
         padded = (math.ceil(height / 16) * 16, math.ceil(width / 16) * 16)
         conds = {
@@ -179,8 +183,8 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
         return {TILE_KEY: [1, 3, kwargs[TILE_KEY], kwargs[TILE_KEY]]} if kwargs.get(TILE_KEY) else {}
 
     def memory_required(self, input_shape: list[int], cond_shapes: Any = None) -> float:
-        """Bytes of the UNet, or of RNet if that needs more: stock samplers run it in between (see sampler.py)."""
-        if len(input_shape) != 4 or min(input_shape) < 1:  # it is the first to be asked when a sampling begins
+        """Bytes for the UNet, or RNet if that needs more: stock samplers run it between the steps (sampler.py)."""
+        if len(input_shape) != 4 or min(input_shape) < 1:  # the host calls this first when a sampling starts
             check_pixels(torch.empty(tuple(input_shape), device="meta"), "The JoReS model's latent", OWN_LATENT)
         batch, size = input_shape[0], (input_shape[2], input_shape[3])
         pixels = window_pixels(tiler_of(0, self.jores, size, batch), size)
@@ -201,7 +205,7 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
             check_finite(latent, f"{node}'s latent")
         for name in FOREIGN_KEYS:
             if options.get(name) is not None:
-                raise ValueError(f"{node} takes no {name} of other models (ControlNet, GLIGEN): take that node out")
+                raise ValueError(f"{node} cannot use {name} of other models (ControlNet, GLIGEN): take that node out")
         check_same_model(self.jores.denoiser.feature_widths, adjusted, node)
         check_counts(len(adjusted.low), len(noise), node)
         if (prior := options.get(SEMANTIC_KEY)) is not None:
@@ -209,6 +213,7 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
 
 
 def check_same_model(feature_widths: tuple[int, ...], adjusted: Adjusted, what: str) -> None:
+    """Raises ValueError if the condition has features of other widths; `what` starts the message."""
     given = tuple(f.shape[1] for f in adjusted.condition.features)
     if given != tuple(feature_widths):
         raise ValueError(
@@ -218,10 +223,10 @@ def check_same_model(feature_widths: tuple[int, ...], adjusted: Adjusted, what: 
 
 
 def load_native(path: Path, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
-    """MODEL of a bundle's UNet. Raises CheckpointError.
+    """The MODEL of a bundle's UNet. Raises CheckpointError.
 
-    Newer hosts keep this function with the MODEL and call it again for a copy of its own: with `disable_dynamic` for
-    nodes that cannot work on weights which come and go (TorchCompileModel, hooks), without for another device.
+    Newer hosts store this function in the MODEL and call it again when they need another copy: with `disable_dynamic`
+    for nodes that need permanently loaded weights (TorchCompileModel, hooks), without it for another device.
     """
     nets = load_bundle(path, parts=("denoiser",), operations=comfy.ops.manual_cast)
     weights = nets.unet.state_dict()
@@ -239,10 +244,10 @@ def load_native(path: Path, disable_dynamic: bool = False) -> comfy.model_patche
 
 
 def jores_model(model: ModelPatcher, node: str) -> JoReSDiffusion:
-    """What the MODEL holds. Raises ValueError for other models, and for one whose noise schedule was replaced.
+    """The JoReS model in a MODEL. Raises ValueError for other models, and if the noise schedule was replaced.
 
-    It is shared by all clones of the MODEL and may still carry what another one had patched into it: what can be
-    patched is read from the MODEL, by get_model_object.
+    All clones of a MODEL share it, and it may still hold patches of another clone. So objects that can be patched must
+    be read from the MODEL, by get_model_object.
     """
     wanted = "connect the model of 'Load JoReS Model'"
     expect(model, ModelPatcher, node, "model", wanted)

@@ -1,4 +1,4 @@
-"""The library's noise schedule as the host's model sampling."""
+"""The library's noise schedule as a model sampling of the host."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from torch import Tensor
 from ...jores.config import ScheduleConfig
 from ...jores.diffusion.schedule import NoiseSchedule
 
-SMALLEST_SIGMA, LARGEST_SIGMA = 0.3, 3000.0  # as the host's schedulers are told; its tables hold all of them
-FLOW_END = 0.05  # noise beside the detail of a flow
+SMALLEST_SIGMA, LARGEST_SIGMA = 0.3, 3000.0  # bounds for the host's schedulers; the table of sigmas is not limited
+FLOW_END = 0.05  # smallest sigma of a flow, relative to the standard deviation of its detail
 
 
 class _Discrete(comfy.model_sampling.ModelSamplingDiscrete):
-    """alpha_bar of the library as the host's sigma = sqrt((1 - alpha_bar) / alpha_bar).
+    """The host's sigma = sqrt((1 - alpha_bar) / alpha_bar) for the library's alpha_bar.
 
-    The host needs a finite sigma at the last step. With zero terminal SNR it gets twice the last but one: float32 still
-    resolves x there, and the nets are told the true noise level all the same (`JoReSDiffusion.process_timestep`).
+    The host needs a finite last sigma. With zero terminal SNR it is set to twice the last but one, where float32 still
+    resolves x. The nets get the true noise level in any case (`JoReSDiffusion.process_timestep`).
+
+    Raises:
+        ValueError: another node replaced the config.
     """
 
     def __init__(self, config: ScheduleConfig, **_settings: Any) -> None:
-        if not isinstance(config, ScheduleConfig):  # nodes that set a dial of flow models build the schedule anew
+        if not isinstance(config, ScheduleConfig):  # nodes that set a parameter of flow models create a new schedule
             raise ValueError(
-                "a node before this changes the model's noise schedule (ModelNoiseScale?), which a JoReS model has "
-                "learned and cannot change: take that node out"
+                "a node before this changes the model's noise schedule (ModelNoiseScale?), but a JoReS model only "
+                "works with the schedule that it was trained with: take that node out"
             )
         super().__init__()
         alphas = NoiseSchedule(config).alphas_cumprod
@@ -36,26 +39,29 @@ class _Discrete(comfy.model_sampling.ModelSamplingDiscrete):
         self.num_timesteps, self.zsnr = config.timesteps, config.zero_terminal_snr
         self.linear_start, self.linear_end = config.beta_start, config.beta_end
         self.set_sigmas(sigmas)
-        # A flow's detail is small beside the noise of a diffusion: x changes down to smaller sigmas.
+        # The detail of a flow is small, so x still changes at smaller sigmas than in a diffusion.
         self.smallest = min(SMALLEST_SIGMA, FLOW_END * config.detail_std) if config.detail_std else SMALLEST_SIGMA
 
     @property
     def sigma_min(self) -> Tensor:
-        """Where the host's schedulers end before 0. Below, the nets hardly change x any more, while samplers of second
-        order divide by such a sigma what two steps differ by (heun with `normal` or `karras`)."""
+        """Last sigma of the host's schedulers before 0.
+
+        At smaller sigmas the nets hardly change x, and second-order samplers, which divide by sigma, amplify small
+        differences (heun with `normal` or `karras`).
+        """
         return self.sigmas[int((self.sigmas < self.smallest).sum().clamp_max(len(self.sigmas) - 1))]
 
     @property
     def sigma_max(self) -> Tensor:
-        """Where they begin. Beyond, x is nothing but noise, and a first step from there is uselessly wide."""
+        """First sigma of the host's schedulers. At larger sigmas x is only noise; the first step would be too large."""
         return self.sigmas[int((self.sigmas < LARGEST_SIGMA).sum().clamp_max(len(self.sigmas) - 1))]
 
     def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
-        """In float32: the first sigma times noise is beyond half precision."""
+        """In float32, because the first sigma times noise overflows half precision."""
         return super().noise_scaling(sigma.float(), noise.float(), latent_image.float(), max_denoise)
 
     def percent_to_sigma(self, percent: float) -> float:
-        """The host's own takes every schedule for 1000 steps long."""
+        """As in the host, which assumes 1000 time steps, but for the schedule's own number."""
         if percent <= 0.0:
             return 999999999.9
         if percent >= 1.0:
@@ -69,19 +75,20 @@ class EpsSampling(_Discrete, comfy.model_sampling.EPS):
 
 class VSampling(_Discrete, comfy.model_sampling.V_PREDICTION):
     def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
-        """x0. At zero terminal SNR the last x_t is pure noise and says nothing about x0, which is -v exactly."""
+        """x0. With zero terminal SNR the last x_t is pure noise, and x0 is exactly -v."""
         x0 = super().calculate_denoised(sigma, model_output, model_input)
         if not self.zsnr:
             return x0
-        # Schedulers that go through log(sigma) come back a rounding below the table's value.
+        # Schedulers that compute with log(sigma) return values that are rounded slightly below the table's.
         terminal = (sigma > 0.99 * self.sigmas[-1].to(sigma)).view(-1, *(1,) * (x0.ndim - 1))
         return torch.where(terminal, -model_output, x0)
 
 
 def model_sampling(config: ScheduleConfig) -> _Discrete:
+    """The host's model sampling for a noise schedule."""
     return (VSampling if config.prediction == "v" else EpsSampling)(config)
 
 
 def sampling_sigmas(sampling: _Discrete, timesteps: list[int]) -> Tensor:
-    """SIGMAS of the library's time steps, down to 0."""
+    """SIGMAS (steps + 1,) of the library's time steps; the last one is 0."""
     return torch.cat([sampling.sigmas[timesteps].cpu(), torch.zeros(1)])

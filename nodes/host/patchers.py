@@ -1,4 +1,4 @@
-"""The nets under the host's memory management, and the wire objects that carry them."""
+"""The nets under the host's memory management, and the objects on the wires that hold them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from .results import Results
 
 @dataclass(frozen=True)
 class NetPatchers:
-    """JORES_NETS: DNet, ANet and RNet, each for the host to load and to drop. Enhance also keeps the UNet here.
+    """JORES_NETS: DNet, ANet and RNet, which the host loads and unloads separately; for Enhance also the UNet.
 
-    They stay in float32: a dark picture lives in the last bits, and together they are smaller than one picture's maps.
-    `results`: what they made of the last pictures, for nodes that keep it.
+    They stay in float32, because dark pictures need the precision and the nets are small. `results` caches results of
+    the last pictures, for nodes that use it.
     """
 
     config: JoReSConfig
@@ -35,17 +35,17 @@ class NetPatchers:
     results: Results = field(default_factory=Results, compare=False, repr=False)
 
     def load(self, memory: int, *names: str, beside: tuple[ModelPatcher, ...] = ()) -> JoReSNets:
-        """Brings the named nets to the compute device, with room for `memory` bytes of activations."""
+        """Loads the named nets and the models `beside` to the compute device, with `memory` bytes for activations."""
         mm.load_models_gpu([*(self.parts[n] for n in names), *beside], memory_required=memory, force_full_load=True)
         return JoReSNets(self.config, **{name: self.parts[name].model for name in names})
 
 
 @dataclass(frozen=True)
 class Adjusted:
-    """JORES_CONDITION: what ANet made of a picture, and that dark picture (B, 3, H, W), which the UNet sees too.
+    """JORES_CONDITION: ANet's condition, and the dark picture `low` (B, 3, H, W) in [0, 1], which the UNet needs, too.
 
-    `source`: the pictures' fingerprints, where they are known. `nets`: DNet and ANet that made it, for a segmenter to
-    see the picture lit by them.
+    `source`: fingerprints of the pictures, None if unknown. `nets`: DNet and ANet of the condition, to brighten the
+    picture for a segmenter.
     """
 
     condition: RetinexCondition
@@ -54,25 +54,26 @@ class Adjusted:
     nets: NetPatchers | None = None
 
     def frame(self, index: int) -> Adjusted:
-        """The same for one picture of the batch; what was made from a single picture serves all."""
+        """The part of picture `index` of the batch; a condition of a single picture is used for all."""
         i = index % len(self.low)
         source = None if self.source is None else self.source[i : i + 1]
         return Adjusted(self.condition.frame(i), self.low[i : i + 1], source, self.nets)
 
 
 def load_patchers(path: Path, *parts: str) -> NetPatchers:
+    """The named parts of a bundle under the host's memory management, in float32. Raises CheckpointError."""
     offload = mm.unet_offload_device()
     nets = load_bundle(path, parts=parts, operations=comfy.ops.manual_cast, device=offload, dtype=torch.float32)
     return NetPatchers(nets.config, {name: manage(net) for name, net in nets.parts().items()})
 
 
 def manage(net: torch.nn.Module) -> ModelPatcher:
-    """The plain patcher on purpose: these nets are loaded whole or not at all."""
+    """Puts a net under the host's memory management. The plain ModelPatcher loads all of its weights or none."""
     return ModelPatcher(net, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device())
 
 
 def each_frame(count: int, work: Callable[[int], object]) -> list:
-    """`work(i)` for every picture of a batch, with progress and cancel between them."""
+    """`work(i)` for every picture of a batch, with progress and a check for cancellation after each."""
     progress, results = StepProgress(count), []
     for i in range(count):
         results.append(work(i))
@@ -82,13 +83,13 @@ def each_frame(count: int, work: Callable[[int], object]) -> list:
 
 @contextlib.contextmanager
 def memory_advice(node: str, size: str) -> Iterator[None]:
-    """Says what helps when memory runs out; the exception stays the host's own, which then frees its models."""
+    """Adds advice to an out-of-memory error. It raises the host's exception, so that the host frees its models."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise torch.cuda.OutOfMemoryError(
-            f"{node}: out of memory at {size} pixels. Frames are worked on one by one, so a shorter batch does not "
-            f"help: scale the picture down, or start ComfyUI with --cpu. ({error})"
+            f"{node}: out of memory at {size} pixels. Pictures are processed one by one, so a smaller batch "
+            f"does not help: scale the picture down, or start ComfyUI with --cpu. ({error})"
         ) from error

@@ -1,4 +1,4 @@
-"""The host's IMAGE and MASK (BHWC, BHW) to the library's BCHW and back; what cannot be worked on is refused here."""
+"""Converts the host's IMAGE and MASK (BHWC, BHW) to the library's BCHW and back, and refuses invalid input."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from .checks import expect
 
 log = logging.getLogger(__name__)
 
-NO_MASK = (64, 64)  # what the host's Load Image gives for a picture without alpha, all 0
+NO_MASK = (64, 64)  # size of the zero mask that the host's Load Image returns for a picture without alpha
 
 
 def from_image(image: Tensor, node: str, name: str = "image") -> Tensor:
-    """(B, H, W, 1 | 3 | 4) -> float32 view or copy (B, 3 | 4, H, W); grey becomes RGB.
+    """IMAGE (B, H, W, 1 | 3 | 4) -> float32 view or copy (B, 3 | 4, H, W); grey becomes RGB.
 
-    Raises ValueError that names `node` and the input `name` for an empty batch, other channels, NaN or infinity.
+    Raises:
+        ValueError: an empty batch, other channels, NaN, infinity, or levels 0..255. The message starts with `node` and
+            the name of the input.
     """
     expect(image, Tensor, node, name, "connect an IMAGE")
     shape = tuple(image.shape)
@@ -35,7 +37,11 @@ def from_image(image: Tensor, node: str, name: str = "image") -> Tensor:
 
 
 def from_mask(mask: Tensor | None, count: int, size: tuple[int, int], node: str, name: str = "mask") -> Tensor | None:
-    """(B, H, W) or (H, W) -> (count, 1, H, W) in [0, 1]; one mask serves all pictures. None stays None."""
+    """MASK (B, H, W) or (H, W) -> (count, 1, H, W) in [0, 1]; a single mask is used for all pictures. None stays None.
+
+    Raises:
+        ValueError: a wrong number, size or range of masks. The message starts with `node` and the name of the input.
+    """
     if mask is None:
         return None
     expect(mask, Tensor, node, name, "connect a MASK, or nothing")
@@ -65,10 +71,10 @@ def from_mask(mask: Tensor | None, count: int, size: tuple[int, int], node: str,
 
 
 def check_range(values: Tensor, what: str) -> None:
-    """Raises ValueError for levels of 0..255 where 0..1 is meant: they would all be white.
+    """Raises ValueError for levels 0..255 instead of 0..1, which would all be white.
 
-    Floating-point numbers may be somewhat above 1, as sharpening leaves them, or far above it in few places, as in a
-    picture of high dynamic range. Levels are whole numbers, or high in the mean.
+    Values above 1 are allowed: slightly, as after sharpening, or a few large ones, as in HDR pictures. Levels are
+    recognised because all are integers, or their mean is high.
     """
     top = float(values.amax())
     if top < 2:
@@ -78,18 +84,18 @@ def check_range(values: Tensor, what: str) -> None:
 
 
 def result_dtype() -> torch.dtype:
-    """float32, or what the host was told to keep results in (newer ones: --fp16-intermediates)."""
+    """Dtype of results: float32, or the host's setting (newer hosts: --fp16-intermediates)."""
     return getattr(mm, "intermediate_dtype", lambda: torch.float32)()
 
 
 def empty_image(count: int, like: Tensor) -> Tensor:
-    """IMAGE of `count` pictures of the size and channels of `like` (B, C, H, W), to be filled one by one."""
+    """An uninitialised IMAGE for `count` pictures with the size and channels of `like` (B, C, H, W)."""
     shape = (count, *like.shape[-2:], like.shape[1])
     return torch.empty(shape, device=mm.intermediate_device(), dtype=result_dtype())
 
 
 def to_image(pictures: Tensor) -> Tensor:
-    """(B, C, H, W) -> IMAGE on the host's device for results."""
+    """(B, C, H, W) -> IMAGE (B, H, W, C) on the host's device for results."""
     return pictures.movedim(1, -1).to(mm.intermediate_device(), result_dtype()).contiguous()
 
 
@@ -99,5 +105,5 @@ def to_mask(maps: Tensor) -> Tensor:
 
 
 def shown_size(x: Tensor) -> str:
-    """ "600x400", width first as people say it, of a (..., H, W) tensor."""
+    """Size of a (..., H, W) tensor for messages, width first: "600x400"."""
     return f"{x.shape[-1]}x{x.shape[-2]}"

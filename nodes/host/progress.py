@@ -1,4 +1,4 @@
-"""Progress, previews and cancel."""
+"""Progress bar, previews and cancellation."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .latents import PixelSpace
 
 
 class StepProgress:
-    """The node's progress bar over all steps of all frames, with x0 as live preview where the host shows previews."""
+    """Progress bar of a node over `total` steps of all frames, with previews of x0 if the host shows any."""
 
     def __init__(self, total: int) -> None:
         self.bar, self.total, self.done, self.before = comfy.utils.ProgressBar(total), total, 0, 0
         self.previewer = latent_preview.get_previewer(mm.get_torch_device(), PixelSpace())
 
     def __call__(self, step: float = 1, steps: int = 1, x0: Tensor | None = None) -> None:
-        """A library callback; raises the host's exception when the user cancelled. Picture after picture."""
+        """Callback of the library, for one picture after the other. Raises the host's exception on cancellation."""
         mm.throw_exception_if_processing_interrupted()
         self.done = self.before + step
         if step == steps:

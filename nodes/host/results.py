@@ -1,7 +1,7 @@
-"""What a node made of its last pictures, kept stage by stage, so that a turned dial costs only what depends on it.
+"""Caches the results of each stage for the last pictures: after a change of a setting, only later stages run again.
 
-The store belongs to the nets that made the results (see `NetPatchers.results`): when the host drops these, it is gone,
-too. It lies in main memory, within LIMIT, and gives way when little of that is free.
+The cache belongs to the nets that computed the results (see `NetPatchers.results`) and is freed together with them. It
+is in main memory, uses at most LIMIT bytes, and is cleared when little memory is free.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from ...jores.conditions import Keeper, Wire
 from .fingerprints import fingerprints
 
 LIMIT = 512 * 2**20
-X0_BYTES = 12  # per pixel
+X0_BYTES = 12  # bytes of x0 per pixel
 SPARE = 2**30
-"""Bytes of free main memory below which nothing is kept."""
+"""Bytes of main memory that must stay free; otherwise nothing is cached."""
 
 _MAIN = torch.device("cpu")
 
 
 class Results:
-    """The results of the last pictures; what was asked for longest ago goes first."""
+    """An LRU cache of results, of at most `limit` bytes."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self.limit, self.size = limit, 0
         self._entries: OrderedDict[tuple, tuple[Any, torch.device, int]] = OrderedDict()
 
     def of(self, image: Tensor, *more: str, needed: int = 0, told: Callable[[Tensor], None] | None = None) -> Keeper:
-        """What `pipeline.enhance` keeps for one picture, an IMAGE (1, H, W, C); nothing for one that is too big.
+        """The `Keeper` for one picture, an IMAGE (1, H, W, C); it caches nothing for a picture that is too big.
 
         Args:
-            more: what else its results come from, such as the stamp of a segmenter's file.
-            needed: bytes of main memory that making them takes.
-            told: is given the exposure of the result.
+            more: further parts of the key, such as the stamp of a segmenter's file.
+            needed: bytes of main memory that computing the results takes.
+            told: is called with the exposure of the result.
         """
         big = image.shape[1] * image.shape[2] * X0_BYTES > self.limit
         return _Listener(told) if big else _Kept(self, image, more, needed, told)
 
     def get(self, key: tuple, make: Callable[[], Wire], needed: int) -> Wire:
-        """What is kept under the key, or else what `make` returns, for which `needed` bytes are free."""
+        """The cached result for the key, or else the result of `make`, which needs `needed` bytes."""
         found = self._entries.get(key)
         if found is not None:
             self._entries.move_to_end(key)
@@ -54,7 +54,7 @@ class Results:
         return self._added(key, make())
 
     def make_room(self, needed: int) -> None:
-        """Forgets everything if `needed` bytes of work would leave too little main memory."""
+        """Clears the cache if work of `needed` bytes would leave less than SPARE bytes of main memory."""
         if mm.get_free_memory(_MAIN) < needed + SPARE:
             self._entries.clear()
             self.size = 0
@@ -73,7 +73,7 @@ class Results:
 
 
 class _Listener(Keeper):
-    """Keeps nothing, and passes on what it is told."""
+    """Caches nothing, but passes on the exposure."""
 
     def __init__(self, told: Callable[[Tensor], None] | None) -> None:
         self._told = told
@@ -84,7 +84,7 @@ class _Listener(Keeper):
 
 
 class _Kept(_Listener):
-    """Keeps the results of one picture in the store."""
+    """Caches the results of one picture."""
 
     keeps = True
 
@@ -99,6 +99,6 @@ class _Kept(_Listener):
 
     @cached_property
     def _picture(self) -> tuple:
-        """Made when it is asked for: for most frames of a clip it never is."""
+        """Key of the picture, computed on demand, because most frames of a clip never need it."""
         alpha = fingerprints(self.image[..., 3:])[0].tolist() if self.image.shape[-1] == 4 else ()
         return (*fingerprints(self.image)[0].tolist(), *alpha, *self.more)

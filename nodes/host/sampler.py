@@ -1,4 +1,4 @@
-"""The library's sampler and RNet inside the host's sampling: both as functions, which the host copies by reference."""
+"""The library's sampler and RNet in the host's sampling. Both are functions, so the host copies only references."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from .texture import HostOptions, mixes_itself, told
 from .windows import MEAN_KEY, TILED_KEY, conditioned_on, tiler_of
 
 ROUNDING = 1e-6
-SAME_SIGMA = 1e-3  # stock schedulers come back a rounding beside the table's values
+SAME_SIGMA = 1e-3  # relative tolerance: sigmas of stock schedulers are rounded
 POST_CFG = "sampler_post_cfg_function"
 NODE = "Apply RNet Refinement"
 
 
 class Refinement:
-    """The host's post-CFG function that puts x0 through RNet where the noise level lies between `start` and `end`.
+    """Post-CFG function of the host that refines x0 by RNet while the noise level is between `start` and `end`.
 
-    `refine` is the same without the host's envelope, for our own sampler. Cloning a MODEL copies its options deeply:
-    this object stays one and the same then, or its network would be copied with it.
+    `refine` does the same for the library's sampler. Cloning a MODEL makes deep copies of its options; this object
+    returns itself, because its net must not be copied.
     """
 
     def __init__(self, rnet: ModelPatcher, config: JoReSConfig, adjusted: Adjusted, start: float, end: float) -> None:
@@ -46,7 +46,10 @@ class Refinement:
         return self
 
     def check(self, conds: list[dict[str, Any]], count: int, frame: int | None = None) -> None:
-        """Raises ValueError unless RNet's condition is of the pictures that are sampled."""
+        """Raises ValueError if RNet's condition was not made from the `count` pictures that are sampled.
+
+        `frame`: index of the sampled picture in the batch, None if the batch is sampled at once.
+        """
         own = self.adjusted if frame is None else self.adjusted.frame(frame)
         if frame is None or frame >= len(self.adjusted.low):
             check_counts(len(self.adjusted.low), count if frame is None else frame + 1, NODE)
@@ -73,6 +76,14 @@ class Refinement:
         window: Window | None = None,
         tiler: Tiler | None = None,
     ) -> Tensor:
+        """x0 (B, 3, H, W) in [-1, 1], refined; unchanged outside of the range of noise levels.
+
+        Args:
+            level: noise level (B,), sqrt(alpha_bar).
+            frame: index of the picture in the condition, None for the batch.
+            window: the window that x0 is a crop of, None for the full picture.
+            tiler: None processes x0 in one piece.
+        """
         if not self.start - ROUNDING <= float(level[0]) <= self.end + ROUNDING:
             return x0
         condition = self.adjusted.condition
@@ -95,11 +106,12 @@ class Refinement:
             x0_part = part.cut(x0).float().clamp(-1, 1)
             return (rnet(x0_part, level, maps[0], maps[1], tuple(maps[2:])).to(x0.dtype),)
 
-        if tiler is None:  # whoever cut the window looks after the memory
+        if tiler is None:  # the caller chose a window that fits into memory
             return work(Window.whole(condition.size))[0]
         return tiler.run(condition.size, work)[0]
 
     def kept_tiler(self, base: Any, x: Tensor) -> Tiler:
+        """RNet's tiler for this sampling."""
         size = size_of(x)
         return base.diffusion_model.tiler_for(("rnet", size, len(x)), lambda: tiler_of(0, self.config, size, len(x)))
 
@@ -117,10 +129,10 @@ def few_step_sampler(
     tiler: Tiler | None = None,
     report: Callback | None = None,
 ) -> Callable[..., Tensor]:
-    """A sampler function for the host's KSAMPLER: `ddim_in_tiles`, with x_t kept at unit variance as in the library.
+    """A sampler function for the host's KSAMPLER: `ddim_in_tiles`, with x_t of unit variance as in the library.
 
-    Stock samplers take eps from the refined x0; the method takes it from the UNet's own x0. So RNet is lifted out of
-    the model's options here, and called between the two. `report` is called as the library's callbacks are.
+    Stock samplers compute eps from the refined x0, the method from the UNet's x0, so RNet is called after eps. `frame`:
+    index in the batch, None for all pictures. `tiler`: None leaves tiling to the model. `report`: a library callback.
     """
     cut_here, tiler = tiler is not None, tiler or Tiler()
 
@@ -173,9 +185,10 @@ def few_step_sampler(
 
 
 def recipe_sampler(eta: float, texture: float) -> Callable[..., Tensor]:
-    """`few_step_sampler` for any guider of the host: schedule, steps and seed are taken from the sampling itself.
+    """`few_step_sampler` for any guider of the host, which gives the schedule, the steps and the seed.
 
-    All pictures of the batch go at once, with the noise that the host drew for them.
+    All pictures of the batch are sampled at once, with the noise of the host. The returned function raises ValueError
+    for other models and other sigmas.
     """
 
     def sample(
@@ -191,8 +204,8 @@ def recipe_sampler(eta: float, texture: float) -> Callable[..., Tensor]:
         own = sampling_sigmas(base.model_sampling, schedule.timesteps(steps)).to(sigmas)
         if not torch.allclose(own, sigmas, rtol=SAME_SIGMA):
             raise ValueError(
-                f"Select JoReS Sampler: these {steps} steps are not the method's own: connect the sigmas of 'Schedule "
-                "JoReS Sigmas', whole and not split"
+                f"Select JoReS Sampler: these {steps} steps are not the method's own: connect all sigmas of 'Schedule "
+                "JoReS Sigmas', not a part of them"
             )
         options = SampleOptions(steps, extra_args.get("seed") or 0, eta=eta, texture=texture)
         sampler = few_step_sampler(schedule, options, frame=None)

@@ -1,4 +1,4 @@
-"""The mix of what a flow draws with R' x L', its mean, at the end of the host's sampling."""
+"""Interpolates the sample of a flow and R' x L', its mean, at the end of the host's sampling."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ HostOptions = dict[str, Any]  # what the host calls model_options
 
 
 def mix_after_sampling(model: ModelPatcher, texture: float) -> None:
-    """Makes every stock sampler end with a mix of its picture and R' x L'; see `ddim_in_tiles`.
+    """Adds an interpolation of the result and R' x L' to the end of every stock sampler; see `ddim_in_tiles`.
 
-    It is done once, after the last step: samplers of second order evaluate the model at the last sigma before, too, and
-    multistep samplers go on from what they were given. Our own samplers have a texture of their own.
+    It is done once, after the last step, because second-order samplers evaluate the model several times at the last
+    sigma, and multistep samplers use earlier results. The library's sampler has its own `texture` and is skipped.
     """
 
     def sample(
@@ -35,7 +35,7 @@ def mix_after_sampling(model: ModelPatcher, texture: float) -> None:
     ) -> Tensor:
         made = executor(guider, sigmas, extra_args, callback, noise, *rest)
         own = getattr(getattr(executor.class_obj, "sampler_function", None), WRAPPER_KEY, False)
-        if own or len(sigmas) < 2 or float(sigmas[-1]) != 0:  # what is not finished yet is mixed when it is
+        if own or len(sigmas) < 2 or float(sigmas[-1]) != 0:  # done already, or not the end of the sampling
             return made
         options = told(extra_args["model_options"], MEAN_KEY)
         sigma = sigmas[-2].to(made) * made.new_ones(len(made))
@@ -44,7 +44,7 @@ def mix_after_sampling(model: ModelPatcher, texture: float) -> None:
         latent, denoise_mask = (*rest, None, None)[:2]
         if isinstance(latent, Tensor) and isinstance(
             denoise_mask, Tensor
-        ):  # where the latent's noise mask keeps the latent
+        ):  # the latent's noise mask keeps the latent outside of it
             mean = torch.lerp(latent.to(mean), mean, denoise_mask.to(mean))
         return torch.lerp(mean, made, texture)
 
@@ -53,11 +53,11 @@ def mix_after_sampling(model: ModelPatcher, texture: float) -> None:
 
 
 def mixes_itself(sampler: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Marks a sampler function whose result is mixed already."""
+    """Marks a sampler function that does the interpolation itself."""
     setattr(sampler, WRAPPER_KEY, True)
     return sampler
 
 
 def told(model_options: HostOptions, key: str) -> HostOptions:
-    """The model's options with `key` among those that reach the UNet."""
+    """A copy of the model's options with `key` set in the transformer options, which reach the UNet."""
     return {**model_options, "transformer_options": {**model_options.get("transformer_options", {}), key: True}}

@@ -1,4 +1,4 @@
-"""Big pictures: the tile that a node works with, and the host's conditioning cut to it."""
+"""Big pictures: the choice of the tile, and the host's conditioning cropped to a window."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ...jores.tiling.memory import MAIN_MEMORY, auto_tile
 from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window
 
-TILE_KEY = "jores_tile"  # in the conditioning's dictionary: pixels a side, where a picture is sampled in tiles
-MEAN_KEY = "jores_mean"  # in the model's transformer options: R' x L' is wanted for x0
-TILED_KEY = "jores_tiled"  # in the model's transformer options: what comes is a tile, or fits
+TILE_KEY = "jores_tile"  # in the conditioning's dictionary: side of the tiles in pixels, when sampling in tiles
+MEAN_KEY = "jores_mean"  # in the model's transformer options: x0 is to be R' x L'
+TILED_KEY = "jores_tiled"  # in the model's transformer options: the input is a tile, or fits into memory
 
 
 def tiler_of(tile: int, config: JoReSConfig, size: tuple[int, int], batch: int = 1) -> Tiler:
-    """For pictures of this (H, W), `batch` of them at once: `tile` as in the nodes' widget, 0 = what fits.
+    """The Tiler for `batch` pictures of `size` (H, W); `tile` as in the nodes: 0 selects the tile that fits.
 
-    All of an accelerator's memory counts, because the host moves other models out of the way.
+    The total memory of an accelerator is used, because the host unloads other models.
     """
     device = mm.get_torch_device()
     memory = mm.get_total_memory(device)
@@ -33,31 +33,31 @@ def tiler_of(tile: int, config: JoReSConfig, size: tuple[int, int], batch: int =
 
 
 def window_pixels(tiler: Tiler, size: tuple[int, int]) -> int:
-    """Pixels of one picture that are worked on at once."""
+    """Pixels of one picture that are processed at a time."""
     return size[0] * size[1] if tiler.covers(size) else tiler.tile**2
 
 
 @contextlib.contextmanager
 def conditioned_on(guider: Any, window: Window, like: Tensor) -> Iterator[None]:
-    """Within, the guider's conditioning is that of one window of the picture, on the device of `like`."""
-    whole = guider.conds
-    cuts = {name: (_cut(cond, window, like) for cond in conds or []) for name, conds in whole.items()}
+    """Crops the guider's conditioning to a window, on the device of `like`, and restores it on exit."""
+    full = guider.conds
+    cuts = {name: (_cut(cond, window, like) for cond in conds or []) for name, conds in full.items()}
     guider.conds = {name: [cond for cond in conds if cond is not None] for name, conds in cuts.items()}
     try:
         yield
     finally:
-        guider.conds = whole
+        guider.conds = full
 
 
 def _cut(cond: dict[str, Any], window: Window, like: Tensor) -> dict[str, Any] | None:
-    """None: the cond is for an area outside the window."""
+    """A cond cropped to the window; None if its area is outside the window."""
     cut = dict(cond)
     if "area" in cond:
         cut["area"] = _area_within(cond["area"], window)
         if cut["area"] is None:
             return None
     if "mask" in cond:
-        cut["mask"] = window.cut(cond["mask"])  # (masks, H, W), of the picture's size by now
+        cut["mask"] = window.cut(cond["mask"])  # (masks, H, W); the host has resized it to the picture
     area = (*window.size, window.rows.start, window.columns.start)
     maps = {name: c.process_cond(batch_size=len(like), area=area) for name, c in cond["model_conds"].items()}
     cut["model_conds"] = {name: _moved(c, like) for name, c in maps.items()}
@@ -65,7 +65,7 @@ def _cut(cond: dict[str, Any], window: Window, like: Tensor) -> dict[str, Any] |
 
 
 def _area_within(area: tuple[int, int, int, int], window: Window) -> tuple[int, int, int, int] | None:
-    """The host's (height, width, top, left), counted from the window's corner and no larger than the window."""
+    """An area of the host (height, width, top, left), cropped to the window and relative to it; None if outside."""
     sizes, starts = [], []
     for size, start, span in zip(area[:2], area[2:], (window.rows, window.columns), strict=True):
         first, last = max(start, span.start), min(start + size, span.stop)

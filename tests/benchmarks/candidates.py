@@ -29,7 +29,7 @@ import yaml
 
 from jores.checkpoint import PARTS, JoReSNets, held_parts, load_bundle, read_header, save_bundle
 from jores.config import PRESETS, JoReSConfig
-from jores.files.saving import write_whole
+from jores.files.saving import write_atomically
 from jores.training import RECIPES
 from jores.training.recipe import merged, read_recipe
 
@@ -96,7 +96,7 @@ def train(experiment: Experiment, settings: dict[str, Any], folder: Path) -> dic
     """
     folder.mkdir(parents=True, exist_ok=True)
     recipe, start, log = folder / "recipe.yaml", folder / "start.safetensors", folder / "train.log"
-    write_whole(recipe, yaml.safe_dump(settings["recipe"]).encode())
+    write_atomically(recipe, yaml.safe_dump(settings["recipe"]).encode())
     if not start.exists():
         starting_bundle(settings, start)
     command = [sys.executable, "-m", "jores", "train", "--stage", experiment.stage, "--config", recipe.resolve()]
@@ -124,9 +124,9 @@ def result_of(experiment: Experiment, name: str, out: Path) -> dict[str, str]:
     if finished.exists():
         return json.loads(finished.read_text(encoding="utf-8"))
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(started, json.dumps(settings, indent=1).encode())
+    write_atomically(started, json.dumps(settings, indent=1).encode())
     row = train(experiment, settings, folder)
-    write_whole(finished, json.dumps(row, indent=1).encode())
+    write_atomically(finished, json.dumps(row, indent=1).encode())
     return row
 
 

@@ -24,14 +24,13 @@ from .conditions import (
 )
 from .diffusion.sampling import Callback, Denoise, Mean, Refine, ddim_in_tiles, start_noise
 from .diffusion.schedule import NoiseSchedule
-from .imaging.alpha import filled, joined, opaque, seen_average
+from .imaging.alpha import filled, joined, opaque
 from .imaging.compositing import check_mask, finish
-from .imaging.exposure import brightened, mean_colour
 from .imaging.guided_filter import enlarged, reduced
 from .imaging.resize import area_average
-from .nets.adjustment import THUMBNAIL
 from .nets.segmentation import Segmenter, working_size
 from .options import FinishOptions, SampleOptions
+from .statistics import global_statistics
 from .tiling.memory import cache_bytes, free_memory
 from .tiling.tiler import Tiler
 from .tiling.windows import Window, size_of
@@ -40,7 +39,7 @@ DEFAULT_STEPS = SampleOptions().steps
 SEEN_EXPOSURE = 0.42
 """Mean luma of the picture for the segmenter: about that of the photographs such models are trained on."""
 
-__all__ = ["adjust", "checked", "decompose", "enhance", "finish", "sample", "segment", "wanted_exposure"]
+__all__ = ["adjust", "checked", "decompose", "enhance", "finish", "sample", "segment"]
 
 
 @torch.inference_mode()
@@ -243,40 +242,8 @@ def condition_on_demand(
     return ConditionOnDemand(make, low.device, cache, layout=layout, exposure=statistics.exposure)
 
 
-@torch.inference_mode()
-def global_statistics(
-    nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
-) -> GlobalStatistics:
-    """Global statistics of full pictures (B, 3 or 4, H, W), on the device of ANet; other arguments as in `adjust`."""
-    exposure = wanted_exposure(nets, images, exposure, brightness)
-    return nets.anet.statistics(_thumbnail(nets, images), exposure, mean_colour(images))
-
-
 def _under(statistics: GlobalStatistics, window: Window, size: tuple[int, int]) -> GlobalStatistics:
     return replace(statistics, gains=window.sample(statistics.gains, size, GAIN_STRIDE))
-
-
-@torch.inference_mode()
-def wanted_exposure(
-    nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
-) -> Tensor:
-    """Target mean luma (B,) for full pictures (B, 3 or 4, H, W), on the device of ANet.
-
-    It is `exposure`, one number or (B,), or ANet's proposal for None, made brighter by `brightness` EV.
-
-    Raises:
-        ValueError: the exposure is out of range, or not one number per picture.
-    """
-    weight = _weight(nets.anet)
-    if exposure is None:
-        return brightened(nets.anet.propose_exposure(_thumbnail(nets, images)), brightness)
-    if not isinstance(exposure, Tensor):
-        if not 0 < exposure <= 1:
-            raise ValueError(f"exposure must be above 0 and at most 1, not {exposure}")
-        exposure = torch.full((len(images),), float(exposure))
-    if exposure.shape != (len(images),) or not bool(((exposure >= 0) & (exposure <= 1)).all()):
-        raise ValueError(f"exposure must be one number for each of {len(images)} pictures, 0 to 1, not {exposure}")
-    return brightened(exposure.to(weight.device, torch.float32), brightness)
 
 
 @torch.inference_mode()
@@ -356,11 +323,6 @@ def sample(
     noise = start_noise((1, *low.shape[1:]), options.seed, torch.empty(0, device=home.device))
     noise = noise.expand_as(low).contiguous()  # one copy per picture, because sampling works in place
     return ddim_in_tiles(tiles, noise, schedule, options, stage, like=weight, callback=callback)
-
-
-def _thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
-    """ANet's thumbnails, computed on the device of the pictures, so that no big picture is moved."""
-    return seen_average(images, THUMBNAIL).to(_weight(nets.anet))
 
 
 def _weight(net: torch.nn.Module) -> Tensor:

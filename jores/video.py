@@ -28,7 +28,8 @@ from .imaging.outlook import REACH, FrameSummary, Lookahead, summarise
 from .imaging.temporal import BLACK, LIGHT_STEP, SteadyIllumination, TemporalFilter, follow, is_black, thumbnail
 from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions
-from .pipeline import checked, enhance, finish, wanted_exposure
+from .pipeline import checked, enhance, finish
+from .statistics import wanted_exposure
 from .tiling.tiler import Tiler
 
 LOOKAHEAD = 6

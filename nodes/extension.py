@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .diffusion import JoReSApplyRefinement, JoReSCondition, JoReSSample, JoReSSampler, JoReSSigmas
+from .custom_sampling import JoReSSampler, JoReSSigmas
+from .diffusion import JoReSApplyRefinement, JoReSCondition, JoReSSample
 from .enhance import JoReSEnhance, JoReSFinish
 from .folder import JoReSLoadFolder
 from .host.folders import register_folders

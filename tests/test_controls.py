@@ -6,7 +6,7 @@ import pytest
 import skimage.data
 import torch
 
-from jores import pipeline
+from jores import pipeline, statistics
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, build, load_bundle
 from jores.conditions import SemanticPrior
 from jores.files.pictures import read_image
@@ -128,8 +128,8 @@ def test_bad_dials_are_named_before_any_work_is_done():
 
 def test_an_exposure_that_is_told_wins():
     nets, bright = shaken(TINY), noise(1, 3, 40, 60) * 0.5 + 0.3
-    assert pipeline.wanted_exposure(nets, bright, 0.2).item() == pytest.approx(0.2)
-    assert torch.equal(pipeline.wanted_exposure(nets, bright, None), nets.adjustment.propose_exposure(bright))
+    assert statistics.wanted_exposure(nets, bright, 0.2).item() == pytest.approx(0.2)
+    assert torch.equal(statistics.wanted_exposure(nets, bright, None), nets.adjustment.propose_exposure(bright))
 
 
 def test_the_shipped_weights_hand_a_well_lit_picture_back(shared_data):
@@ -144,7 +144,7 @@ def test_the_shipped_weights_brighten_a_picture_that_is_lit_in_one_place_alone(n
     picture = to_tensor(skimage.data.astronaut())[None]
     picture = torch.cat([picture[..., lit], picture * 0.15], -1)
     assert mean_luma(picture) < 0.22
-    assert pipeline.wanted_exposure(nets, picture, None) > 1.5 * mean_luma(picture)
+    assert statistics.wanted_exposure(nets, picture, None) > 1.5 * mean_luma(picture)
 
 
 def test_no_mean_luma_is_a_threshold():

@@ -18,7 +18,7 @@ def ddim_sample(denoise, noise, schedule, steps, *, refine=None, eta=0.0, **rest
     """The sampler on a whole picture."""
     noise = noise.clone()  # it works in place
     options = SampleOptions(steps, eta=eta)
-    return ddim_in_tiles(Tiler(), noise, schedule, options, lambda window: (denoise, refine), like=noise, **rest)
+    return ddim_in_tiles(Tiler(), noise, schedule, options, lambda window: (denoise, refine, None), like=noise, **rest)
 
 
 def test_paper_schedule_has_pydiffs_numbers():

@@ -16,6 +16,7 @@ FLOORS = (
     ("jores/imaging",),
     ("jores/nets", "jores/diffusion", "jores/files"),
     ("jores/semantics", "jores/checkpoint", "jores/metrics"),
+    ("jores/statistics",),
     ("jores/pipeline",),
     ("jores/video",),
     ("jores/commands", "jores/training", "nodes"),

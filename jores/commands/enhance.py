@@ -39,8 +39,9 @@ from ..files.targets import Job, plan
 from ..imaging.alpha import filled, is_opaque, joined
 from ..nets.segmentation import Segmenter
 from ..options import ClipOptions, FinishOptions, SampleOptions, at_quality
-from ..pipeline import enhance, wanted_exposure
+from ..pipeline import enhance
 from ..semantics import load_segmenter
+from ..statistics import wanted_exposure
 from ..tiling.memory import is_out_of_memory
 from ..video import enhance_frames
 

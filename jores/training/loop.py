@@ -250,7 +250,13 @@ class _Run:
     def _resume(self) -> None:
         for name in ("checkpoint", "checkpoint.old"):
             if (self.out / name).exists():
-                self.accelerator.load_state(str(self.out / name))
+                try:
+                    self.accelerator.load_state(str(self.out / name))
+                except RuntimeError as error:  # names or shapes of the weights differ
+                    raise ValueError(
+                        f"{self.out / name} holds a run of other nets (another preset, or another version of this "
+                        f"program): give another --out, or go on with the version that began it. {error}"
+                    ) from error
                 log.info("resumed %s at step %d", self.out, self.progress.step)
                 return
 

@@ -1,0 +1,49 @@
+"""What ANet is told of a whole picture: how bright it should become, and the log gains that follow from that."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .checkpoint import JoReSNets
+from .conditions import GlobalStatistics
+from .imaging.alpha import seen_average
+from .imaging.exposure import brightened, mean_colour
+from .nets.adjustment import THUMBNAIL
+
+
+@torch.inference_mode()
+def global_statistics(
+    nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
+) -> GlobalStatistics:
+    """Global statistics of full pictures (B, 3 or 4, H, W), on the device of ANet; other arguments as in `adjust`."""
+    exposure = wanted_exposure(nets, images, exposure, brightness)
+    return nets.anet.statistics(thumbnail(nets, images), exposure, mean_colour(images))
+
+
+@torch.inference_mode()
+def wanted_exposure(
+    nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
+) -> Tensor:
+    """Target mean luma (B,) for full pictures (B, 3 or 4, H, W), on the device of ANet.
+
+    It is `exposure`, one number or (B,), or ANet's proposal for None, made brighter by `brightness` EV.
+
+    Raises:
+        ValueError: the exposure is out of range, or not one number per picture.
+    """
+    device = next(nets.anet.parameters()).device
+    if exposure is None:
+        return brightened(nets.anet.propose_exposure(thumbnail(nets, images)), brightness)
+    if not isinstance(exposure, Tensor):
+        if not 0 < exposure <= 1:
+            raise ValueError(f"exposure must be above 0 and at most 1, not {exposure}")
+        exposure = torch.full((len(images),), float(exposure))
+    if exposure.shape != (len(images),) or not bool(((exposure >= 0) & (exposure <= 1)).all()):
+        raise ValueError(f"exposure must be one number for each of {len(images)} pictures, 0 to 1, not {exposure}")
+    return brightened(exposure.to(device, torch.float32), brightness)
+
+
+def thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
+    """ANet's thumbnails, computed on the device of the pictures, so that no big picture is moved."""
+    return seen_average(images, THUMBNAIL).to(next(nets.anet.parameters()))

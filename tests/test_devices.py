@@ -60,8 +60,9 @@ def test_pictures_in_main_memory_are_enhanced_elsewhere(here, there, options):
     with other_device():
         made = flat(pipeline.enhance)(low, there, steps=2, **options)
         assert made.device.type == "cpu"
-    # In tiles the conditions wait in half precision for the next step, and its last bit may fall either way.
-    bound = 5e-4 if "tile" in options else 1e-4
+    # In tiles the conditions wait in half precision for the next step, and its last bit may fall either way: by 2e-4
+    # in the result with two threads, by 5.1e-4 with one.
+    bound = 1e-3 if "tile" in options else 1e-4
     assert (made - flat(pipeline.enhance)(low, here, steps=2, **options)).abs().max() < bound
 
 

@@ -138,7 +138,7 @@ def test_an_impossible_exposure_is_refused(exposure):
         flat(pipeline.enhance)(torch.rand(2, 3, 9, 9), NETS[torch.float32], exposure=exposure)
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])  # worked on itself; converted first
 def test_no_stage_changes_what_it_is_given(dtype):
     images, nets = torch.rand(2, 3, 33, 20).to(dtype) * 0.2, NETS[torch.float32]
     segmenter = load_segmenter(SHIPPED_SEGMENTER)

@@ -96,8 +96,7 @@ def ksample(pack, model, positive, negative, latent, scheduler="simple", **more)
     return out[0]["samples"]
 
 
-@pytest.mark.parametrize("semantic", [True, False])
-@pytest.mark.parametrize("eta", [0.0, 0.7])
+@pytest.mark.parametrize(("semantic", "eta"), [(True, 0.7), (False, 0.0)])
 def test_the_stages_as_blocks_give_what_the_library_gives(pack, model, semantic, eta):
     image = picture(batch=2)
     refined, _condition, positive, _negative, latent = conditioned(pack, model, image, semantic)
@@ -246,6 +245,7 @@ def test_an_edited_light_replaces_the_proposed_one(pack, model):
     assert condition.condition.exposure.item() == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize("model", ["compact"], indirect=True)  # both kinds have one segmenter
 def test_the_mask_of_a_class_and_the_map(pack, model):
     image = picture(batch=2)
     prior, colours, mask = run(pack, "JoReSSegment", segmenter=model.segmenter, image=image, class_name="wall")

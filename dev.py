@@ -328,7 +328,7 @@ def test(arguments: list[str]) -> int:
         rest = [argument for argument in arguments if argument != "--fast"]
         return run_tests(setup(), PYTHON, ["-m", "not slow and not host and not browser", *rest])
     if "--hosts" not in arguments:
-        return check() or run_tests(setup(), PYTHON, arguments)
+        return check() or run_tests(setup(), PYTHON, arguments or in_processes())
     setup()
     rest = [argument for argument in arguments if argument != "--hosts"]
     if not any(argument.endswith(".py") or ".py::" in argument for argument in rest):
@@ -341,8 +341,15 @@ def test(arguments: list[str]) -> int:
     return max(codes)
 
 
+def in_processes() -> list[str]:
+    """Options of pytest for the whole suite: a process for each core, four at most, and each takes whole files."""
+    return ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile", "--no-loadscope-reorder"]
+
+
 def run_tests(tree: Path, python: Path, arguments: list[str]) -> int:
     settings = {**os.environ, "COMFYUI_DIR": str(tree)}
+    if "-n" in arguments:  # threads of several processes on the same cores wait for each other most of the time
+        settings.setdefault("OMP_NUM_THREADS", "1")
     if tree != HOST:
         settings.setdefault("GALLERY_WIDTHS", "1366 1920")  # every screen, where not every commit waits for it
     return subprocess.call([str(python), "-m", "pytest", "-q", "--durations=10", *arguments], cwd=ROOT, env=settings)

@@ -43,7 +43,13 @@ def _threads_as_before() -> Iterator[None]:
         yield
 
 
+LONG = ("gallery", "training", "nodes", "fades", "distillation", "hard_use", "first_picture", "contract", "dev")
+"""Files of tests that begin first, so that no process of several ends long after the others."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"test_{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     for item in items:
         asked = getattr(item, "fixturenames", ())
         if any(name.startswith(("comfy_", "jores_pack")) for name in asked):

@@ -15,7 +15,7 @@ from jores.semantics import load_segmenter
 from jores.training import RECIPES
 from jores.training.recipe import load_recipe
 from tests.test_segmentation import NAMES
-from tests.test_training import ROOT, data, run  # noqa: F401  the fixture: eight tiny pairs
+from tests.test_training import ROOT, data, run, run_here  # noqa: F401  the fixture: eight tiny pairs
 
 pytestmark = pytest.mark.slow
 
@@ -80,11 +80,11 @@ def agreement(out):
 def test_a_student_learns_from_the_teacher_and_goes_on_from_its_folder(data, recipe, teacher, photos, tmp_path):  # noqa: F811
     extra = ("--teacher", teacher, "--photos", photos, "--mixed-precision", "no")
     fresh, trained, again = tmp_path / "fresh", tmp_path / "trained", tmp_path / "again"
-    run(data, recipe, fresh, "segmenter", *extra, "--steps", 0)
-    run(data, recipe, trained, "segmenter", *extra)
+    run_here(data, recipe, fresh, "segmenter", *extra, "--steps", 0)
+    run_here(data, recipe, trained, "segmenter", *extra)
     assert agreement(trained) > agreement(fresh) + 0.1
     assert set(load_file(trained / "teacher-more-photos-72.safetensors")) == {"3"}  # not the one that is scored
-    run(data, recipe, again, "segmenter", *extra, "--steps", 0, "--init", trained / "segmenter")
+    run_here(data, recipe, again, "segmenter", *extra, "--steps", 0, "--init", trained / "segmenter")
     a, b = (load_file(p / "segmenter/model.safetensors") for p in (trained, again))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     assert load_segmenter(trained / "segmenter")(torch.rand(1, 3, 40, 60)).labels == NAMES

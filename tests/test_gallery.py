@@ -49,7 +49,7 @@ SMALL_RUN = {
 }
 """Widgets for pictures of 96 pixels."""
 
-QUICK = {"steps": 1, "working_size": 96}
+QUICK = {"steps": 1, "working_size": 96, "semantic": False}
 """Widgets in the front end, where previews have the size of the picture all the same. What is shipped runs over the
 interface, and as it is where screenshots are asked for."""
 

@@ -43,7 +43,7 @@ def _threads_as_before() -> Iterator[None]:
         yield
 
 
-LONG = ("gallery", "training", "nodes", "fades", "distillation", "hard_use", "first_picture", "contract", "dev")
+LONG = ("gallery", "training", "installed", "nodes", "mixed_graphs", "node_devices", "video", "fades", "first_picture")
 """Files of tests that begin first, so that no process of several ends long after the others."""
 
 

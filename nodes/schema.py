@@ -100,8 +100,9 @@ def texture_input(told: str = "") -> io.Float.Input:
     """Share of the detail that a flow draws. Optional, so that older graphs still run. `told` ends the tooltip."""
     return io.Float.Input(
         "texture", default=SampleOptions.texture, min=0.0, max=1.0, step=0.05, optional=True,
-        tooltip="How much of the fine detail that the diffusion draws is used: 0 = none, smooth; 1 = all of it. It is "
-        "invented in the manner of the picture, not seen in it. Models of version 0.1 draw none." + told,
+        tooltip="How much of the fine detail that the diffusion draws is used: 0 = none, smooth; 1 = all of it. Such "
+        "detail is invented to suit the picture, it was not seen. For models that draw detail (jores-texture); with "
+        "jores-compact it does nothing." + told,
     )  # fmt: skip
 
 

@@ -71,6 +71,7 @@ def test_the_archive_holds_what_runs_and_nothing_else(tmp_path: Path):
         assert wanted in names, wanted
     names.discard(".comfyignore")  # the Registry's tool keeps it, too
     assert not [name for name in names if name.startswith((".", "tests/", "runs/", "output/", "dev.py"))]
+    assert not [name for name in names if "/preview/" in name]
     assert archive.stat().st_size < 40 * 2**20, "the README promises weights under 40 MB"
     assert not [name for name in names if name.endswith((".pt", ".pth", ".ckpt", ".bin", ".pkl", ".so", ".exe"))]
 

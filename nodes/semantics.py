@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..jores import pipeline
-from ..jores.conditions import SemanticPrior, join_frames
+from ..jores.conditions import Keeper, SemanticPrior, join_frames
 from ..jores.imaging.alpha import opaque
 from ..jores.nets.segmentation import Segmenter as SegmenterNet
 from ..jores.semantics import class_mask, everyday_names, find_classes
@@ -112,7 +112,9 @@ class JoReSSegment(io.ComfyNode):
 
         def segment(i: int) -> tuple[SemanticPrior, Tensor]:
             seen = opaque(pixels[i : i + 1])  # hidden colours must not influence the result
-            prior = pipeline.segment(segmenter.model, seen, loaded).to(mm.intermediate_device())
+            keeper = Keeper() if nets is None else kept_priors(nets, segmenter, image[i : i + 1], needed)
+            prior = keeper(("prior",), lambda: pipeline.segment(segmenter.model, seen, loaded))
+            prior = prior.to(mm.intermediate_device())
             mask = class_mask(prior, classes, threshold=threshold, inverted=invert)
             return prior, mask.to(mm.intermediate_device())
 
@@ -146,6 +148,12 @@ def lighting_nets(node: str, condition: Adjusted | None, source: Tensor) -> NetP
     if not same_pictures(condition.source, source):
         raise ValueError(f"{node}: condition is of another picture than image: connect the same picture to both")
     return condition.nets
+
+
+def kept_priors(nets: NetPatchers, segmenter: ModelPatcher, image: Tensor, needed: int) -> Keeper:
+    """Keeps the prior of an IMAGE (1, H, W, C), so that another choice of classes costs nothing but their mask."""
+    room = needed if mm.is_device_cpu(mm.get_torch_device()) else 0
+    return nets.results.of(image, str(segmenter.patches_uuid), needed=room)
 
 
 def coloured(prior: SemanticPrior) -> Tensor:

@@ -71,6 +71,29 @@ def test_dials_cost_what_depends_on_them_and_change_no_pixel(pack, counted):
         assert torch.equal(enhance(pack, image, **change)[0], made), change
 
 
+def test_another_class_costs_no_second_look(pack, counted):
+    """The prior belongs to the picture and the segmenter; classes, threshold and the dials of ANet change a mask."""
+    nets = run(pack, "JoReSLoadModel", model_name=SHIPPED)[1]
+    names = ("deeplab-ade20k (shipped)", "segformer-dark (shipped)")
+    segmenter, former = (run(pack, "JoReSLoadSegmenter", segmenter_name=name)[0] for name in names)
+
+    def segment(image, exposure=0.0, **changes):
+        retinex = run(pack, "JoReSDecompose", nets=nets, image=image)[0]
+        condition = run(pack, "JoReSAdjust", nets=nets, retinex=retinex, exposure=exposure, denoise=1.0)[0]
+        seen = {"segmenter": segmenter, "image": image, "condition": condition, "class_name": "wall"}
+        return run(pack, "JoReSSegment", **(seen | changes))
+
+    first, _colours, wall = segment(dark(1))
+    assert counted["segment"] == 1
+    again, _colours, other = segment(dark(1), 0.3, class_name="floor", threshold=0.01, invert=True)
+    assert counted["segment"] == 1
+    assert torch.equal(first.probabilities, again.probabilities) and not torch.equal(wall, other)
+    prior = segment(dark(1), segmenter=former)[0]
+    assert counted["segment"] == 2 and not torch.equal(first.probabilities.argmax(1), prior.probabilities.argmax(1))
+    segment(dark(2))
+    assert counted["segment"] == 3
+
+
 def test_another_picture_has_results_of_its_own(pack, counted):
     first, second = enhance(pack, dark(2))[0], enhance(pack, dark(3))[0]
     assert counted["sample"] == 2 and not torch.equal(first, second)

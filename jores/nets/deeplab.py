@@ -65,12 +65,13 @@ class DeepLabPlus(nn.Module):
         # Convolutions of stride 2 sample the map at pixels 0, 4, 8, ...; one more row and column of padding add a last
         # sample. The returned map is interpolated to the centres of 4x4 blocks, as resizing functions assume.
         x = F.pad(pictures, (0, 1, 0, 1), mode="replicate")
+        x = x.contiguous(memory_format=torch.channels_last)  # a quarter quicker: convolutions per channel like it
         x, early = F.relu6(self.stem(x)), pictures
         for i, block in enumerate(self.blocks):
             x, wide = block(x)
             early = wide if i == EARLY else early
         x = self._decode(self._context(x), early)
-        return _between(_between(self.cls(x), 2), 3)
+        return _between(_between(self.cls(x), 2), 3).contiguous()
 
     def _context(self, x: Tensor) -> Tensor:
         """(B, 320, h, w) -> (B, 256, h, w): each position combined with the mean of the full map."""

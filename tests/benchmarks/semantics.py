@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from jores.checkpoint import FORMER_SEGMENTER, SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
 from jores.conditions import SemanticPrior
@@ -33,6 +32,7 @@ from jores.training.pairs import read_rgb
 
 SHOWN = ("person", "sky", "tree")
 TOLERANCE = 3  # pixels
+DISC = np.hypot(*np.mgrid[-TOLERANCE : TOLERANCE + 1, -TOLERANCE : TOLERANCE + 1]) <= TOLERANCE
 SHORTEST = 20  # pixels of a boundary that count
 ROWS = ("former, brightened", "shipped, brightened", "shipped, lit by ANet")
 
@@ -98,9 +98,11 @@ def boundary(mask: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 def near(rim: np.ndarray) -> np.ndarray:
     """Pixels within TOLERANCE of a rim."""
-    y, x = np.mgrid[-TOLERANCE : TOLERANCE + 1, -TOLERANCE : TOLERANCE + 1]
-    disc = torch.from_numpy((y**2 + x**2 <= TOLERANCE**2).astype(np.float32))[None, None]
-    return (F.conv2d(torch.from_numpy(rim.astype(np.float32))[None, None], disc, padding=TOLERANCE)[0, 0] > 0).numpy()
+    (height, width), padded = rim.shape, np.pad(rim, TOLERANCE)
+    found = np.zeros_like(rim)
+    for y, x in np.argwhere(DISC):
+        found |= padded[y : y + height, x : x + width]
+    return found
 
 
 def boundary_scores(found: np.ndarray, truth: np.ndarray) -> list[float]:

@@ -125,12 +125,14 @@ class SemanticPrior(_Wire):
 
     Class probabilities are used instead of a network's features, so that any ADE20K segmenter can be used without
     retraining. `size` is the (H, W) of the segmented picture; the map is coarser. `source`: as in `RetinexMaps`.
+    `seen` (B, 3, h', w') in [0, 1]: the lit picture that the segmenter saw; masks follow its edges.
     """
 
     probabilities: Tensor
     labels: tuple[str, ...]
     size: tuple[int, int]
     source: Tensor | None = None
+    seen: Tensor | None = None
 
     def at(self, window: Window) -> SemanticPrior:
         """The prior, sampled under the window at SEMANTIC_STRIDE."""

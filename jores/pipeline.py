@@ -258,7 +258,7 @@ def segment(segmenter: Segmenter, images: Tensor, nets: JoReSNets | None = None)
     if nets is None:
         return segmenter(images)
     lit = lit_for_segmenter(nets, images, segmenter.resolution)
-    return replace(segmenter(lit), size=size_of(images))
+    return replace(segmenter(lit), size=size_of(images), seen=lit)
 
 
 @torch.inference_mode()

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from .conditions import SemanticPrior
+from .imaging.bilateral import joint_upsample
 from .imaging.resize import resize_map
 from .nets.segmentation import IMAGENET_MEAN, IMAGENET_STD, STRIDE, Segmenter, SegmenterError
+from .tiling.windows import size_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -192,13 +194,23 @@ def class_mask(
 ) -> Tensor:
     """Mask (B, 1, H, W) in [0, 1] of these classes at the picture's size: their summed probability.
 
+    The rims follow the edges of what the segmenter saw, where that is known, and stay soft.
+
     Args:
         classes: indices of the classes.
         threshold: 0 returns probabilities; otherwise the mask is 1 where they are at least this high, and 0 elsewhere.
         inverted: True returns 1 minus the mask.
     """
-    likely = prior.probabilities[:, list(classes)].sum(1, keepdim=True)
-    likely = resize_map(likely, prior.size).clamp(0, 1)
+    likely = at_full_size(prior, prior.probabilities[:, list(classes)].sum(1, keepdim=True))
     if threshold > 0:
         likely = (likely >= threshold).to(likely)
     return 1 - likely if inverted else likely
+
+
+def at_full_size(prior: SemanticPrior, maps: Tensor) -> Tensor:
+    """Maps (B, C, h, w) of a prior's size, in [0, 1], at the size of its picture: (B, C, H, W)."""
+    seen = prior.seen
+    # A small picture is enlarged for the segmenter: its map has no fewer cells than the picture has pixels.
+    if seen is not None and all(n > m for n, m in zip(size_of(seen), size_of(maps), strict=True)):
+        maps = joint_upsample(maps, seen)
+    return resize_map(maps, prior.size).clamp(0, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import skimage.data
 import torch
@@ -12,6 +14,7 @@ from jores.conditions import SemanticPrior
 from jores.files.pictures import read_image
 from jores.imaging.compositing import colour_scale, feather_mask, scale_colours, shadow_weight
 from jores.imaging.exposure import luma, mean_luma
+from jores.imaging.resize import area_average
 from jores.metrics import psnr
 from jores.semantics import class_mask, find_classes, load_segmenter
 from jores.training.convert import to_tensor
@@ -109,6 +112,24 @@ def test_masks_of_classes_by_name():
     torch.testing.assert_close(class_mask(prior, [1, 2], inverted=True), 1 - soft)
     hard = class_mask(prior, [1, 2], threshold=0.4)
     assert torch.equal(hard, (soft >= 0.4).float()) and hard.shape == (2, 1, 16, 24)
+
+
+def test_the_rim_of_a_mask_follows_the_edge_that_the_segmenter_saw():
+    """A roof before the sky whose edge runs through the cells of the map."""
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(96.0), indexing="ij")
+    sky = (y < 0.3 * x + 21.3).float()[None, None]
+    seen = (sky * torch.tensor([0.5, 0.6, 0.8]).view(3, 1, 1) + 0.2 * (1 - sky) + noise(1, 3, 64, 96) * 0.02).clamp(
+        0, 1
+    )
+    map_ = area_average(sky, (16, 24))
+    soft = SemanticPrior(torch.cat([1 - map_, map_], 1), ("wall", "sky"), (128, 192))
+    wanted = sky.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    errors = [(class_mask(p, [1]) - wanted).abs().mean() for p in (soft, replace(soft, seen=seen))]
+    assert errors[1] < 0.5 * errors[0]
+    both = class_mask(replace(soft, seen=seen), [0, 1])
+    torch.testing.assert_close(both, torch.ones_like(both))
+    small = replace(soft, seen=seen[..., ::8, ::8])  # the map of a small picture is finer than the picture
+    assert torch.equal(class_mask(small, [1]), class_mask(soft, [1]))
 
 
 def test_bad_dials_are_named_before_any_work_is_done():

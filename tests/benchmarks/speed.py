@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.speed [--size 600x400 --threads 2]
 
-Seconds are medians; "light" is DNet and ANet once more, for what the segmenter sees. Absolute figures depend on the machine; the shares of the stages and the ratio to one copy of the picture do less.
+Seconds are medians; "light" is DNet and ANet once more, for what the segmenter sees. Absolute figures depend on the
+machine; the shares of the stages and the ratio to one copy of the picture do less.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def register_folders() -> None:
 
 
 def bundle_names() -> list[str]:
-    """Names of bundles for the menu, the shipped one first. A clone also has the preview, the Registry's archive not."""
+    """Names of bundles for the menu, the shipped one first. The Registry's archive has no preview, a clone has."""
     preview = [PREVIEW_BUNDLE_NAME] if PREVIEW_WEIGHTS.exists() else []
     return [SHIPPED_BUNDLE_NAME, *preview, *folder_paths.get_filename_list(BUNDLES)]
 

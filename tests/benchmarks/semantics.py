@@ -1,6 +1,6 @@
 """What the segmenters know in the dark: the table of the model card.
 
-    python -m tests.benchmarks.semantics PHOTOS MASKS GROUPS.tsv [--every N] [--first N] [--lights N ...] [--boundaries]
+    python -m tests.benchmarks.semantics PHOTOS MASKS GROUPS.tsv [--every N] [--lights N ...] [--boundaries]
 
 PHOTOS: JPEG files; MASKS: PNG files of their names, whose pixels are numbers of classes; GROUPS.tsv: columns group,
 coco_ids, ade20k_names, each a list with commas. Pixels of other classes are left out. Each photograph is darkened to
@@ -120,13 +120,7 @@ def boundary_scores(found: np.ndarray, truth: np.ndarray) -> list[float]:
 
 @torch.inference_mode()
 def measure(
-    photos: Path,
-    masks: Path,
-    table: Path,
-    every: int,
-    lights: list[int],
-    boundaries: bool = False,
-    first: int | None = None,
+    photos: Path, masks: Path, table: Path, every: int, lights: list[int], boundaries: bool = False
 ) -> dict[tuple[str, str], list[float]]:
     """The figures by (row, light)."""
     nets, former, shipped = load_bundle(SHIPPED_WEIGHTS), *map(load_segmenter, (FORMER_SEGMENTER, SHIPPED_SEGMENTER))
@@ -136,7 +130,7 @@ def measure(
     def add(row: str, light: str, truth: np.ndarray, prior: SemanticPrior) -> None:
         tallies.setdefault((row, light), Tally(len(groups.names))).add(groups, prior, truth, boundaries)
 
-    for i, path in enumerate(sorted(masks.glob("*.png"))[:first]):
+    for i, path in enumerate(sorted(masks.glob("*.png"))):
         if i % every:
             continue
         with Image.open(path) as image:
@@ -159,11 +153,10 @@ def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.std
     for name in ("photos", "masks", "groups"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth photograph")
-    parser.add_argument("--first", type=int, metavar="N", help="only the first N photographs by name")
     parser.add_argument("--lights", type=int, nargs="+", default=[20, 50, 100])
     parser.add_argument("--boundaries", action="store_true", help="boundary F-scores, too")
     args = parser.parse_args(argv)
-    made = measure(args.photos, args.masks, args.groups, args.every, args.lights, args.boundaries, args.first)
+    made = measure(args.photos, args.masks, args.groups, args.every, args.lights, args.boundaries)
     write("| segmenter sees | light | mIoU | accuracy | " + " | ".join(SHOWN) + " | boundary F |\n")
     write("|---" * (5 + len(SHOWN)) + "|\n")
     for row in dict.fromkeys(row for row, _light in made):

@@ -94,7 +94,7 @@ def test_null_takes_an_entry_out_and_the_base_stays_as_it_was():
     [
         ("base: missing.yaml\n", r"missing\.yaml: not a recipe"),
         ("base: mine.yaml\n", r"mine\.yaml: its base has a base itself"),
-        ("[adjust]\n", r"mine\.yaml: not a recipe: no stages in it"),
+        ("[adjust]\n", r"mine\.yaml: not a recipe: expected a mapping"),
         ("adjust: {\n", r"mine\.yaml: not a recipe"),
         ("preset: compact\n", r"mine\.yaml: not a recipe with a part 'adjust'"),
         ("preset: compact\nadjust: 3\n", r"mine\.yaml: not a recipe with a part 'adjust'"),

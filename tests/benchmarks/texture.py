@@ -62,7 +62,8 @@ def pictures(args: argparse.Namespace) -> Iterator[Dark]:
     pairs = pairs if args.half is None else half_by_scene(pairs, args.half)
     for pair in pairs[:: args.every]:
         yield Dark(pair.kind, pair.scene or pair.name, to_tensor(pair.low)[None], to_tensor(pair.high)[None])
-    lit = [read_image(path).pixels[None, :3] for path in find_images(args.pictures or [])[:: args.every]]
+    files = find_images(args.pictures)[:: args.every] if args.pictures else []
+    lit = [read_image(path).pixels[None, :3] for path in files]
     lit = [picture for picture in lit if mean_luma(picture).item() >= 0.3]
     for darken in WAYS.values():
         for seed, high in enumerate(lit):

@@ -12,25 +12,21 @@ from torch import Tensor
 
 from .checkpoint import JoReSNets
 from .conditions import (
-    FEATURE_STRIDES,
-    GAIN_STRIDE,
     ConditionOnDemand,
-    GlobalStatistics,
     Keeper,
     RetinexCondition,
-    RetinexMaps,
     Sampled,
     SemanticPrior,
 )
 from .diffusion.sampling import Callback, Denoise, Mean, Refine, ddim_in_tiles, start_noise
 from .diffusion.schedule import NoiseSchedule
-from .imaging.alpha import filled, joined, opaque
+from .imaging.alpha import filled
 from .imaging.compositing import check_mask, finish
 from .imaging.guided_filter import enlarged, reduced
 from .imaging.resize import area_average
 from .nets.segmentation import Segmenter, working_size
 from .options import FinishOptions, SampleOptions
-from .statistics import global_statistics
+from .retinex import adjust, condition_on_demand, decompose, undiffused, weight_of
 from .tiling.memory import cache_bytes, free_memory
 from .tiling.tiler import Tiler
 from .tiling.windows import Window, size_of
@@ -73,7 +69,7 @@ def enhance(
     full, alpha = filled(checked(images))
     check_mask(mask, images)
     low, alpha = reduced(full, options.working_size), reduced(alpha, options.working_size)
-    tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.unet).device)
+    tiles = Tiler.choose(options.tile, nets.config, low, weight_of(nets.unet).device)
     options = replace(options, tile=tiles)
     made = keeper(
         ("x0", segmenter is None, *_asked(options, 0 if tiles.covers(size_of(low)) else tiles.tile)),
@@ -149,7 +145,7 @@ def retinex_condition(
 
     `alpha` (B, 1, H, W) is that of pictures with transparent pixels (see `filled`), otherwise None.
     """
-    tiles = Tiler.choose(options.tile, nets.config, low, _weight(nets.unet).device)
+    tiles = Tiler.choose(options.tile, nets.config, low, weight_of(nets.unet).device)
     if tiles.covers(size_of(low)):
         maps = keeper(("maps", options.working_size), lambda: decompose(nets, low, tile=tiles))
         maps = replace(maps, alpha=alpha)
@@ -157,93 +153,6 @@ def retinex_condition(
     room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
     room = room if options.steps > 1 else 0
     return condition_on_demand(nets, low, replace(options, tile=tiles), cache=room, alpha=alpha)
-
-
-def undiffused(condition: RetinexCondition | ConditionOnDemand, tile: int | Tiler | None, low: Tensor) -> Tensor:
-    """R' x L' as x0 (B, 3, H, W) in [-1, 1], on the device of `low`: the result without diffusion."""
-    tiles = tile if isinstance(tile, Tiler) else Tiler(tile or 0)
-    (picture,) = tiles.run(size_of(low), lambda window: (condition.at(window).picture.to(low.device),), (1,))
-    return picture.float() * 2 - 1
-
-
-@torch.inference_mode()
-def decompose(nets: JoReSNets, images: Tensor, *, tile: int | Tiler | None = None) -> RetinexMaps:
-    """R and L of (B, 3 or 4, H, W) pictures, by DNet (Eq. 4). `tile` as in `SampleOptions`."""
-    alpha = images[:, 3:] if images.shape[1] == 4 else None
-    images = opaque(images)
-    weight, size = _weight(nets.dnet), size_of(images)
-    tiles = Tiler.choose(tile, nets.config, images, weight.device)
-    home = weight if tiles.covers(size) else images
-
-    def work(window: Window) -> tuple[Tensor, ...]:
-        maps = nets.dnet(window.cut(images).clamp(0, 1).to(weight)).to(home.device)
-        return maps.reflectance, maps.illumination
-
-    return RetinexMaps(*tiles.run(size, work, (1, 1)), alpha=None if alpha is None else alpha.to(home.device))
-
-
-@torch.inference_mode()
-def adjust(
-    nets: JoReSNets,
-    maps: RetinexMaps,
-    *,
-    exposure: float | Tensor | None = None,
-    denoise: float = 1.0,
-    illumination: Tensor | None = None,
-    brightness: float = 0.0,
-    tile: int | Tiler | None = None,
-) -> RetinexCondition:
-    """R', L' and features from R and L, by ANet (Eq. 6).
-
-    Args:
-        exposure: target mean luma (0..1), one number or (B,); None: proposed by ANet.
-        denoise: weight of R' against R, 0..1; 0 leaves the noise in R.
-        illumination: (B, 1, H, W) in [0, 1] that replaces L', such as a painted one.
-        brightness: EV by which the result is brighter than the exposure.
-        tile: as in `SampleOptions`.
-
-    Raises:
-        ValueError: the exposure is out of range, or the illumination has another size.
-    """
-    weight, picture = _weight(nets.anet), maps.picture
-    tiles = Tiler.choose(tile, nets.config, picture, weight.device)
-    statistics = global_statistics(nets, joined(picture, maps.alpha), exposure, brightness)
-
-    def work(window: Window) -> tuple[Tensor, ...]:
-        part = maps.at(window).to(weight.device)
-        made = nets.anet(part, _under(statistics, window, maps.size)).to(maps.reflectance.device)
-        return made.reflectance, made.illumination, *made.features
-
-    reflectance, light, *features = tiles.run(maps.size, work, (1, 1, *FEATURE_STRIDES))
-    if denoise < 1:
-        reflectance = torch.lerp(maps.reflectance, reflectance, denoise)
-    light = light if illumination is None else illumination.to(light).clamp(0, 1)
-    if light.shape[-2:] != maps.illumination.shape[-2:]:
-        raise ValueError(f"illumination is {tuple(light.shape[-2:])}, the picture {maps.size}: give it the same size")
-    return RetinexCondition(reflectance, light.expand_as(maps.illumination), tuple(features), statistics.exposure)
-
-
-def condition_on_demand(
-    nets: JoReSNets, low: Tensor, options: SampleOptions, *, cache: int, alpha: Tensor | None = None
-) -> ConditionOnDemand:
-    """Output of DNet and ANet for any window of `low` (B, 3, H, W), with the global statistics of the full picture.
-
-    `cache`: bytes for caching conditions of the windows of the `Tiler` in `options.tile`. `alpha` (B, 1, H, W) or None.
-    """
-    weight = _weight(nets.anet)
-    statistics = global_statistics(nets, joined(low.clamp(0, 1), alpha), options.exposure, options.brightness)
-
-    def make(window: Window) -> RetinexCondition:
-        maps = nets.dnet(window.cut(low).clamp(0, 1).to(weight))
-        return nets.anet(maps, _under(statistics, window, size_of(low)))
-
-    tiler = options.tile
-    layout = (lambda: tiler.layout(size_of(low))) if isinstance(tiler, Tiler) else None
-    return ConditionOnDemand(make, low.device, cache, layout=layout, exposure=statistics.exposure)
-
-
-def _under(statistics: GlobalStatistics, window: Window, size: tuple[int, int]) -> GlobalStatistics:
-    return replace(statistics, gains=window.sample(statistics.gains, size, GAIN_STRIDE))
 
 
 @torch.inference_mode()
@@ -296,7 +205,7 @@ def sample(
     Returns:
         x0 (B, 3, H, W) in [-1, 1], float32.
     """
-    weight, size = _weight(nets.unet), size_of(low)
+    weight, size = weight_of(nets.unet), size_of(low)
     schedule = NoiseSchedule(nets.config.schedule)
     tiles = Tiler.choose(options.tile, nets.config, low, weight.device)
 
@@ -323,8 +232,3 @@ def sample(
     noise = start_noise((1, *low.shape[1:]), options.seed, torch.empty(0, device=home.device))
     noise = noise.expand_as(low).contiguous()  # one copy per picture, because sampling works in place
     return ddim_in_tiles(tiles, noise, schedule, options, stage, like=weight, callback=callback)
-
-
-def _weight(net: torch.nn.Module) -> Tensor:
-    """A parameter of the net, for its device and dtype."""
-    return next(net.parameters())

@@ -17,6 +17,7 @@ FLOORS = (
     ("jores/nets", "jores/diffusion", "jores/files"),
     ("jores/semantics", "jores/checkpoint", "jores/metrics"),
     ("jores/statistics",),
+    ("jores/retinex",),
     ("jores/pipeline",),
     ("jores/video",),
     ("jores/commands", "jores/training", "nodes"),

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from jores.checkpoint import build, load_bundle, save_bundle
+from jores.checkpoint import PREVIEW_WEIGHTS, build, load_bundle, save_bundle
 from jores.config import PRESETS
 from jores.diffusion.sampling import ddim_step
 from jores.diffusion.schedule import NoiseSchedule
+from jores.files.pictures import read_image
 from jores.nets.denoiser import DenoisingUNet, fine_detail
 from jores.options import SampleOptions
 from jores.pipeline import enhance
 from jores.training.flow import FlowObjective, noise_level
 from tests.test_nets import TINY
 
+PICTURES = Path(__file__).resolve().parents[1] / "workflows"
 C = 0.12
 FLOW = replace(
     TINY,
@@ -208,3 +211,12 @@ def test_the_hosts_euler_gives_what_our_sampler_gives(jores_pack_nodes, comfy_in
     theirs = euler(model, noise * sigmas[0], sigmas, disable=True)
     assert (ours - theirs).abs().max() * 255 / 2 < 1
     assert float(sampling.sigma_min) < 0.06 * C  # stock schedulers lead on to where the detail is clean
+
+
+def test_the_preview_draws_detail_on_a_real_photograph_and_keeps_its_colours():
+    nets = load_bundle(PREVIEW_WEIGHTS)
+    assert nets.config.name == "texture"
+    photograph = read_image(PICTURES / "enhance_low_light.input.png").pixels[None, :3, :192, :256]
+    mean, drawn = (enhance(photograph, nets, None, SampleOptions(2, texture=texture)) for texture in (0.0, 1.0))
+    assert fine_detail(drawn - mean).std() > 0.003
+    assert (F.avg_pool2d(drawn - mean, 32)).abs().max() < 0.02

@@ -138,7 +138,7 @@ class JoReSApplyRefinement(io.ComfyNode):
         refined = model.clone()
         refined.set_model_sampler_post_cfg_function(Refinement(rnet, nets.config, condition, *between))
         refined.set_additional_models("jores_refinement", [rnet])
-        if nets.config.denoiser.detail_std and texture < 1:
+        if nets.config.denoiser.detail_std:
             mix_after_sampling(refined, texture)
         return io.NodeOutput(refined)
 

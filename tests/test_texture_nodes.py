@@ -54,9 +54,9 @@ def run(pack, node_id, **inputs):
         return pack.nodes[node_id].execute(**inputs).result
 
 
-def refined(pack, graph, texture):
+def refined(pack, graph, texture, model=None):
     return run(
-        pack, "JoReSApplyRefinement", model=graph.model, nets=graph.nets, condition=graph.condition,
+        pack, "JoReSApplyRefinement", model=model or graph.model, nets=graph.nets, condition=graph.condition,
         start_percent=0.0, end_percent=1.0, texture=texture,
     )[0]  # fmt: skip
 
@@ -108,6 +108,17 @@ def test_apply_rnet_mixes_for_stock_samplers(pack, graph, name):
     torch.testing.assert_close(none, graph.mean, atol=1e-4, rtol=0)
     assert (full - graph.mean).abs().mean() > 0.005
     torch.testing.assert_close(some, torch.lerp(graph.mean, full, 0.3), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("texture", [0.3, 1.0])
+def test_of_two_nodes_in_a_row_the_last_decides(pack, graph, texture):
+    sampler = pack.samplers.sampler_object("euler")
+    twice = refined(pack, graph, texture, refined(pack, graph, 0.0))
+    first = refined(pack, graph, 1.0, graph.model)
+    full = stock(pack, graph, sampler, refined(pack, graph, 1.0, first))  # RNet twice, as there
+    torch.testing.assert_close(
+        stock(pack, graph, sampler, twice), torch.lerp(graph.mean, full, texture), atol=1e-4, rtol=0
+    )
 
 
 def test_two_exposures_joined_by_masks_each_keep_their_own_mean(pack, graph):

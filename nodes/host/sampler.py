@@ -23,7 +23,7 @@ from .model import CONDITION_KEY
 from .model_sampling import sampling_sigmas
 from .patchers import Adjusted
 from .pictures import shown_size
-from .texture import HostOptions, mixes_itself, told
+from .texture import HostOptions, mixes_itself, with_option
 from .windows import MEAN_KEY, TILED_KEY, conditioned_on, tiler_of
 
 ROUNDING = 1e-6
@@ -146,7 +146,7 @@ def few_step_sampler(
             hook.check([cond for conds in guider.conds.values() for cond in conds or []], len(x), frame)
         plain = {**given, POST_CFG: [hook for hook in hooks if not isinstance(hook, Refinement)]}
         if cut_here:
-            plain = told(plain, TILED_KEY)
+            plain = with_option(plain, TILED_KEY)
         sigma_of = dict(zip(schedule.timesteps(options.steps), sigmas[:-1], strict=True))
         one = x.new_ones(len(x))
 
@@ -162,7 +162,7 @@ def few_step_sampler(
                 return schedule.output(x_t, x0_of(x_t, t, window, plain), schedule.alpha_bar(t))
 
             def mean(x_t: Tensor, t: int) -> Tensor:
-                return x0_of(x_t, t, window, told(plain, MEAN_KEY))
+                return x0_of(x_t, t, window, with_option(plain, MEAN_KEY))
 
             def refine(x0: Tensor, alpha_bar: float) -> Tensor:
                 for hook in refiners:

@@ -37,7 +37,7 @@ def mix_after_sampling(model: ModelPatcher, texture: float) -> None:
         own = getattr(getattr(executor.class_obj, "sampler_function", None), WRAPPER_KEY, False)
         if own or len(sigmas) < 2 or float(sigmas[-1]) != 0:  # done already, or not the end of the sampling
             return made
-        options = told(extra_args["model_options"], MEAN_KEY)
+        options = with_option(extra_args["model_options"], MEAN_KEY)
         sigma = sigmas[-2].to(made) * made.new_ones(len(made))
         conds = [guider.conds["positive"]]
         (mean,) = comfy.samplers.calc_cond_batch(guider.inner_model, conds, made, sigma, options)
@@ -49,7 +49,8 @@ def mix_after_sampling(model: ModelPatcher, texture: float) -> None:
         return torch.lerp(mean, made, texture)
 
     model.remove_wrappers_with_key(WrappersMP.SAMPLER_SAMPLE, WRAPPER_KEY)  # the last such node decides
-    model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, WRAPPER_KEY, sample)
+    if texture < 1:
+        model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, WRAPPER_KEY, sample)
 
 
 def mixes_itself(sampler: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -58,6 +59,6 @@ def mixes_itself(sampler: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return sampler
 
 
-def told(model_options: HostOptions, key: str) -> HostOptions:
+def with_option(model_options: HostOptions, key: str) -> HostOptions:
     """A copy of the model's options with `key` set in the transformer options, which reach the UNet."""
     return {**model_options, "transformer_options": {**model_options.get("transformer_options", {}), key: True}}

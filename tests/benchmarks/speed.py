@@ -1,6 +1,6 @@
 """Time and peak memory of the whole pipeline on one picture.
 
-    python -m tests.benchmarks.speed [--size 600x400 --threads 2]
+    python -m tests.benchmarks.speed [--size 600x400 --threads 2 --weights BUNDLE]
 
 Seconds are medians; "light" is DNet and ANet once more, for what the segmenter sees. Absolute figures depend on the
 machine; the shares of the stages and the ratio to one copy of the picture do less.
@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -32,12 +33,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     width, height = (int(n) for n in args.size.split("x"))
     low = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)) * 0.1
     start = time.perf_counter()
-    nets, segmenter = load_bundle(SHIPPED_WEIGHTS), load_segmenter(SHIPPED_SEGMENTER)
+    nets, segmenter = load_bundle(args.weights), load_segmenter(SHIPPED_SEGMENTER)
     load_seconds = time.perf_counter() - start
     runs = [measure(nets, segmenter, low, args.steps) for _ in range(args.repeat)]
     seconds = {name: round(statistics.median(run[name] for run in runs), 3) for name in runs[0]}

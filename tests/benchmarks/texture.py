@@ -9,7 +9,7 @@ input's own luma grain. "former" is the result of another bundle in four steps. 
 after GT-mean; NIQE is fitted to our own pictures and compares among these rows only, with "truth" as its goal. PSNR's
 and LPIPS's intervals are 95 % of the mean (bootstrap over scenes). `--pictures` are well-lit photographs, which are
 darkened in the eleven ways of `unkind_light`; `--every` thins them and the pairs. The sheet shows crops of 200 pixels
-at 300 %: input brightened, R' x L', result, grain, truth.
+at 300 %: the input brightened, the rows in their order, the truth.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from torch.nn import functional as F
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
-from jores.files.pictures import find_images, read_image
 from jores.imaging.exposure import luma, mean_luma
 from jores.metrics import gt_mean
 from jores.metrics.lpips import load_lpips
@@ -40,7 +39,7 @@ from jores.training.convert import to_tensor
 from jores.training.pairs import half_by_scene, load_sets
 from jores.training.records import contact_sheet
 from tests.benchmarks.real_light import interval
-from tests.benchmarks.unkind_light import WAYS
+from tests.benchmarks.unkind_light import WAYS, well_lit
 
 FIGURES = {"psnr_gt_mean": ("PSNR", 2), "lpips": ("LPIPS", 4), "niqe": ("NIQE", 2), "spectrum_error": ("spectrum", 3)}
 SHARED = 0.5  # texture at which the numbers of steps are compared
@@ -62,9 +61,7 @@ def pictures(args: argparse.Namespace) -> Iterator[Dark]:
     pairs = pairs if args.half is None else half_by_scene(pairs, args.half)
     for pair in pairs[:: args.every]:
         yield Dark(pair.kind, pair.scene or pair.name, to_tensor(pair.low)[None], to_tensor(pair.high)[None])
-    files = find_images(args.pictures)[:: args.every] if args.pictures else []
-    lit = [read_image(path).pixels[None, :3] for path in files]
-    lit = [picture for picture in lit if mean_luma(picture).item() >= 0.3]
+    lit = well_lit(args.pictures, args.every) if args.pictures else []
     for darken in WAYS.values():
         for seed, high in enumerate(lit):
             yield Dark("eleven lights", str(seed), darken(high[0], torch.Generator().manual_seed(seed))[None], high)
@@ -75,7 +72,7 @@ def rows_of(
 ) -> dict[str, Tensor]:
     """Every row's picture, (1, 3, H, W) in [0, 1]."""
     mean, drawn = sampled(dark, nets, segmenter, args.steps)
-    most = max(args.steps) if pipeline.DEFAULT_STEPS not in args.steps else pipeline.DEFAULT_STEPS
+    usual = pipeline.DEFAULT_STEPS if pipeline.DEFAULT_STEPS in args.steps else max(args.steps)
     rows = {"truth": dark.high, "R' x L'": mean, f"grain {args.grain:g}": mean + args.grain * grain(dark.low, mean)}
     if former is not None:
         _, old = sampled(dark, former, segmenter, [4])
@@ -83,7 +80,7 @@ def rows_of(
     for steps, picture in drawn.items():
         rows[f"{steps} steps, texture {SHARED:g}"] = torch.lerp(mean, picture, SHARED)
     for texture in args.textures:
-        rows[f"{most} steps, texture {texture:g}"] = torch.lerp(mean, drawn[most], texture)
+        rows[f"{usual} steps, texture {texture:g}"] = torch.lerp(mean, drawn[usual], texture)
     return {name: picture.clamp(0, 1) for name, picture in rows.items() if not args.rows or name in args.rows}
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
@@ -42,22 +43,28 @@ WAYS = {
     "coloured light": Darkening(1 / 50, 0.0008, 0.003, (1.7, 1.0, 0.55)),
     "a JPEG of quality 50": Darkening(1 / 30, 0.0008, 0.003, GREY, jpeg=50),
 }
+LEAST = 0.3
 ROWS = ("brightness alone", "R' x L' alone", step_row(pipeline.DEFAULT_STEPS))
+
+
+def well_lit(paths: list[str], every: int, least: float = LEAST) -> list[Tensor]:
+    """Every Nth picture of these files and folders, (1, 3, H, W), unless its mean luma is below `least`."""
+    pictures = [read_image(path).pixels[None, :3] for path in find_images(paths)[::every]]
+    return [picture for picture in pictures if mean_luma(picture).item() >= least]
 
 
 def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.stdout.write) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", nargs="+", required=True, help="well-lit pictures, or folders of them")
     parser.add_argument("--every", type=int, default=8, help="only every Nth picture (default: 8)")
-    parser.add_argument("--least", type=float, default=0.3, help="mean luma of a well-lit picture (default: 0.3)")
+    parser.add_argument("--least", type=float, default=LEAST, help="mean luma of a well-lit picture (default: 0.3)")
     parser.add_argument("--rows", nargs="*", default=ROWS, metavar="ROW", help=f"of these: {', '.join(ROWS)}")
     parser.add_argument("--sheet", type=Path, metavar="PNG")
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
     parser.add_argument("--segmenter", type=Path, default=SHIPPED_SEGMENTER)
     args = parser.parse_args(argv)
     nets, segmenter = load_bundle(args.weights), load_segmenter(args.segmenter)
-    pictures = [read_image(path).pixels[None, :3] for path in find_images(args.pictures)[:: args.every]]
-    lit = [picture for picture in pictures if mean_luma(picture).item() >= args.least]
+    lit = well_lit(args.pictures, args.every, args.least)
     groups, shown = defaultdict(list), {}
     with torch.inference_mode():
         for way, darken in WAYS.items():

@@ -135,8 +135,8 @@ class Sampler:
             "input_mean": mean_colour(thumb_low[None])[0], "exposure": mean_luma(thumb_high[None])[0],
             "shadows": shadows_of(thumb_low, thumb_high),
         }  # fmt: skip
-        if pair.semantics is not None:
-            sample["semantics"] = _cut_semantics(pair.semantics, pair.high.shape, crop)
+        if (semantics := pair.class_map()) is not None:
+            sample["semantics"] = _cut_semantics(semantics, pair.high.shape, crop)
         return sample
 
     def _draw(self, rng: np.random.Generator) -> tuple[Pair, Darkening | Camera | None]:

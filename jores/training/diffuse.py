@@ -32,7 +32,8 @@ from .data import Sampler
 from .flow import FlowObjective
 from .frozen import UsesFrozen
 from .losses import picture_loss
-from .pairs import Pair, both_pictures, in_threads
+from .pairs import Pair, both_pictures
+from .perceptual import FeatureDistance
 from .records import Scores, append_record
 
 VALIDATION = SampleOptions(steps=4)
@@ -147,14 +148,15 @@ class Diffuse:
         self.best_score = "closeness" if flows else "psnr_gt_mean"
         net = load_segmenter(segmenter or SHIPPED_SEGMENTER)
         shown = [*sampler.pairs, *sampler.photos, *(val if flows else ())]
-        for pair, semantics in zip(shown, in_threads(partial(class_map, net), shown), strict=True):
-            pair.semantics = semantics
+        for pair in shown:
+            pair.semantics = partial(class_map, net, pair)  # computed when the pair is first drawn
         self.priors = [
             segment(net, to_tensor(pair.dark)[None], nets) for pair in val
         ]  # as at inference, without the ground truth
         nets.unet.requires_grad_(True)
         nets.rnet.requires_grad_(True)
-        self.objective = FlowObjective(nets, options) if flows else DiffusionObjective(nets, options)
+        distance = FeatureDistance(net) if flows and options.get("perceptual") else None
+        self.objective = FlowObjective(nets, options, distance) if flows else DiffusionObjective(nets, options)
         self.held = Sampler(val, crop=sampler.crop, batch=HELD_CROPS) if flows else None
 
     def validate(self, objective: DiffusionObjective | FlowObjective) -> tuple[dict[str, float], list[Tensor]]:

@@ -16,6 +16,7 @@ from ..nets.decomposition import DecompositionNet
 from ..nets.denoiser import fine_detail
 from .adjust import statistics_of
 from .frozen import UsesFrozen
+from .perceptual import FeatureDistance
 
 
 class FlowObjective(UsesFrozen):
@@ -24,13 +25,15 @@ class FlowObjective(UsesFrozen):
     y is the fine detail of the true picture beside R' * L', in units of c = `detail_std`; x0 = R' * L' + c y. RNet gets
     the UNet's estimate, detached. Its error is squared as well, and it gets the noise level, so it learns to correct
     the error of the estimate at this level, not to smooth the sample. `prior_dropout` is the share of batches without
-    c_seg, so that the UNet also works without a segmenter.
+    c_seg, so that the UNet also works without a segmenter. With `perceptual` > 0 the distance of the features of both
+    estimates to those of R' * L' + c y is added with this weight: few steps then give texture, not its mean.
     """
 
-    def __init__(self, nets: JoReSNets, options: dict[str, float]) -> None:
-        super().__init__(nets.dnet, nets.anet)
+    def __init__(self, nets: JoReSNets, options: dict[str, float], distance: FeatureDistance | None = None) -> None:
+        super().__init__(nets.dnet, nets.anet, *([distance] if distance else []))
         self.unet, self.rnet, self.options = nets.unet, nets.rnet, options
         self.detail_std = nets.config.denoiser.detail_std
+        self.perceptual = (options.get("perceptual") or 0.0) if distance else 0.0
 
     @property
     def anet(self) -> AdjustmentNet:
@@ -54,14 +57,19 @@ class FlowObjective(UsesFrozen):
         y = fine_detail(batch["high"] * 2 - 1 - picture) / c
         y_t = (1 - when) * eps + when * y
         velocity = self.unet.velocity(y_t, t, low, *conditions, semantics).float()
-        estimate = fine_detail(y_t + (1 - when) * velocity.detach())
-        x0_hat = (picture + c * estimate).clamp(-1, 1)
+        estimate = picture + c * fine_detail(y_t + (1 - when) * velocity)
+        x0_hat, x0 = estimate.detach().clamp(-1, 1), picture + c * y
         refined = self.rnet(x0_hat, noise_level(t, c), *conditions).float()
         flow = (velocity - (y - eps)).square().mean()
-        refinement = (refined - (picture + c * y)).div(c).square().mean()
-        unrefined = (x0_hat - (picture + c * y)).div(c).square().mean()
-        return {"loss": flow + self.options["refine"] * refinement, "flow": flow, "refinement": refinement,
-                "unrefined": unrefined, "detail": y.square().mean().sqrt()}  # fmt: skip
+        refinement = (refined - x0).div(c).square().mean()
+        terms = {"flow": flow, "refinement": refinement, "unrefined": (x0_hat - x0).div(c).square().mean(),
+                 "detail": y.square().mean().sqrt()}  # fmt: skip
+        if self.perceptual:
+            distance = self.frozen_net(FeatureDistance)
+            terms["seen"], terms["seen_refined"] = distance(estimate, x0), distance(refined, x0)
+            flow = flow + self.perceptual * terms["seen"]
+            refinement = refinement + self.perceptual * terms["seen_refined"]
+        return {"loss": flow + self.options["refine"] * refinement, **terms}
 
 
 def noise_level(t: Tensor, detail_std: float) -> Tensor:

@@ -28,7 +28,7 @@ class Pair:
     name: str
     high: np.ndarray
     low: np.ndarray | None = None
-    semantics: np.ndarray | None = None  # (150, h, w) uint8 class map of the full picture, for stage "diffuse"
+    semantics: np.ndarray | Callable[[], np.ndarray] | None = None  # see `class_map`
     kind: str = ""
     scene: str = ""
     weight: float = 1.0
@@ -39,6 +39,12 @@ class Pair:
         if self.low is None:
             raise ValueError(f"{self.name} has no dark picture")
         return self.low
+
+    def class_map(self) -> np.ndarray | None:
+        """(150, h, w) uint8 class map of the full picture for stage "diffuse", computed at the first call; or None."""
+        if callable(self.semantics):
+            self.semantics = self.semantics()
+        return self.semantics
 
 
 def read_rgb(path: Path) -> np.ndarray:

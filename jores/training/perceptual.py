@@ -1,0 +1,54 @@
+"""A distance between pictures in the features of the segmenter, for textures that need not match pixel by pixel.
+
+The squared error of pixels prefers a blur to a texture that is a little off its place. Features of a net that was
+trained on many photographs do not (Zhang et al., CVPR 2018; for diffusion: Lin and Yang, 2024). The features are those
+of the segmenter's MobileNetV2, because it is at hand; AlexNet's stay out of the training, so LPIPS can judge it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..nets.deeplab import DeepLabPlus
+from ..nets.segmentation import Segmenter
+
+LAYERS = (2, 5, 9)  # blocks whose expanded maps are compared, after the stem; strides 4, 8 and 8
+JITTER = 4  # px: pictures are shifted by less, so that the strides of the features leave no grid
+
+
+class FeatureDistance(nn.Module):
+    """Mean squared distance of normalised features of two pictures (B, 3, H, W) in [-1, 1], a scalar.
+
+    Raises:
+        ValueError: `segmenter` is no DeepLabV3+ net of this project.
+    """
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        net = getattr(segmenter.model, "net", None)
+        if not isinstance(net, DeepLabPlus):
+            raise ValueError(
+                "the option `perceptual` of the recipe needs the features of jores/weights/deeplab-ade20k, and "
+                "--segmenter names another model: leave --segmenter out, or write perceptual: null"
+            )
+        self.stem, self.blocks = net.stem, net.blocks[: max(LAYERS) + 1]
+
+    def forward(self, pictures: Tensor, target: Tensor) -> Tensor:
+        top, left = torch.randint(JITTER, (2,)).tolist()
+        pictures, target = pictures[..., top:, left:], target[..., top:, left:]
+        with torch.no_grad():
+            wanted = self.features(target)
+        pairs = zip(self.features(pictures), wanted, strict=True)
+        return torch.stack([(a - b).square().sum(1).mean() for a, b in pairs]).mean()
+
+    def features(self, pictures: Tensor) -> list[Tensor]:
+        """Maps (B, C, h, w) of the stem and of LAYERS, each position scaled to length 1."""
+        x = F.relu6(self.stem(pictures.contiguous(memory_format=torch.channels_last)))
+        maps = [x]
+        for i, block in enumerate(self.blocks):
+            x, wide = block(x)
+            if i in LAYERS:
+                maps.append(wide)
+        return [F.normalize(m.float(), dim=1, eps=1e-3) for m in maps]

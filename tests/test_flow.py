@@ -11,15 +11,16 @@ import torch
 from torch.nn import functional as F
 
 from jores.checkpoint import PREVIEW_WEIGHTS, build, load_bundle, save_bundle
+from jores.conditions import SemanticPrior
 from jores.config import PRESETS
 from jores.diffusion.sampling import ddim_step
 from jores.diffusion.schedule import NoiseSchedule
 from jores.files.pictures import read_image
 from jores.nets.denoiser import DenoisingUNet, fine_detail
 from jores.options import SampleOptions
-from jores.pipeline import enhance
+from jores.pipeline import adjust, decompose, enhance, sample
 from jores.training.flow import FlowObjective, noise_level
-from tests.test_nets import TINY
+from tests.test_nets import TINY, shaken
 
 PICTURES = Path(__file__).resolve().parents[1] / "workflows"
 C = 0.12
@@ -220,3 +221,28 @@ def test_the_preview_draws_detail_on_a_real_photograph_and_keeps_its_colours():
     mean, drawn = (enhance(photograph, nets, None, SampleOptions(2, texture=texture)) for texture in (0.0, 1.0))
     assert fine_detail(drawn - mean).std() > 0.003
     assert (F.avg_pool2d(drawn - mean, 32)).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("config", [TINY, FLOW])
+def test_what_the_steps_share_is_computed_once_and_changes_no_bit(config, monkeypatch):
+    torch.manual_seed(3)
+    nets, low = build(config), seeded(1, 3, 40, 56, seed=5) * 0.1
+    for parameter in (*nets.unet.parameters(), *nets.rnet.parameters()):
+        torch.nn.init.normal_(parameter, std=0.05)
+    prior = SemanticPrior(seeded(1, 150, 10, 14).softmax(1), tuple(map(str, range(150))), (40, 56))
+    condition = adjust(nets, decompose(nets, low))
+    calls, unet, rnet, guides = [], nets.unet.forward, nets.rnet.forward, nets.unet.guides
+    monkeypatch.setattr(nets.unet, "guides", lambda *given: calls.append(1) or guides(*given))
+    kept = sample(nets, condition, prior, SampleOptions(3), low=low)
+    assert len(calls) == 1
+    monkeypatch.setattr(nets.unet, "forward", lambda *given: unet(*given[:7]))
+    monkeypatch.setattr(nets.rnet, "forward", lambda *given, modulations: rnet(*given))
+    assert torch.equal(sample(nets, condition, prior, SampleOptions(3), low=low), kept)
+    assert len(calls) == 1 + 1 + 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_stays_near_float32(dtype):
+    dark = seeded(1, 3, 24, 40, seed=5).sigmoid() * 0.1
+    exact, half = (enhance(dark, shaken(FLOW, kind), None, SampleOptions(2)) for kind in (torch.float32, dtype))
+    assert (exact - half).abs().mean() < 0.02

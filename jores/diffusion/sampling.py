@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -105,6 +106,8 @@ def ddim_in_tiles(
             callback ends the sampling.
     """
     steps, eta, size = options.steps, options.eta, size_of(x_t)
+    if tiler.covers(size):  # what a single window takes from the priors is kept for all steps
+        stage = lru_cache(maxsize=1)(stage)
     taus, generator = [*schedule.timesteps(steps), -1], torch.Generator("cpu").manual_seed((options.seed + 1) % 2**64)
     for i in range(steps):
         noise = step_noise(schedule, taus[i], taus[i + 1], eta, x_t, generator)
@@ -115,7 +118,7 @@ def ddim_in_tiles(
             x, cut = window.cut(x_t).to(like), None if noise is None else window.cut(noise).to(like)
             made, x0 = ddim_step(denoise, x, schedule, taus[i], taus[i + 1], eta=eta, refine=refine, noise=cut)
             if mean is not None and i == steps - 1 and options.texture < 1:
-                made = x0 = torch.lerp(mean(x, taus[i]), made, options.texture)
+                made = x0 = torch.lerp(mean(x, taus[i]), made.float(), options.texture)
             if shrink > 1:
                 x0 = F.avg_pool2d(pad_to_multiple(x0, ALIGNMENT), shrink)
             return (made.to(x_t), x0.to(x_t)) if shrink else (made.to(x_t),)

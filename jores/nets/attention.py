@@ -7,6 +7,7 @@ pixels. This design is inferred; the accessible text of the paper only names the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +27,19 @@ class LearnedScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale.to(x)
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What an attention layer takes from its prior; the same at every step of the sampling.
+
+    Attributes:
+        query: normalised queries (B, heads, channels / heads, H * W).
+        value: of the gated feed-forward, (B, channels, H, W).
+    """
+
+    query: Tensor
+    value: Tensor
 
 
 class PriorAttention(nn.Module):
@@ -57,15 +71,19 @@ class PriorAttention(nn.Module):
         self.value = conv(channels, channels, 1, **factory)
         self.out_ffn = zero_(conv(channels, channels, 1, **factory))
 
-    def forward(self, h: Tensor, prior: Tensor) -> Tensor:
+    def guide(self, prior: Tensor) -> Guide:
+        """The part of the layer that only depends on the prior (B, prior, H, W)."""
         g = self.norm_g(self.embed(prior))  # (B, C, h, w)
-        q = self._heads(self.query(g))  # (B, H, C/H, h*w)
+        query = F.normalize(self._heads(self.query(g)).float(), dim=-1)  # (B, H, C/H, h*w)
+        return Guide(query, self.value(g))
+
+    def forward(self, h: Tensor, guide: Guide) -> Tensor:
         k, v = (self._heads(t) for t in self.key_value(self.norm_h(h)).chunk(2, 1))
-        q, k = F.normalize(q.float(), dim=-1), F.normalize(k.float(), dim=-1)
-        scores = self.temperature(q @ k.transpose(-1, -2)).softmax(-1).to(v.dtype)  # (B, H, C/H, C/H)
+        k = F.normalize(k.float(), dim=-1)
+        scores = self.temperature(guide.query @ k.transpose(-1, -2)).softmax(-1).to(v.dtype)  # (B, H, C/H, C/H)
         attended = rearrange(scores @ v, "b n c p -> b (n c) p").reshape(h.shape)
         h = h + self.out(attended)
-        return h + self.out_ffn(F.gelu(self.gate(self.norm_ffn(h))) * self.value(g))
+        return h + self.out_ffn(F.gelu(self.gate(self.norm_ffn(h))) * guide.value)
 
     def _heads(self, x: Tensor) -> Tensor:
         return rearrange(x, "b (n c) h w -> b n c (h w)", n=self.heads)

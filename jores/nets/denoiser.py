@@ -10,11 +10,12 @@ from torch.nn import functional as F
 
 from ..config import FEATURE_LEVELS, SEMANTIC_CLASSES, DenoiserConfig
 from ..imaging.resize import crop_to, pad_to_multiple, resize_map
-from .attention import RetinexAttention, SemanticAttention
+from .attention import Guide, PriorAttention, RetinexAttention, SemanticAttention
 from .blocks import ScalarEmbedding, Stack, Upsample, u_shape, zero_
 
 DETAIL = 8  # px; variations over larger distances are not detail
 INPUT_CHANNELS = 3 + 3 + 3 + 1 + 3  # x_t, low-light picture, R', L', R' * L'
+Guides = dict[PriorAttention, Guide]
 
 
 class Level(nn.Module):
@@ -33,12 +34,12 @@ class Level(nn.Module):
         semantic = attention and index in config.semantic_levels
         self.semantic = SemanticAttention(width, config.semantic_width, config.heads, **kw) if semantic else None
 
-    def forward(self, h: Tensor, embedding: Tensor, retinex: list[Tensor], semantics: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor, guides: Guides) -> Tensor:
+        """`guides` of its layers; a layer without one is skipped."""
         h = self.blocks(h, embedding)
-        if self.retinex is not None:
-            h = self.retinex(h, retinex[self.index])
-        if self.semantic is not None and semantics is not None:
-            h = self.semantic(h, resize_map(semantics, h.shape[-2:]))
+        for layer in (self.retinex, self.semantic):
+            if layer in guides:
+                h = layer(h, guides[layer])
         return h
 
 
@@ -85,6 +86,7 @@ class DenoisingUNet(nn.Module):
         illumination: Tensor,
         features: tuple[Tensor, ...],
         semantics: Tensor | None = None,
+        guides: Guides | None = None,
     ) -> Tensor:
         """Predicts v or eps, (B, 3, H, W).
 
@@ -94,16 +96,17 @@ class DenoisingUNet(nn.Module):
             low, reflectance, illumination: dark picture, R' and L', (B, 3 | 3 | 1, H, W) in [0, 1].
             features: as in RetinexCondition.
             semantics: class map (B, 150, h, w), or None to skip semantic attention.
+            guides: those of the two priors (see `guides`), if they are at hand.
         """
         picture = reflectance * illumination * 2 - 1
         if c := self.config.detail_std:
             a = noise_level.float().view(-1, 1, 1, 1)
             s = (1 - a.square()).clamp_min(0).sqrt()
             y, t = ((x - a * picture) / (a * c + s)).to(x), a * c / (a * c + s)
-            out = self.velocity(y, t.flatten(), low, reflectance, illumination, features, semantics)
+            out = self.velocity(y, t.flatten(), low, reflectance, illumination, features, semantics, guides)
             x0 = picture + c * fine_detail(y + (1 - t) * out.float())
-            return velocity_for(x0, x, noise_level).to(out)
-        out = self.velocity(x, noise_level, low, reflectance, illumination, features, semantics)
+            return velocity_for(x0, x, noise_level).to(x)
+        out = self.velocity(x, noise_level, low, reflectance, illumination, features, semantics, guides)
         return self._precondition(out, x, picture, noise_level) if self.config.picture_std else out
 
     def velocity(
@@ -115,6 +118,7 @@ class DenoisingUNet(nn.Module):
         illumination: Tensor,
         features: tuple[Tensor, ...],
         semantics: Tensor | None = None,
+        guides: Guides | None = None,
     ) -> Tensor:
         """The raw output F, (B, 3, H, W). For a flow: the velocity of y_t = x at time t = noise_level."""
         size = x.shape[-2:]
@@ -122,10 +126,9 @@ class DenoisingUNet(nn.Module):
         maps = torch.cat([low * 2 - 1, reflectance * 2 - 1, illumination * 2 - 1, picture], 1)
         inputs = pad_to_multiple(torch.cat([x, maps.to(x.dtype)], 1), self.multiple_of)  # (B, 13, H, W)
         embedding = self.embed(noise_level.float().view(-1, 1) * 8, x.dtype)  # (B, E)
-        guides = self._guides(pad_to_multiple(torch.cat([reflectance, illumination], 1), self.multiple_of), features)
-        if semantics is not None:
-            semantics = self.semantic_embed(semantics.to(x.dtype))  # (B, 32, h, w)
-        h = u_shape(self, self.stem(self._fold(inputs)), embedding, guides, semantics)[0]
+        if guides is None:
+            guides = self.guides(reflectance, illumination, features, semantics)
+        h = u_shape(self, self.stem(self._fold(inputs)), embedding, guides)[0]
         return crop_to(self._unfold(self.head(h)), size)
 
     def _precondition(self, out: Tensor, x: Tensor, picture: Tensor, noise_level: Tensor) -> Tensor:
@@ -136,15 +139,28 @@ class DenoisingUNet(nn.Module):
         keep, skip, scale = a * s * (1 - tau**2) / d, s / d, self.config.residual_scale / d.sqrt()
         return keep.to(x) * x - skip.to(x) * picture.to(x) - scale.to(out) * out
 
-    def _guides(self, maps: Tensor, features: tuple[Tensor, ...]) -> list[Tensor]:
-        """g^k per level: R' and L' at the level's resolution, concatenated with the F^k of the nearest resolution."""
-        sides = [self.config.fold * 2**i for i in range(len(self.config.widths))]
-        guides = []
-        for i, side in enumerate(sides):
-            reduced = F.avg_pool2d(maps, side) if side > 1 else maps
-            feature = resize_map(features[nearest_feature(self.config, i)], reduced.shape[-2:])
-            guides.append(torch.cat([reduced.to(feature.dtype), feature], 1))
-        return guides
+    def guides(
+        self, reflectance: Tensor, illumination: Tensor, features: tuple[Tensor, ...], semantics: Tensor | None = None
+    ) -> Guides:
+        """What the attention layers take from the two priors: the same at every step, so it is worth keeping.
+
+        The arguments are those of `forward`. Retinex prior of a level: R' and L' at its resolution, concatenated with
+        the F^k of the nearest resolution.
+        """
+        maps = pad_to_multiple(torch.cat([reflectance, illumination], 1), self.multiple_of)
+        if semantics is not None:
+            semantics = self.semantic_embed(semantics.to(features[0].dtype))  # (B, 32, h, w)
+        found: Guides = {}
+        for level in (m for m in (*self.encoders, *self.decoders) if isinstance(m, Level)):
+            side = self.config.fold * 2**level.index
+            size = [n // side for n in maps.shape[-2:]]
+            if level.retinex is not None:
+                reduced = F.avg_pool2d(maps, side) if side > 1 else maps
+                feature = resize_map(features[nearest_feature(self.config, level.index)], size)
+                found[level.retinex] = level.retinex.guide(torch.cat([reduced.to(feature.dtype), feature], 1))
+            if level.semantic is not None and semantics is not None:
+                found[level.semantic] = level.semantic.guide(resize_map(semantics, size))
+        return found
 
     def _fold(self, x: Tensor) -> Tensor:
         return F.pixel_unshuffle(x, self.config.fold) if self.config.fold > 1 else x

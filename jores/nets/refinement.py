@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 from ..config import RefinementConfig
 from ..imaging.resize import crop_to, pad_to_multiple, resize_map
 from .blocks import LayerNorm2d, ScalarEmbedding, Stack, Upsample, zero_
+
+Modulation = tuple[Tensor, Tensor]
 
 
 class FeatureModulation(nn.Module):
@@ -22,8 +25,13 @@ class FeatureModulation(nn.Module):
         self.embed = operations.Conv2d(feature, channels, 1, **factory)
         self.modulation = zero_(operations.Conv2d(channels, 2 * channels, 1, **factory))
 
-    def forward(self, f: Tensor, feature: Tensor) -> Tensor:
+    def parameters_of(self, feature: Tensor) -> Modulation:
+        """gamma and beta for the feature (B, feature, H, W): the same at every step."""
         gamma, beta = self.modulation(F.silu(self.embed(feature))).chunk(2, 1)
+        return gamma, beta
+
+    def forward(self, f: Tensor, modulation: Modulation) -> Tensor:
+        gamma, beta = modulation
         return f + self.norm(f) * gamma + beta
 
 
@@ -42,12 +50,20 @@ class FRCM(nn.Module):
         self.modulate_fine = FeatureModulation(w0, config.feature_widths[0], **kw)
         self.fuse = Stack(w0, config.blocks, emb, **kw)
 
-    def forward(self, folded: Tensor, features: tuple[Tensor, ...], embedding: Tensor) -> Tensor:
+    def modulations(self, features: tuple[Tensor, ...], size: Sequence[int]) -> tuple[Modulation, Modulation]:
+        """gamma and beta of both levels for ANet's features; `size` (h, w) of the finer one."""
+        coarse = [n // 2 for n in size]
+        return (
+            self.modulate_fine.parameters_of(resize_map(features[0], size)),
+            self.modulate_coarse.parameters_of(resize_map(features[1], coarse)),
+        )
+
+    def forward(self, folded: Tensor, modulations: tuple[Modulation, Modulation], embedding: Tensor) -> Tensor:
+        for_fine, for_coarse = modulations
         fine = self.fine(self.stem(folded), embedding)  # (B, w0, h, w)
         coarse = self.coarse(self.down(fine), embedding)  # (B, w1, h/2, w/2)
-        coarse = self.modulate_coarse(coarse, resize_map(features[1], coarse.shape[-2:]))
-        fine = fine + self.up(coarse)
-        fine = self.modulate_fine(fine, resize_map(features[0], fine.shape[-2:]))
+        coarse = self.modulate_coarse(coarse, for_coarse)
+        fine = self.modulate_fine(fine + self.up(coarse), for_fine)
         return self.fuse(fine, embedding)
 
 
@@ -91,16 +107,29 @@ class RefinementNet(nn.Module):
         *,
         frcm: bool = True,
         ircm: bool = True,
+        modulations: tuple[Modulation, Modulation] | None = None,
     ) -> Tensor:
-        """noise_level (B,): sqrt(alpha_bar) of the step. R', L' (B, 3 | 1, H, W) in [0, 1]; features: those of ANet."""
+        """x0'.
+
+        Args:
+            noise_level: (B,), sqrt(alpha_bar) of the step.
+            reflectance, illumination: R', L' (B, 3 | 1, H, W) in [0, 1].
+            features: those of ANet.
+            modulations: those of the features (see `modulations`), if they are at hand.
+        """
         maps = torch.cat([reflectance, illumination, (reflectance * illumination)], 1) * 2 - 1
         if not ircm:
             maps = torch.zeros_like(maps)
-        if not frcm:
-            features = tuple(torch.zeros_like(f) for f in features)
         padded = pad_to_multiple(torch.cat([x0, maps.to(x0.dtype)], 1), self.multiple_of)  # (B, 10, H, W)
         folded = F.pixel_unshuffle(padded, self.fold)
         embedding = self.embed(noise_level.float().view(-1, 1) * 8, x0.dtype)
-        feature = self.frcm(folded[:, : 3 * self.fold**2], features, embedding)  # F'_x0
+        if modulations is None or not frcm:
+            modulations = self.modulations(features if frcm else tuple(torch.zeros_like(f) for f in features), x0)
+        feature = self.frcm(folded[:, : 3 * self.fold**2], modulations, embedding)  # F'_x0
         residual = F.pixel_shuffle(self.ircm(feature, folded, embedding), self.fold)
         return (x0 + crop_to(residual, x0.shape[-2:])).clamp(-1, 1)
+
+    def modulations(self, features: tuple[Tensor, ...], picture: Tensor) -> tuple[Modulation, Modulation]:
+        """What FRCM takes from ANet's features, the same at every step; `picture` (B, C, H, W) gives the size."""
+        padded = (-(-n // self.multiple_of) * self.multiple_of for n in picture.shape[-2:])
+        return self.frcm.modulations(features, [n // self.fold for n in padded])

@@ -90,11 +90,11 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--output", type=Path, metavar="JSON", help="also write the scores to this file")
     lpips_help = "weights of LPIPS with AlexNet, not shipped (default: the file in JORES_LPIPS; without it: no LPIPS)"
     parser.add_argument("--lpips", type=Path, metavar="FILE", help=lpips_help)
-    _add_model_options(parser)
+    _add_model_options(parser, precision="float32")
     parser.set_defaults(run=run_evaluate, mask=None, independent_frames=False)
 
 
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
+def _add_model_options(parser: argparse.ArgumentParser, precision: str = "auto") -> None:
     exposure_help = "mean brightness of the result, 0.01 to 1, or 'auto': proposed by the model (default: auto)"
     parser.add_argument("--exposure", type=_exposure, metavar="auto|0.01..1", help=exposure_help)
     brightness_help = "makes the result brighter than the exposure, also with auto, by -2 to 2 EV (default: 0)"
@@ -110,6 +110,11 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     working_help = "reduce to this longer side first, and enlarge the result at the end (default: 0, full size)"
     parser.add_argument("--working-size", type=_pixels, default=0, metavar="N", help=working_help)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, xpu, mps (default: auto)")
+    precision_help = (
+        "of most of the nets' work; auto: bfloat16 on processors that are faster with it (AVX512-BF16, AMX), where the "
+        f"picture changes by a level of 8 bits at most; otherwise float32 (default: {precision})"
+    )
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default=precision, help=precision_help)
     parser.add_argument("--weights", type=Path, metavar="FILE", help="bundle (default: the shipped one)")
     parser.add_argument("--segmenter", metavar="FOLDER", help="ADE20K model, or 'none' (default: the shipped one)")
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
+from ..conditions import Keeper
 from ..files.pictures import (
     DEVELOPED,
     FORMATS,
@@ -36,18 +37,27 @@ from ..files.pictures import (
 from ..files.records import json_line
 from ..files.saving import exit_on_signal
 from ..files.targets import Job, plan
-from ..imaging.alpha import filled, is_opaque, joined
+from ..imaging.alpha import is_opaque
 from ..nets.segmentation import Segmenter
 from ..options import ClipOptions, FinishOptions, SampleOptions, at_quality
 from ..pipeline import enhance
+from ..precision import reduce_precision
 from ..semantics import load_segmenter
-from ..statistics import wanted_exposure
 from ..tiling.memory import is_out_of_memory
 from ..video import enhance_frames
 
 Options = TypeVar("Options", SampleOptions, FinishOptions)
 
 logger = logging.getLogger(__name__)
+
+
+class Listener(Keeper):
+    """Takes down the exposure of the last picture."""
+
+    exposure = 0.0
+
+    def told(self, exposure: Tensor) -> None:
+        self.exposure = exposure.mean().item()
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ class Enhancer:
         """Loads the nets to `device` (default: that of the command line). Raises ValueError for wrong arguments."""
         device = device or choose_device(args.device)
         nets = load_bundle(args.weights or SHIPPED_WEIGHTS, device=device)
+        reduce_precision(nets, args.precision, device)
         segmenter = None
         if args.segmenter != "none":
             segmenter = load_segmenter(Path(args.segmenter or SHIPPED_SEGMENTER), device=device)
@@ -75,12 +86,9 @@ class Enhancer:
     def __call__(self, pixels: Tensor) -> tuple[Tensor, float]:
         """Enhances (3 or 4, H, W) in [0, 1] on the CPU; returns the result of the same shape, and its exposure."""
         images = pixels[None]  # stays on the CPU: the pipeline moves what it needs to the nets
-        mask = self.mask((pixels.shape[1], pixels.shape[2]))
-        aim, brightness = self.options.exposure, self.options.brightness
-        exposure = wanted_exposure(self.nets, joined(*filled(images)), aim, brightness)
-        options = replace(self.options, exposure=exposure, brightness=0.0)
-        made = enhance(images, self.nets, self.segmenter, options, self.finishing, mask=mask)
-        return made[0].cpu(), exposure.item()
+        mask, listener = self.mask((pixels.shape[1], pixels.shape[2])), Listener()
+        made = enhance(images, self.nets, self.segmenter, self.options, self.finishing, mask=mask, keeper=listener)
+        return made[0].cpu(), listener.exposure
 
     def frames(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
         """Enhances frames (1, 3 or 4, H, W) of a clip; fields of interlaced video have `rows` (see `Pictures`)."""

@@ -1,0 +1,56 @@
+"""bfloat16 on processors: when it is chosen, and how little of a picture it changes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from jores.checkpoint import SHIPPED_WEIGHTS, load_bundle
+from jores.cli import build_parser
+from jores.files.pictures import read_image
+from jores.imaging.resize import area_average
+from jores.pipeline import enhance
+from jores.precision import FAST, PRECISIONS, fast_in_bfloat16, reduce_precision
+
+EXAMPLE = Path(__file__).parents[1] / "workflows" / "enhance_low_light.input.png"
+CPU = torch.device("cpu")
+
+
+def low():
+    return area_average(read_image(EXAMPLE).pixels[None, :3], (80, 112))
+
+
+@pytest.mark.parametrize("weights", [SHIPPED_WEIGHTS])
+def test_a_picture_changes_by_a_level_at_most(weights):
+    exact, quick = load_bundle(weights), load_bundle(weights)
+    reduce_precision(quick, "bfloat16")
+    wanted, made = enhance(low(), exact), enhance(low(), quick)
+    difference = (made - wanted).abs() * 255
+    assert 0 < difference.max() <= 1.5 and (difference > 1).float().mean() < 1e-3
+    assert made.dtype == torch.float32
+
+
+def test_float32_changes_nothing():
+    exact, same = load_bundle(SHIPPED_WEIGHTS), load_bundle(SHIPPED_WEIGHTS)
+    reduce_precision(same, "float32")
+    assert torch.equal(enhance(low(), exact), enhance(low(), same))
+
+
+def test_auto_means_bfloat16_only_where_the_processor_has_it():
+    assert all(fast_in_bfloat16(CPU, lambda feature=feature: {feature: True}) for feature in FAST)
+    assert not fast_in_bfloat16(CPU, lambda: {"avx2": True, FAST[0]: False})
+    assert not fast_in_bfloat16(CPU, dict)
+    assert not fast_in_bfloat16(torch.device("cuda"), lambda: {FAST[0]: True})
+    reduce_precision(load_bundle(SHIPPED_WEIGHTS), "auto", CPU)
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="precision must be auto, float32 or bfloat16, not half"):
+        reduce_precision(load_bundle(SHIPPED_WEIGHTS), "half")
+
+
+def test_the_command_line_offers_what_the_library_has():
+    parser = build_parser()
+    for name in PRECISIONS:
+        assert parser.parse_args(["enhance", "a.png", "--output", "b", "--precision", name]).precision == name
+    assert parser.parse_args(["evaluate"]).precision == "float32"  # figures do not depend on the processor

@@ -32,8 +32,8 @@ from .tiling.tiler import Tiler
 from .tiling.windows import Window, size_of
 
 DEFAULT_STEPS = SampleOptions().steps
-SEEN_EXPOSURE = 0.42
-"""Mean luma of the picture for the segmenter: about that of the photographs such models are trained on."""
+SEEN_WHOLE = 640
+"""Pictures up to this longer side in pixels are shown to the segmenter as they are; bigger ones are reduced first."""
 
 __all__ = ["adjust", "checked", "decompose", "enhance", "finish", "sample", "segment"]
 
@@ -98,7 +98,9 @@ def _sampled(
     # Semantic prior: a pretrained network segments the picture (Fig. 3b), here after ANet brightened it
     prior = None
     if segmenter is not None and options.steps:
-        prior = keeper(("prior", options.working_size), lambda: segment(segmenter, low, nets))
+        proposed = options.exposure is None and not options.brightness and alpha is None
+        known = condition if proposed and isinstance(condition, RetinexCondition) else None
+        prior = keeper(("prior", options.working_size), lambda: segment(segmenter, low, nets, known=known))
     # Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)
     if options.steps:
         x0 = sample(nets, condition, prior, options, low=low, callback=callback)
@@ -156,31 +158,38 @@ def retinex_condition(
 
 
 @torch.inference_mode()
-def segment(segmenter: Segmenter, images: Tensor, nets: JoReSNets | None = None) -> SemanticPrior:
+def segment(
+    segmenter: Segmenter, images: Tensor, nets: JoReSNets | None = None, *, known: RetinexCondition | None = None
+) -> SemanticPrior:
     """Semantic prior c_seg (Eq. 8) of pictures (B, 3, H, W).
 
     Args:
         nets: DNet and ANet, which brighten and denoise the input of the segmenter. The paper segments the dark input,
             but models trained on well-lit pictures recognise much less there. None: the input is brightened by a global
             gain.
+        known: the condition of these pictures at ANet's own exposure, if it is at hand; it saves computing it again.
     """
     if nets is None:
         return segmenter(images)
-    lit = lit_for_segmenter(nets, images, segmenter.resolution)
+    lit = lit_for_segmenter(nets, images, segmenter.resolution, known)
     return replace(segmenter(lit), size=size_of(images), seen=lit)
 
 
 @torch.inference_mode()
-def lit_for_segmenter(nets: JoReSNets, images: Tensor, resolution: int) -> Tensor:
-    """R' x L' (B, 3, h, w) of pictures (B, 3, H, W), reduced to a longer side of at most about `resolution` pixels.
+def lit_for_segmenter(
+    nets: JoReSNets, images: Tensor, resolution: int, known: RetinexCondition | None = None
+) -> Tensor:
+    """R' x L' (B, 3, h, w) of pictures (B, 3, H, W); those over SEEN_WHOLE are reduced to about `resolution` pixels.
 
-    The exposure is always SEEN_EXPOSURE, so that settings of the enhancement do not change the segmentation. Big
-    pictures are reduced on their own device.
+    The exposure is always ANet's proposal, so that settings of the enhancement do not change the segmentation. Big
+    pictures are reduced on their own device. `known`: see `segment`.
     """
     size = size_of(images)
-    size = working_size(size, resolution) if max(size) > resolution else size
-    small = area_average(images, size).float().clamp(0, 1)
-    return adjust(nets, decompose(nets, small), exposure=SEEN_EXPOSURE).picture
+    if max(size) > max(SEEN_WHOLE, resolution):
+        images, known = area_average(images, working_size(size, resolution)), None
+    if known is None:
+        known = adjust(nets, decompose(nets, images.float().clamp(0, 1)))
+    return known.picture
 
 
 @torch.inference_mode()
@@ -216,12 +225,14 @@ def sample(
         part, picture = condition.at(window).to(weight), window.cut(low).clamp(0, 1).to(weight)
         semantics = None if prior is None else prior.at(window).probabilities.to(weight)
         r, light, features = part.reflectance, part.illumination, part.features
+        guides = nets.unet.guides(r, light, features, semantics)  # the same at all steps, as are the modulations
+        modulations = nets.rnet.modulations(features, picture) if refine else None
 
         def denoise(x_t: Tensor, t: int) -> Tensor:
-            return nets.unet(x_t, level(schedule.alpha_bar(t)), picture, r, light, features, semantics)
+            return nets.unet(x_t, level(schedule.alpha_bar(t)), picture, r, light, features, semantics, guides)
 
         def rnet(x0: Tensor, alpha_bar: float) -> Tensor:
-            return nets.rnet(x0, level(alpha_bar), r, light, features)
+            return nets.rnet(x0, level(alpha_bar), r, light, features, modulations=modulations)
 
         def mean(x_t: Tensor, t: int) -> Tensor:
             return part.picture.float() * 2 - 1

@@ -23,7 +23,7 @@ __all__ = [
 ]  # fmt: skip
 
 SHIPPED_SEGMENTER_BYTES = int(SLACK * 90 * 2**20)  # upper bound: its working size is 512 pixels
-SEEN_PIXELS = 512 * 512  # upper bound of the size of the picture that DNet and ANet brighten for it
+SEEN_PIXELS = 640 * 640  # upper bound of the size of the picture that DNet and ANet brighten for it
 
 
 def segmenter_bytes(segmenter: Segmenter, size: tuple[int, int]) -> int:

@@ -15,13 +15,14 @@ from skimage import data
 from torch.nn import functional as F
 from transformers import SegformerConfig, SegformerForImageClassification, SegformerForSemanticSegmentation
 
+from jores import pipeline
 from jores.checkpoint import FORMER_SEGMENTER, SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
 from jores.conditions import Keeper
 from jores.imaging.exposure import brighten, mean_luma
 from jores.nets.deeplab import DeepLabPlus, _between
 from jores.nets.segmentation import IMAGENET_MEAN, IMAGENET_STD, SegmenterError, prepare
 from jores.options import SampleOptions
-from jores.pipeline import enhance, lit_for_segmenter, segment
+from jores.pipeline import adjust, decompose, enhance, lit_for_segmenter, segment
 from jores.semantics import EVERYDAY, class_mask, everyday_names, find_classes, load_segmenter
 from jores.training.pretrained import main as convert
 
@@ -213,6 +214,23 @@ def test_no_dial_changes_what_the_segmenter_sees(shipped, shipped_nets):
     assert all(torch.equal(made.probabilities, prior.probabilities) for made in seen)
     lit = lit_for_segmenter(shipped_nets, dark, shipped.resolution)
     assert prior.size == (96, 128) and 0.3 < mean_luma(lit).item() < 0.55
+
+
+def test_a_small_picture_is_lit_once_for_the_result_and_for_the_segmenter(shipped, shipped_nets, monkeypatch):
+    dark, calls = photograph()[..., ::5, ::4] * 0.1, []
+
+    def counting(*given, **options):
+        calls.append(options.get("exposure"))
+        return adjust(*given, **options)
+
+    monkeypatch.setattr(pipeline, "adjust", counting)
+    enhance(dark, shipped_nets, shipped, SampleOptions(1))
+    assert calls == [None]
+    enhance(dark, shipped_nets, shipped, SampleOptions(1, exposure=0.3))  # lit as told, and as ANet would
+    assert calls == [None, 0.3, None]
+    known = adjust(shipped_nets, decompose(shipped_nets, dark))
+    alone, given = (segment(shipped, dark, shipped_nets, known=k) for k in (None, known))
+    assert torch.equal(alone.probabilities, given.probabilities)
 
 
 def test_a_person_is_seen_in_the_dark(shipped, shipped_nets):

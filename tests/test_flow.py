@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from jores.checkpoint import PREVIEW_WEIGHTS, build, load_bundle, save_bundle
+from jores.checkpoint import FORMER_SEGMENTER, PREVIEW_WEIGHTS, SHIPPED_SEGMENTER, build, load_bundle, save_bundle
 from jores.conditions import SemanticPrior
 from jores.config import PRESETS
 from jores.diffusion.sampling import ddim_step
@@ -19,7 +19,9 @@ from jores.files.pictures import read_image
 from jores.nets.denoiser import DenoisingUNet, fine_detail
 from jores.options import SampleOptions
 from jores.pipeline import adjust, decompose, enhance, sample
+from jores.semantics import load_segmenter
 from jores.training.flow import FlowObjective, noise_level
+from jores.training.perceptual import FeatureDistance
 from tests.test_nets import TINY, shaken
 
 PICTURES = Path(__file__).resolve().parents[1] / "workflows"
@@ -221,6 +223,38 @@ def test_the_preview_draws_detail_on_a_real_photograph_and_keeps_its_colours():
     mean, drawn = (enhance(photograph, nets, None, SampleOptions(2, texture=texture)) for texture in (0.0, 1.0))
     assert fine_detail(drawn - mean).std() > 0.003
     assert (F.avg_pool2d(drawn - mean, 32)).abs().max() < 0.02
+
+
+@pytest.fixture(scope="module")
+def distance():
+    return FeatureDistance(load_segmenter(SHIPPED_SEGMENTER))
+
+
+def test_features_prefer_a_texture_off_its_place_to_a_blur(distance):
+    picture = read_image(PICTURES / "only_this_region.input.png").pixels[None, :3, 64:192, 64:192] * 2 - 1
+    fine = fine_detail(seeded(1, 3, 128, 128)) * 0.2
+    wanted, moved, blurred = picture + fine, picture + fine.roll(2, 3), picture
+    error, far = F.mse_loss(moved, wanted), F.mse_loss(blurred, wanted)
+    assert error > far
+    assert distance(wanted, wanted) == 0 and distance(moved, wanted) < 0.7 * distance(blurred, wanted)
+
+
+def test_both_estimates_are_trained_by_the_features(distance):
+    torch.manual_seed(3)
+    nets, options = flow_nets(), {"refine": 1.0, "prior_dropout": 0.0, "perceptual": 2.0}
+    objective = FlowObjective(nets, options, distance)
+    terms = objective(batch_of(2))
+    plain = terms["flow"] + terms["refinement"]
+    assert torch.allclose(terms["loss"], plain + 2 * (terms["seen"] + terms["seen_refined"]))
+    for name, net in (("seen", nets.unet), ("seen_refined", nets.rnet)):
+        found = torch.autograd.grad(terms[name], list(net.parameters()), retain_graph=True, allow_unused=True)
+        assert any(g is not None and g.any() for g in found)
+    assert not any(p.requires_grad for p in distance.parameters())
+
+
+def test_features_of_another_segmenter_are_refused():
+    with pytest.raises(ValueError, match="deeplab-ade20k, and --segmenter names another model"):
+        FeatureDistance(load_segmenter(FORMER_SEGMENTER))
 
 
 @pytest.mark.parametrize("config", [TINY, FLOW])

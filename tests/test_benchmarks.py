@@ -60,7 +60,7 @@ def test_silence_and_absence_are_what_they_say(weights):
     nets = load_bundle(weights)
     attention = next(m for m in nets.denoiser.modules() if isinstance(m, RetinexAttention))
     h = torch.rand(1, 16, 4, 6)
-    prior = torch.rand(1, attention.embed.in_channels, 4, 6)
+    prior = attention.guide(torch.rand(1, attention.embed.in_channels, 4, 6))
     with ablation.without(nets.denoiser, RetinexAttention):
         assert torch.equal(attention(h, prior), h)
     with ablation.silenced(attention):

@@ -72,7 +72,7 @@ def _hooked(modules, answer: Callable[[tuple, Tensor], Tensor]) -> Iterator[None
 def blinded(rnet: nn.Module, **switches: bool) -> Iterator[None]:
     """RNet without one module's condition."""
     forward = rnet.forward
-    rnet.forward = lambda *args: forward(*args, **switches)
+    rnet.forward = lambda *args, **given: forward(*args, **given, **switches)
     try:
         yield
     finally:

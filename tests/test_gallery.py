@@ -113,6 +113,7 @@ def test_a_workflow_comes_with_its_files_and_a_note(name: str):
     (note,) = [node for node in graph["nodes"] if node["type"] == "MarkdownNote"]
     text = note["widgets_values"][0]
     assert "What to look at" in note["title"] and "of your own" in text
+    assert "`" not in text, "modern nodes draw code in blue on blue"
     assert not {node["type"] for node in graph["nodes"]} & {"LoadImage", "LoadVideo"}, "it must run without any copying"
     assert f"| {TITLES[name]} |" in (WORKFLOWS / "README.md").read_text("utf-8")
     films = {"LoadVideo", "SaveVideo"} & {node["type"] for node in graph["nodes"]}

@@ -352,6 +352,7 @@ def run_tests(tree: Path, python: Path, arguments: list[str]) -> int:
         settings.setdefault("OMP_NUM_THREADS", "1")
     if tree != HOST:
         settings.setdefault("GALLERY_WIDTHS", "1366 1920")  # every screen, where not every commit waits for it
+        settings.setdefault("GALLERY_NODES", "classic modern")
     return subprocess.call([str(python), "-m", "pytest", "-q", "--durations=10", *arguments], cwd=ROOT, env=settings)
 
 

@@ -112,12 +112,12 @@ def _sampled(
 
 
 def _asked(options: SampleOptions, tile: int) -> tuple:
-    """All settings that x0 of a picture depends on, as a key for the keeper."""
-    exposure = options.exposure
+    """All settings that x0 of a picture depends on, as a key for the keeper. Without diffusion there is no noise."""
+    exposure, seed = options.exposure, options.seed if options.steps else 0
     exposure = tuple(exposure.flatten().cpu().tolist()) if isinstance(exposure, Tensor) else exposure
     return (
         options.steps,
-        options.seed,
+        seed,
         exposure,
         options.brightness,
         options.eta,

@@ -154,6 +154,14 @@ def test_a_turned_dial_costs_only_what_depends_on_it(nets, segmenter, dial):
     assert torch.equal(first, flat(pipeline.enhance)(low, nets, segmenter, **rest, keeper=memory))
 
 
+def test_a_draft_has_no_noise_and_so_no_seed(nets):
+    low, memory = dark(), Memory()
+    first = flat(pipeline.enhance)(low, nets, steps=0, tile=0, keeper=memory)
+    memory.made.clear()
+    assert torch.equal(first, flat(pipeline.enhance)(low, nets, steps=0, tile=0, seed=9, keeper=memory))
+    assert memory.made == []
+
+
 def test_the_command_line_has_the_same_dials(tmp_path: Path, capsys):
     write_image(tmp_path / "dark.png", Picture(dark()[0]))
     told = {}

@@ -80,7 +80,8 @@ def expected_head(slot: Any) -> str:
     if isinstance(default, bool):
         return f"**{slot.id}** (default {'on' if default else 'off'}):"
     if isinstance(default, int | float) and not getattr(slot, "control_after_generate", None):
-        return f"**{slot.id}** ({slot.min:g} to {slot.max:g}, default {default:g}):"
+        least, most, usual = (f"{number:.7g}" for number in (slot.min, slot.max, default))
+        return f"**{slot.id}** ({least} to {most}, default {usual}):"
     socket = slot.optional and default is None
     return f"**{slot.id}** (optional):" if socket else f"**{slot.id}**:"
 

@@ -35,7 +35,9 @@ _RUN = """async () => {
   do { await new Promise(done => setTimeout(done, 100)); } while (await busy());
 }"""
 _EMPTY = """types => app.graph._nodes.filter(n => types.includes(n.type)
-  && !n.imgs?.length && !n.videoContainer?.querySelector('video')).map(n => `${n.id}: ${n.title}`)"""
+  && !n.imgs?.length && !n.videoContainer?.querySelector('video')
+  && ![...document.querySelectorAll(`.lg-node[data-node-id="${n.id}"] :is(img, video)`)]
+    .some(shown => shown.naturalWidth || shown.videoWidth)).map(n => `${n.id}: ${n.title}`)"""
 _PROBLEMS = """() => {
   const found = [];
   for (const n of app.graph._nodes) {
@@ -78,7 +80,20 @@ _LOAD_BLUEPRINT = f"""async ([name, picture, prefix]) => {{
   save.widgets.find(w => w.name === 'filename_prefix').value = prefix;
   load.connect(0, block, 0); block.connect(0, save, 0);
 }}"""
-_BOXES = "() => app.graph._nodes.map(n => [n.title, n.pos[0], n.pos[1], n.size[0], n.size[1]])"
+_MODERN = """async wanted => {
+  const settings = app.extensionManager.setting, name = 'Comfy.VueNodes.Enabled';
+  if (settings.get(name) === undefined) return !wanted;
+  await settings.set(name, wanted);
+  return LiteGraph.vueNodesMode === wanted;
+}"""
+_BOXES = """() => app.graph._nodes.map(n => {
+  const shown = document.querySelector(`.lg-node[data-node-id="${n.id}"]`);
+  if (!shown) return [n.title, n.pos[0], n.pos[1], n.size[0], n.size[1]];
+  const {scale, offset} = app.canvas.ds, box = shown.getBoundingClientRect(), title = LiteGraph.NODE_TITLE_HEIGHT;
+  const around = app.canvas.canvas.getBoundingClientRect();
+  return [n.title, (box.left - around.left) / scale - offset[0], (box.top - around.top) / scale - offset[1] + title,
+          box.width / scale, box.height / scale - title];
+})"""
 _FIT = """([width, height]) => {
   const boxes = [...app.graph._nodes, ...app.graph._groups], [left, top] = [80, 140];
   const x = Math.min(...boxes.map(b => b.pos[0])), y = Math.min(...boxes.map(b => b.pos[1])) - 40;
@@ -117,7 +132,8 @@ class Editor:
         """Wait until all nodes of the given types show a picture; say which of them stay empty."""
         from playwright.sync_api import TimeoutError as TooLate
 
-        self.fit()
+        if not self.page.evaluate("LiteGraph.vueNodesMode"):  # modern nodes that grow while the view moves get lost
+            self.fit()
         try:
             self.page.wait_for_function(f"types => !({_EMPTY})(types).length", arg=list(previews))
         except TooLate:
@@ -162,6 +178,12 @@ class Editor:
     def boxes(self) -> list[tuple[str, float, float, float, float]]:
         """Title, x, y, width and height of every node, as they are now: pictures make nodes grow."""
         return [tuple(box) for box in self.page.evaluate(_BOXES)]
+
+    def use(self, kind: str) -> bool:
+        """Show "classic" nodes or "modern" ones, which the front end calls Nodes 2.0; False where it has none such."""
+        known = self.page.evaluate(_MODERN, kind == "modern")
+        self.page.wait_for_timeout(300)
+        return known
 
     def fit(self) -> None:
         self.page.evaluate(_FIT, list(self.page.viewport_size.values()))

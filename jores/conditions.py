@@ -185,6 +185,15 @@ class Keeper:
         """Is called with the target exposures (B,) of the result."""
 
 
+class Listener(Keeper):
+    """Caches nothing; `exposure` is the mean target exposure of the last picture."""
+
+    exposure = 0.0
+
+    def told(self, exposure: Tensor) -> None:
+        self.exposure = exposure.mean().item()
+
+
 @dataclass
 class ConditionOnDemand:
     """The condition of a picture that is too big to store: computed per window on demand.

@@ -16,7 +16,7 @@ FLOORS = (
     ("jores/imaging",),
     ("jores/nets", "jores/diffusion", "jores/files"),
     ("jores/semantics", "jores/checkpoint", "jores/metrics"),
-    ("jores/statistics",),
+    ("jores/statistics", "jores/precision"),
     ("jores/retinex",),
     ("jores/pipeline",),
     ("jores/video",),

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
-from ..conditions import Keeper
+from ..conditions import Listener
 from ..files.pictures import (
     DEVELOPED,
     FORMATS,
@@ -49,15 +49,6 @@ from ..video import enhance_frames
 Options = TypeVar("Options", SampleOptions, FinishOptions)
 
 logger = logging.getLogger(__name__)
-
-
-class Listener(Keeper):
-    """Takes down the exposure of the last picture."""
-
-    exposure = 0.0
-
-    def told(self, exposure: Tensor) -> None:
-        self.exposure = exposure.mean().item()
 
 
 @dataclass(frozen=True)

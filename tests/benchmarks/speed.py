@@ -1,9 +1,9 @@
 """Time and peak memory of the whole pipeline on one picture.
 
-    python -m tests.benchmarks.speed [--size 600x400 --threads 2 --weights BUNDLE]
+    python -m tests.benchmarks.speed [--size 600x400 --threads 2 --weights BUNDLE --precision bfloat16]
 
-Seconds are medians; "light" is DNet and ANet once more, for what the segmenter sees. Absolute figures depend on the
-machine; the shares of the stages and the ratio to one copy of the picture do less.
+Seconds are medians; "light" is what the segmenter sees: of bigger pictures DNet and ANet once more, reduced. Absolute
+figures depend on the machine; the shares of the stages and the ratio to one copy of the picture do less.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
+from jores.precision import PRECISIONS, reduce_precision
 from jores.semantics import load_segmenter
 from jores.tiling.windows import size_of
 from tests.flat import flat
@@ -34,18 +35,23 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     width, height = (int(n) for n in args.size.split("x"))
     low = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)) * 0.1
     start = time.perf_counter()
     nets, segmenter = load_bundle(args.weights), load_segmenter(SHIPPED_SEGMENTER)
+    reduce_precision(nets, args.precision)
     load_seconds = time.perf_counter() - start
     runs = [measure(nets, segmenter, low, args.steps) for _ in range(args.repeat)]
     seconds = {name: round(statistics.median(run[name] for run in runs), 3) for name in runs[0]}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)  # KiB on Linux, where this is run
-    json.dump({"size": args.size, "steps": args.steps, "load_seconds": round(load_seconds, 2), "seconds": seconds,
-               "peak_gib_of_the_process": round(peak, 2)}, sys.stdout)  # fmt: skip
+    made = {
+        "size": args.size, "steps": args.steps, "precision": args.precision, "load_seconds": round(load_seconds, 2),
+        "seconds": seconds, "peak_gib_of_the_process": round(peak, 2),
+    }  # fmt: skip
+    json.dump(made, sys.stdout)
     sys.stdout.write("\n")
 
 
@@ -60,7 +66,7 @@ def measure(nets, segmenter, low: torch.Tensor, steps: int) -> dict[str, float]:
 
     maps = timed("decompose", lambda: pipeline.decompose(nets, low))
     condition = timed("adjust", lambda: pipeline.adjust(nets, maps))
-    lit = timed("light", lambda: pipeline.lit_for_segmenter(nets, low, segmenter.resolution))
+    lit = timed("light", lambda: pipeline.lit_for_segmenter(nets, low, segmenter.resolution, condition))
     prior = replace(timed("segment", lambda: segmenter(lit)), size=size_of(low))
     x0 = timed("sample", lambda: flat(pipeline.sample)(nets, condition, prior, low=low, steps=steps))
     timed("finish", lambda: pipeline.finish(x0, low))

@@ -1,6 +1,7 @@
 """What each part of the method is worth on held-out pairs: the tables of the model card.
 
     python -m tests.benchmarks.ablation --pairs-tsv DATA/pairs.tsv [--steps 1,2,4,8,20] [--every N] [--rows ROW ...]
+        [--weights BUNDLE] [--texture 0..1] [--lpips FILE]
 
 Parts are switched off at inference in the released weights; nothing is trained again. A part without which the figures
 hardly move is one that these weights hardly use; one without which they collapse may still be one that a net trained
@@ -31,12 +32,16 @@ from jores.files.pictures import read_image
 from jores.files.tables import rows_of_table
 from jores.imaging.exposure import exposure_gain, mean_luma
 from jores.metrics import niqe
+from jores.metrics.lpips import Lpips, load_lpips
 from jores.metrics.scores import assess
 from jores.nets.attention import RetinexAttention
+from jores.options import SampleOptions
 from jores.semantics import load_segmenter
 from tests.flat import flat
 
-ORDER = ("psnr_raw", "psnr_gt_mean", "ssim_raw", "ssim_gt_mean", "niqe", "exposure_error")
+ORDER = (
+    "psnr_raw", "psnr_gt_mean", "ssim_raw", "ssim_gt_mean", "lpips", "niqe", "spectrum_error", "exposure_error"
+)  # fmt: skip
 PARTS = (
     "brightness alone", "R' x L' alone", "R' x L' without gains", "without RNet", "RNet once, after the loop",
     "without FRCM", "without IRCM", "FRCM blind to F", "IRCM blind to R', L'", "without semantic attention",
@@ -80,7 +85,12 @@ def blinded(rnet: nn.Module, **switches: bool) -> Iterator[None]:
 
 
 def variants(
-    nets: JoReSNets, segmenter: nn.Module, steps: list[int], low: Tensor, high: Tensor
+    nets: JoReSNets,
+    segmenter: nn.Module,
+    steps: list[int],
+    low: Tensor,
+    high: Tensor,
+    texture: float = SampleOptions.texture,
 ) -> dict[str, Callable[[], Tensor]]:
     """Every row of the table as a function that makes its picture, on conditions that are computed once.
 
@@ -93,7 +103,8 @@ def variants(
     @functools.cache
     def run(count: int = pipeline.DEFAULT_STEPS, *, told: bool = False, semantics: bool = True, **kw) -> Tensor:
         c = pipeline.adjust(nets, maps, exposure=mean_luma(high)) if told else condition
-        x0 = flat(pipeline.sample)(nets, c, prior if semantics else None, low=low, steps=count, **kw)
+        kw = {"steps": count, "texture": texture, **kw}
+        x0 = flat(pipeline.sample)(nets, c, prior if semantics else None, low=low, **kw)
         return pipeline.finish(x0, low)
 
     def brightness_alone() -> Tensor:
@@ -138,24 +149,32 @@ def _refined_after(nets: JoReSNets, c: pipeline.RetinexCondition, picture: Tenso
 
 
 def measure(
-    nets: JoReSNets, segmenter: nn.Module, row: dict[str, str], folder: Path, steps: list[int], wanted: list[str]
+    nets: JoReSNets,
+    segmenter: nn.Module,
+    row: dict[str, str],
+    folder: Path,
+    steps: list[int],
+    wanted: list[str],
+    texture: float = SampleOptions.texture,
+    lpips: Lpips | None = None,
 ) -> list[dict[str, Any]]:
     """One record per wanted variant of one pair: the figures, and what the tables are sorted by."""
     low, high = (read_image(folder / row[key]).pixels[None, :3] for key in ("low", "high"))
     pair = {"picture": row["id"], "scene": row.get("scene"), "luma": mean_luma(low).item()}
     pair["bias"] = (nets.adjustment.propose_exposure(low) / mean_luma(high)).log().item()
     pair["niqe_low"], pair["niqe_high"] = niqe(torch.cat([low, high])).tolist()
-    makers = variants(nets, segmenter, steps, low, high)
-    return [{"variant": name, **pair, **assess(makers[name](), high)} for name in wanted]
+    makers = variants(nets, segmenter, steps, low, high, texture)
+    return [{"variant": name, **pair, **assess(makers[name](), high, lpips)} for name in wanted]
 
 
 def table(title: str, groups: dict[str, list[dict[str, Any]]]) -> str:
     """Means of each group as Markdown."""
-    head = f"| {title} | pairs | {' | '.join(COLUMNS[key] for key in ORDER)} |\n|---{'|---' * (len(ORDER) + 1)}|\n"
+    shown = [key for key in ORDER if all(key in record for records in groups.values() for record in records)]
+    head = f"| {title} | pairs | {' | '.join(COLUMNS[key] for key in shown)} |\n|---{'|---' * (len(shown) + 1)}|\n"
     lines = []
     for name, records in groups.items():
         mean = mean_of(records)
-        lines.append(f"| {name} | {len(records)} | {' | '.join(format_figure(key, mean[key]) for key in ORDER)} |\n")
+        lines.append(f"| {name} | {len(records)} | {' | '.join(format_figure(key, mean[key]) for key in shown)} |\n")
     return head + "".join(lines)
 
 
@@ -196,6 +215,8 @@ def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.std
     parser.add_argument("--steps", default="1,2,4,8", help="a row for each of these numbers of steps")
     parser.add_argument("--rows", nargs="*", metavar="ROW", help=f"only these: '4 steps', ..., {', '.join(PARTS)}")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth pair")
+    parser.add_argument("--texture", type=float, default=SampleOptions.texture)
+    parser.add_argument("--lpips", type=Path, metavar="FILE", help="weights of LPIPS with AlexNet")
     parser.add_argument("--detail", metavar="ROW", help="row shown by darkness and by scene (default: '4 steps')")
     args = parser.parse_args(argv)
     steps = [int(s) for s in args.steps.split(",") if s]
@@ -204,9 +225,10 @@ def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.std
     if unknown := set(wanted) - set(known):
         parser.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     nets, segmenter = load_bundle(args.weights), load_segmenter(args.segmenter)
+    lpips = load_lpips(args.lpips) if args.lpips else None
     rows, records = rows_of_table(args.pairs_tsv, args.split)[:: args.every], []
     for i, row in enumerate(rows):
-        records += measure(nets, segmenter, row, args.pairs_tsv.parent, steps, wanted)
+        records += measure(nets, segmenter, row, args.pairs_tsv.parent, steps, wanted, args.texture, lpips)
         sys.stderr.write(f"\r{i + 1} of {len(rows)} pairs")
     sys.stderr.write("\n")
     groups = grouped(records, "variant")

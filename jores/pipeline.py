@@ -32,8 +32,11 @@ from .tiling.tiler import Tiler
 from .tiling.windows import Window, size_of
 
 DEFAULT_STEPS = SampleOptions().steps
-SEEN_WHOLE = 640
-"""Pictures up to this longer side in pixels are shown to the segmenter as they are; bigger ones are reduced first."""
+SEEN_WHOLE, SEEN_REDUCED = 640, 512
+"""Longer sides in pixels: what the segmenter sees is lit at full size up to the first, otherwise reduced to the second.
+
+The segmenter reduces it further, but masks follow the edges of this picture.
+"""
 
 __all__ = ["adjust", "checked", "decompose", "enhance", "finish", "sample", "segment"]
 
@@ -179,14 +182,14 @@ def segment(
 def lit_for_segmenter(
     nets: JoReSNets, images: Tensor, resolution: int, known: RetinexCondition | None = None
 ) -> Tensor:
-    """R' x L' (B, 3, h, w) of pictures (B, 3, H, W); those over SEEN_WHOLE are reduced to about `resolution` pixels.
+    """R' x L' (B, 3, h, w) of pictures (B, 3, H, W); those over SEEN_WHOLE are reduced to about SEEN_REDUCED pixels.
 
     The exposure is always ANet's proposal, so that settings of the enhancement do not change the segmentation. Big
     pictures are reduced on their own device. `known`: see `segment`.
     """
     size = size_of(images)
     if max(size) > max(SEEN_WHOLE, resolution):
-        images, known = area_average(images, working_size(size, resolution)), None
+        images, known = area_average(images, working_size(size, max(SEEN_REDUCED, resolution))), None
     if known is None:
         known = adjust(nets, decompose(nets, images.float().clamp(0, 1)))
     return known.picture

@@ -188,7 +188,7 @@ def test_a_folders_own_code_is_never_run(tmp_path, kind):
 
 
 def test_the_former_segmenter_still_loads_at_the_size_it_was_trained_at():
-    assert load_segmenter(FORMER_SEGMENTER).resolution == 320 and load_segmenter(SHIPPED_SEGMENTER).resolution == 512
+    assert load_segmenter(FORMER_SEGMENTER).resolution == 320 and load_segmenter(SHIPPED_SEGMENTER).resolution == 416
 
 
 def test_the_shipped_folder_says_whose_it_is():

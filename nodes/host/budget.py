@@ -22,7 +22,7 @@ __all__ = [
     "segmenter_bytes",
 ]  # fmt: skip
 
-SHIPPED_SEGMENTER_BYTES = int(SLACK * 90 * 2**20)  # upper bound: its working size is 512 pixels
+SHIPPED_SEGMENTER_BYTES = int(SLACK * 90 * 2**20)  # upper bound: its working size is 416 pixels
 SEEN_PIXELS = 640 * 640  # upper bound of the size of the picture that DNet and ANet brighten for it
 
 

@@ -1,6 +1,6 @@
 """Codecs for what Pillow lacks: colour with 16 bits per channel (silently reduced to 8), and TIFFs that keep EXIF.
 
-Pixels are uint8 or uint16 arrays (H, W, C) with C = 1 (grey), 3 (RGB) or 4 (RGB and straight alpha).
+Pixels are uint8 or uint16 arrays (H, W, C) with C = 1 (grey), 3 (RGB), and 2 or 4 with straight alpha.
 """
 
 from __future__ import annotations
@@ -40,6 +40,27 @@ def decode_16(data: bytes, codec: str, alpha: bool) -> np.ndarray:
 
 def encode_png_16(levels: np.ndarray, exif: bytes = b"", profile: bytes = b"") -> bytes:
     """PNG file of uint16 levels (H, W, C), with an EXIF block and a colour profile if they are not empty."""
+    extra = b""
+    if profile:
+        extra += _png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
+    if exif:
+        extra += _png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    data = _grey_with_alpha(levels) if levels.shape[2] == 2 else _by_ffmpeg(levels)
+    return data[:33] + extra + data[33:]  # directly after the signature and IHDR
+
+
+def _grey_with_alpha(levels: np.ndarray) -> bytes:
+    """PNG file of uint16 levels (H, W, 2), for which PyAV has no pixel format."""
+    height, width, _ = levels.shape
+    rows = levels.astype(">u2").view(np.uint8).reshape(height, -1)
+    rows = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))  # differs from the row above: filter 2
+    rows = np.pad(rows, ((0, 0), (1, 0)), constant_values=2)
+    header = struct.pack(">IIBBBBB", width, height, 16, 4, 0, 0, 0)
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(*part) for part in parts)
+
+
+def _by_ffmpeg(levels: np.ndarray) -> bytes:
     import av
 
     height, width, channels = levels.shape
@@ -48,13 +69,7 @@ def encode_png_16(levels: np.ndarray, exif: bytes = b"", profile: bytes = b"") -
     encoder = av.CodecContext.create("png", "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, pixel_format
     encoder.time_base = encoder.sample_aspect_ratio = Fraction(1, 1)
-    data = b"".join(bytes(packet) for packet in encoder.encode(frame) + encoder.encode(None))
-    extra = b""
-    if profile:
-        extra += _png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
-    if exif:
-        extra += _png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    return data[:33] + extra + data[33:]  # directly after the signature and IHDR
+    return b"".join(bytes(packet) for packet in encoder.encode(frame) + encoder.encode(None))
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
@@ -100,12 +115,12 @@ def encode_tiff(
     strip = zlib.compress(differences.astype(levels.dtype.newbyteorder(order)).tobytes())
     baseline = {
         "ImageWidth": width, "ImageLength": height, "BitsPerSample": (levels.itemsize * 8,) * channels,
-        "Compression": 8, "PhotometricInterpretation": 1 if channels == 1 else 2, "StripOffsets": 0,
+        "Compression": 8, "PhotometricInterpretation": 1 if channels < 3 else 2, "StripOffsets": 0,
         "SamplesPerPixel": channels, "RowsPerStrip": height, "StripByteCounts": len(strip), "Predictor": 2,
     }  # fmt: skip
     for name, value in baseline.items():
         tags[ExifTags.Base[name]] = value
-    if channels == 4:
+    if channels in (2, 4):
         tags[ExifTags.Base.ExtraSamples] = 2  # straight alpha
     if profile:
         tags[ExifTags.Base.InterColorProfile] = profile

@@ -56,7 +56,8 @@ class Picture:
     Attributes:
         pixels: float32 (C, H, W) in [0, 1], upright. C is 3 (RGB), or 4 with straight (not premultiplied) alpha.
         bit_depth: bits per channel in the file, 8 or 16 (more than 8 count as 16).
-        grey: the file has one colour channel (repeated in `pixels`), and a result is written with one, too.
+        grey: the file has one colour channel (repeated in `pixels`), with alpha or without, and a result is written
+            with one, too.
         icc_profile: colour profile of `pixels`; None means sRGB.
         exif: EXIF block with the orientation "upright" and without a thumbnail.
         metadata: all other metadata.
@@ -92,7 +93,7 @@ def _read_plain(data: bytes) -> Picture:
     """PNG, JPEG, WebP, TIFF or BMP."""
     tags = tiff.tags_of(data)
     tiff.refuse_other_numbers(tags)
-    if tiff.is_odd(tags):
+    if tiff.is_odd(data, tags):
         return _decode_odd(data, tags)
     shown = png.lean(data) if data.startswith(png.SIGNATURE) else data
     with _opened(shown) as image:
@@ -157,7 +158,7 @@ def _decode(image: Image.Image, data: bytes, shown: bytes) -> Picture:
             # WhiteIsZero, which Pillow inverts for 8 bits only
             levels = 65535 - levels
         if isinstance(key := image.info.get("transparency"), int):
-            levels = np.dstack([levels] * 3 + [np.where(levels == key, 0, 65535).astype(np.uint16)])
+            levels = np.dstack([levels, np.where(levels == key, 0, 65535).astype(np.uint16)])
     else:
         levels, orientation = np.asarray(_convert_to_8(image, profile)), remaining
     depth = tiff.depth_of(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else bit_depth
@@ -176,7 +177,7 @@ def _made(
     exif: Image.Exif | None = None,
     block: bytes | None = None,
 ) -> Picture:
-    """Builds the picture from uint8 or uint16 levels (H, W) or (H, W, C).
+    """Builds the picture from uint8 or uint16 levels (H, W) or (H, W, C); C is 2 for grey with alpha, 3 or 4.
 
     Args:
         stored: EXIF orientation in the file, which its metadata refer to.
@@ -184,14 +185,19 @@ def _made(
         exif: EXIF as parsed by Pillow.
         block: EXIF bytes of the file, if they can be changed in place.
     """
-    bit_depth, grey = levels.itemsize * 8, levels.ndim == 2
+    bit_depth, grey = levels.itemsize * 8, levels.ndim == 2 or levels.shape[2] == 2
     pixels = torch.from_numpy(levels.astype(np.float32)).div_(2**bit_depth - 1)
-    pixels = pixels.expand(3, -1, -1) if grey else pixels.permute(2, 0, 1)
+    pixels = pixels.expand(3, -1, -1) if levels.ndim == 2 else pixels.permute(2, 0, 1)
+    pixels = pixels[[0, 0, 0, 1]] if len(pixels) == 2 else pixels
     pixels = _upright(pixels, orientation).contiguous()
     if notes.power is not None:
         pixels = to_srgb(pixels, notes.power)
     size, turned = (pixels.shape[2], pixels.shape[1]), stored in (5, 6, 7, 8)
-    kept = profile if profile and profile[16:20] == (b"GRAY" if grey else b"RGB ") else None
+    space = (profile or b"")[16:20]
+    kept = profile if space == b"RGB " or (grey and space == b"GRAY") else None  # some grey files have an RGB profile
+    if space and not kept and space != b"CMYK":  # CMYK was converted by its profile
+        told = f"its colour profile, which is not for RGB ({space.decode('ascii', 'replace').strip()})"
+        notes = replace(notes, further=(*notes.further, told))
     upright = exif_blocks.rewritten(exif, notes.kind, size, turned, block)
     return Picture(pixels, bit_depth, grey, kept, upright, notes.upright(size, turned))
 
@@ -204,7 +210,8 @@ def _decode_odd(data: bytes, tags: tiff.Tags) -> Picture:
     _check_size(width * height, f"{width}x{height}", data)
     levels, orientation = tiff.levels_16(data, tags), int(tags.get(274, 1))
     packet = tags.get(700)
-    behind = further.named(tiff.sub_pictures(tags))
+    has_alpha = levels.ndim == 3 and levels.shape[2] in (2, 4)
+    behind = further.of_tiff(tags, has_alpha)
     notes = Metadata("TIFF", packet if isinstance(packet, bytes) else None, further=behind)
     return _made(levels, notes, orientation, orientation, tags.get(34675), raw.notes(data))
 
@@ -244,14 +251,16 @@ def _bits(image: Image.Image, data: bytes) -> int:
 
 
 def _colour_16(image: Image.Image, data: bytes) -> np.ndarray:
-    """uint16 levels (H, W, 3), or (H, W, 4) with straight alpha, as stored (not upright)."""
+    """uint16 levels (H, W, 3), or with straight alpha (H, W, 2 or 4), as stored (not upright)."""
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     if 322 in tags:  # TileWidth; FFmpeg silently reads tiles in a wrong order
         raise ValueError("a tiled TIFF with 16 bits per channel is not supported; save it in strips or as PNG")
     levels = decode_16(data, "png" if image.format == "PNG" else "tiff", image.has_transparency_data)
+    if image.format == "PNG" and data[25] == 4:  # grey with alpha
+        levels = levels[..., [0, 3]]
     if tags.get(338) == (1,):  # ExtraSamples: premultiplied alpha
-        alpha = np.maximum(levels[..., 3:], 1) / 65535
-        levels[..., :3] = np.rint(np.minimum(levels[..., :3] / alpha, 65535))
+        alpha = np.maximum(levels[..., -1:], 1) / 65535
+        levels[..., :-1] = np.rint(np.minimum(levels[..., :-1] / alpha, 65535))
     return levels
 
 
@@ -259,7 +268,7 @@ def _convert_to_8(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode in ("I", "F"):
         raise ValueError("32 bits per channel are not supported; save it with 8 or 16")
     if image.has_transparency_data:
-        return image.convert("RGBA")
+        return image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
     if image.mode in ("1", "L"):
         return image.convert("L")
     if image.mode == "CMYK" and profile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import torch
 from PIL import Image
 
 from ..imaging.exposure import luma
@@ -14,7 +15,7 @@ from .decoding import Picture
 from .light import from_srgb
 
 _SAVE_OPTIONS = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}, "PNG": {}, "BMP": {}}
-_HOLDS_16, _HOLDS_ALPHA = ("PNG", "TIFF"), ("PNG", "TIFF", "WEBP", "BMP")
+_HOLDS_16, _HOLDS_ALPHA, _HOLDS_GREY_ALPHA = ("PNG", "TIFF"), ("PNG", "TIFF", "WEBP", "BMP"), ("PNG", "TIFF")
 
 
 def lost(picture: Picture, kind: str) -> list[str]:
@@ -32,13 +33,13 @@ def lost(picture: Picture, kind: str) -> list[str]:
 def encode(picture: Picture, kind: str) -> bytes:
     """The bytes of a file; `kind` is PNG, JPEG, WEBP, TIFF or BMP. Raises ValueError, or OSError from Pillow."""
     pixels, notes = picture.pixels.float(), picture.metadata
-    if picture.grey and len(pixels) == 3:
-        pixels = luma(pixels[None])[0]
+    if picture.grey and (len(pixels) == 3 or kind in _HOLDS_GREY_ALPHA):
+        pixels = torch.cat([luma(pixels[None, :3])[0], pixels[3:]])
     if notes.power is not None and kind == notes.kind:
         pixels = from_srgb(pixels, notes.power)
     deep = picture.bit_depth == 16 and kind in _HOLDS_16
     levels = (pixels.clamp(0, 1) * (65535 if deep else 255)).round().permute(1, 2, 0).cpu().numpy()
-    levels = np.ascontiguousarray(levels, np.uint16 if deep else np.uint8)  # (H, W, 1, 3 or 4)
+    levels = np.ascontiguousarray(levels, np.uint16 if deep else np.uint8)  # (H, W, 1 to 4)
     exif, profile, packet = picture.exif or b"", picture.icc_profile or b"", notes.xmp or b""
     if kind == "TIFF":
         return encode_tiff(levels, exif, profile, packet, notes.resolution)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from PIL import ExifTags, Image
@@ -32,6 +32,17 @@ _DESCRIPTIVE_TAGS = {
     ExifTags.Base.RatingPercent, ExifTags.Base.XPTitle, ExifTags.Base.XPComment, ExifTags.Base.XPAuthor,
     ExifTags.Base.XPKeywords, ExifTags.Base.XPSubject, 33723,  # the last one: captions (IPTC)
 }  # fmt: skip
+
+# Tags of a TIFF that describe how it stores its pixels, or that are kept otherwise: orientation, profile, XMP.
+_STORAGE_TAGS = {
+    *range(254, 267), *range(273, 282), 284, *range(288, 294), 297, 301, *range(317, 326), 330, *range(332, 348),
+    *range(512, 533), 700, ExifTags.Base.InterColorProfile, 59932,
+}  # fmt: skip
+
+
+def dropped(tags: Iterable[int]) -> list[int]:
+    """The tags of a TIFF that are not carried over, without those that describe how the file stores its pixels."""
+    return sorted(set(tags) - _STORAGE_TAGS - _DESCRIPTIVE_TAGS)
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,7 @@ def rewritten(
         except ValueError as error:
             logger.info("EXIF is serialised again: %s", error)
     if kind == "TIFF":
+        exif.bigtiff = False  # the result is a classic TIFF; Pillow would write a block that nothing can read
         for tag in set(exif) - _DESCRIPTIVE_TAGS:
             del exif[tag]
     elif ExifTags.Base.Orientation in exif:

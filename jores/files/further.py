@@ -1,29 +1,44 @@
-"""Further pictures in a file, which are not written to a result: previews, depth and gain maps, a short video."""
+"""Parts of a picture file that are not written to a result: previews, depth and gain maps, a short video, seals.
+
+Parts that only describe how the file stores its pixels are not mentioned.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from . import tiff
+from . import exif, jpeg, png, tiff
 
 _FILM = re.compile(rb"\0\0\0[\x10-\x40]ftyp(?:mp4|isom|iso[2-6]|qt  |MSNV)")
+_SEAL = "Content Credentials (C2PA), which are valid for the original only"
+_SEALS: dict[str, str] = {"caBX": _SEAL, "APP11": _SEAL}
 _GAIN_MAPS = (b"hdrgm:Version", b"HDRGainMap", b"urn:iso:std:iso:ts:21496")
 
 
 def of_image(image: Image.Image, data: bytes) -> tuple[str, ...]:
     """Descriptions of the further pictures in a file that Pillow opened; `data` is the complete file."""
+    if image.format == "PNG":
+        return _listed("chunk", [name.decode("ascii", "replace") for name in png.dropped(png.chunks(data))])
     if isinstance(image, TiffImageFile):
-        return named(tiff.sub_pictures(image.tag_v2))
+        return of_tiff(image.tag_v2, image.has_transparency_data)
     if image.format not in ("JPEG", "MPO"):
         return ()
     found = named(getattr(image, "n_frames", 1) - 1)
     if found and any(name in data for name in _GAIN_MAPS):
         found = (f"{found[0]}, with the gain map for HDR screens",)
-    return (*found, "the film behind the picture (a motion photo)") if _FILM.search(data) else found
+    found += ("the film behind the picture (a motion photo)",) if _FILM.search(data) else ()
+    return (*found, *_listed("segment", jpeg.dropped(jpeg.segments(data))))
+
+
+def of_tiff(tags: tiff.Tags, alpha: bool) -> tuple[str, ...]:
+    """Descriptions of the sub-images and unused channels of a TIFF; `alpha`: one of the channels is alpha."""
+    count = tiff.unused_channels(tags, alpha)
+    told = (f"{count} extra channel{'s' if count > 1 else ''} of the file",) if count else ()
+    return (*named(tiff.sub_pictures(tags)), *told, *_listed("tag", map(str, exif.dropped(tags))))
 
 
 def of_heif(
@@ -38,6 +53,14 @@ def of_heif(
     for count, kind in ((len(depth or ()), "depth map"), (maps, "auxiliary picture (a gain map?)")):
         found += (f"{count} {kind}",) if count else ()
     return found
+
+
+def _listed(kind: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Description of parts by their names in the format; those of Content Credentials are said in words."""
+    names = dict.fromkeys(_SEALS.get(name, name) for name in names)
+    told = ", ".join(name for name in names if name not in _SEALS.values())
+    seals = tuple(name for name in names if name in _SEALS.values())
+    return (*seals, *((f"the file's {kind}{'s' if ',' in told else ''} {told}",) if told else ()))
 
 
 def named(count: int) -> tuple[str, ...]:

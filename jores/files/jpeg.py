@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 LONG_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 EXIF = b"Exif\0\0"
 ROOM = 65533  # largest body of a segment in bytes
 _SCAN, _FILE_HEADER, _APP1, _APP13, _COMMENT = 0xDA, 0xE0, 0xE1, 0xED, 0xFE
+
+_APPLICATION = 0xE0
+_KNOWN = (
+    XMP,
+    LONG_XMP,
+    EXIF,
+    b"JFIF\0",
+    b"JFXX\0",
+    b"ICC_PROFILE\0",
+    b"MPF\0",
+    b"Adobe",
+    b"Ducky",
+    b"urn:iso:std:iso:ts:21496",
+)  # the last one: a gain map's, which is named as a picture
 
 Segment = tuple[int, bytes]
 
@@ -36,6 +50,12 @@ def carried(found: list[Segment]) -> list[Segment]:
         for marker, body in found
         if marker in (_COMMENT, _APP13) or (marker == _APP1 and body.startswith(LONG_XMP))
     ]
+
+
+def dropped(found: Iterable[Segment]) -> list[str]:
+    """Names of the application segments that are not carried over, without those that describe the storage."""
+    others = (s for s in found if _APPLICATION <= s[0] < _APPLICATION + 16 and s[0] != _APP13)
+    return sorted({f"APP{marker - _APPLICATION}" for marker, body in others if not body.startswith(_KNOWN)})
 
 
 def xmp_of(found: list[Segment]) -> bytes | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXT = (b"tEXt", b"zTXt", b"iTXt")
@@ -12,6 +12,7 @@ COLOUR = (b"cHRM", b"gAMA", b"sRGB", b"cICP")
 XMP_KEYWORD = b"XML:com.adobe.xmp"
 _RAW_PROFILE = b"Raw profile type "  # EXIF as text, from before PNG had a chunk for it; Pillow reads it
 _NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf", b"acTL", b"fcTL", b"fdAT")
+_STORAGE = (b"sBIT", b"bKGD", b"hIST", b"sPLT", b"tIME", b"iDOT")
 _LARGEST_PROFILE = 1 << 26
 _LARGEST_SHOWN = 1 << 16  # larger texts are not passed to Pillow
 
@@ -58,6 +59,12 @@ def carried(found: list[Chunk]) -> list[Chunk]:
     """The chunks that are copied unchanged: texts, resolution and colour space, but not XMP and EXIF."""
     kept = (*TEXT, *COLOUR, b"pHYs", b"sTER")
     return [(name, body) for name, body in found if name in kept and not is_xmp(name, body) and not _is_exif(body)]
+
+
+def dropped(found: Iterable[Chunk]) -> list[bytes]:
+    """Names of the chunks that are not carried over, without those that describe how the file stores its pixels."""
+    kept = {*_NEEDED, *TEXT, *COLOUR, *_STORAGE, b"pHYs", b"sTER", b"iCCP"}
+    return sorted({name for name, _ in found} - kept)
 
 
 def is_xmp(name: bytes, body: bytes) -> bool:

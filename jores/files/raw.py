@@ -52,4 +52,7 @@ def notes(data: bytes) -> Image.Exif:
     exif = Image.Exif()
     if data[:4] in (b"II*\0", b"MM\0*"):
         exif.load(b"Exif\0\0" + data)
+    elif data[:4] == b"II+\0":  # BigTIFF
+        exif.endian, exif.bigtiff = "<", True
+        exif.load_from_fp(io.BytesIO(data), int.from_bytes(data[8:16], "little"))
     return exif

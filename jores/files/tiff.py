@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import TiffImagePlugin
 
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BIG, _BIG_MOTOROLA = b"II+\0", b"MM\0+"
+MAGIC = (b"II*\0", b"MM\0*", _BIG, _BIG_MOTOROLA)
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _OFFSETS, _SAMPLES, _ROWS, _LENGTHS, _LARGEST, _PLANAR, _PREDICTOR = 273, 277, 278, 279, 281, 284, 317
 _TILE, _EXTRA, _FORMAT = 322, 338, 339
@@ -26,6 +27,8 @@ def tags_of(data: bytes) -> Tags:
     """Tags of the first page; empty for other files. Damaged tags raise the exceptions of Pillow."""
     if data[:4] not in MAGIC:
         return {}
+    if data[:4] == _BIG_MOTOROLA:
+        raise ValueError("a BigTIFF in big-endian byte order is not supported; save it as TIFF")
     table = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if 43 in data[2:4] else 8])
     file = io.BytesIO(data)
     file.seek(table.next)
@@ -63,16 +66,22 @@ def depth_of(tags: Tags) -> int:
     return used if bits == 16 and 8 < used < 16 and largest == 2**used - 1 else bits
 
 
-def is_odd(tags: Tags) -> bool:
-    """Whether this TIFF must be read by `levels_16`."""
+def unused_channels(tags: Tags, alpha: bool) -> int:
+    """Number of channels besides colours and, with `alpha`, one alpha channel: stored selections, for example."""
+    return max(0, len(_all(tags, _EXTRA, 0)) - alpha) if _EXTRA in tags else 0
+
+
+def is_odd(data: bytes, tags: Tags) -> bool:
+    """Whether this TIFF must be read by `levels_16`. FFmpeg, which reads 16 bits, does not know BigTIFF."""
     bits, samples = set(_all(tags, _BITS, 1)), tags.get(_SAMPLES, 1)
     known = (1, 2, 4, 8) if samples == 1 else (8,)  # bit depths below 16 that Pillow reads
     planar = samples == 2 and tags.get(_PLANAR, 1) == 2
-    return any(n < 16 and n not in known for n in bits) or (bits == {16} and samples == 2) or planar
+    big = data[:4] == _BIG and bits == {16} and samples > 1
+    return any(n < 16 and n not in known for n in bits) or (bits == {16} and samples == 2) or planar or big
 
 
 def levels_16(data: bytes, tags: Tags) -> np.ndarray:
-    """uint16 levels (H, W) or (H, W, 3 or 4), scaled to 16 bits, as stored (not upright), with straight alpha.
+    """uint16 levels (H, W) or (H, W, 2, 3 or 4), scaled to 16 bits, as stored (not upright), with straight alpha.
 
     Raises:
         ValueError: a variant that is not supported, or a truncated file.
@@ -99,8 +108,8 @@ def levels_16(data: bytes, tags: Tags) -> np.ndarray:
     if samples in (2, 4) and 1 in _all(tags, _EXTRA, 0):  # premultiplied
         colours, alpha = full[..., :-1], np.maximum(full[..., -1:], 1) / 65535
         full[..., :-1] = np.rint(np.minimum(colours / alpha, 65535))
-    if samples == 2:
-        return full[..., [0, 0, 0, 1]]
+    if samples in (2, 4) and _all(tags, _EXTRA, 2)[0] == 0:  # no alpha, but a channel of another meaning
+        full, samples = full[..., :-1], samples - 1
     return full[..., 0] if samples == 1 else full
 
 

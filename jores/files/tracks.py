@@ -5,7 +5,9 @@ What it cannot hold is reported.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from typing import Any
 
 import av
 import av.container
+from av.container import InputContainer
 from av.stream import Stream
 
 logger = logging.getLogger(__name__)
@@ -131,7 +134,7 @@ class Tracks:
             if way == "pictures":
                 made = copy = add_video()
             elif way == "copy":
-                copy = self.copies[stream.index] = _copy_of(writer, stream)
+                copy = self.copies[stream.index] = _copy_of(writer, stream, self.path)
             elif way == "attach":
                 self._attach(writer, stream)
                 continue
@@ -213,13 +216,13 @@ def _copyable(path: str, indices: list[int], container: str, options: dict[str, 
                 samples[packet.stream.index].append(packet)
             if number > _LOOK or all(len(kept) == _EACH for kept in samples.values()):
                 break
-        return {s.index for s in streams if _takes(s, samples[s.index], container, options)}
+        return {s.index for s in streams if _takes(s, samples[s.index], container, options, path)}
 
 
-def _takes(stream: Any, packets: list[Any], container: str, options: dict[str, str]) -> bool:
+def _takes(stream: Any, packets: list[Any], container: str, options: dict[str, str], path: str) -> bool:
     try:
         with av.open(io.BytesIO(), "w", format=container, options=dict(options)) as writer:
-            copy = _copy_of(writer, stream)
+            copy = _copy_of(writer, stream, path)
             _set(copy, "disposition", flags_of(stream))
             writer.start_encoding()
             for number, packet in enumerate(packets):
@@ -232,8 +235,37 @@ def _takes(stream: Any, packets: list[Any], container: str, options: dict[str, s
     return True
 
 
-def _copy_of(writer: Any, stream: Any) -> Any:
+def _copy_of(writer: Any, stream: Any, path: str) -> Any:
+    """A stream like that of the file `path`, for its packets."""
+    if writer.format.name == "avi" and stream.type == "audio":
+        with _without_block_size(path, stream.index) as reader:
+            if reader is not None:
+                return writer.add_stream_from_template(reader.streams[0], opaque=True)
     return writer.add_stream_from_template(stream, opaque=True)
+
+
+@contextlib.contextmanager
+def _without_block_size(path: str, index: int) -> Iterator[InputContainer | None]:
+    """A stream's first packets, opened from a Matroska file in memory; None if Matroska does not hold its codec.
+
+    AVI gives AC-3 and AAC a block size, which Matroska does not store. With it, FFmpeg's AVI muxer counts the sound in
+    bytes instead of packets, so that five packets have the time of one.
+    """
+    file = io.BytesIO()
+    try:
+        with av.open(path) as source, av.open(file, "w", format="matroska") as writer:
+            stream = source.streams[index]
+            copy = writer.add_stream_from_template(stream, opaque=True)
+            for packet in itertools.islice((p for p in source.demux(stream) if p.size), _EACH):
+                packet.stream = copy
+                writer.mux(packet)
+        reader = av.open(io.BytesIO(file.getvalue()), "r")
+    except _REFUSALS as error:
+        logger.info("track %d keeps its block size: %s", index + 1, error)
+        yield None
+        return
+    with reader:
+        yield reader
 
 
 def _set(stream: Any, name: str, value: Any) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from .config import JoReSConfig, ScheduleConfig
 from .diffusion.schedule import NoiseSchedule
+from .files.saving import rename_atomically
 from .nets.adjustment import AdjustmentNet
 from .nets.decomposition import DecompositionNet
 from .nets.denoiser import DenoisingUNet
@@ -122,7 +123,7 @@ def save_bundle(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(tensors, temporary, metadata=header)
-        os.replace(temporary, path)
+        rename_atomically(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -20,7 +20,9 @@ from jores.commands import enhance
 from jores.commands.enhance import Enhancer
 from jores.files.pictures import Picture, write_image
 from jores.files.records import json_line
+from jores.files.saving import write_atomically
 from jores.files.targets import TargetError, ignores_case, plan
+from jores.training.records import contact_sheet
 from tests.test_nets import TINY, shaken
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -206,13 +208,21 @@ def test_a_run_that_is_told_to_end_leaves_nothing_half_written(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_is_named_only_after_its_bytes_are_on_the_disk(tmp_path, monkeypatch):
+WRITERS = {
+    "picture": lambda path: picture(path), "bundle": lambda path: save_bundle(path, shaken(TINY)),
+    "sheet": lambda path: contact_sheet([torch.zeros(3, 4, 4)], path),
+    "report": lambda path: write_atomically(path, b"{}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_file_is_named_only_after_its_bytes_are_on_the_disk(tmp_path, monkeypatch, kind):
     order = []
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (order.append("fsync"), fsync(handle)))
     monkeypatch.setattr(os, "replace", lambda a, b: (order.append("replace"), replace(a, b)))
-    picture(tmp_path / "a.png")
-    assert order[:2] == ["fsync", "replace"]
+    WRITERS[kind](tmp_path / "a.png")
+    assert order[:2] == ["fsync", "replace"] and [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_json_has_neither_nan_nor_infinity():

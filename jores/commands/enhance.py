@@ -254,9 +254,10 @@ def _complaint(job: Job, error: Exception) -> str:
 def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, Any]:
     """Enhances one file; returns its record. `plan` already made sure that the result replaces no input."""
     path, target = job.path, job.target
-    if target.exists() and args.resume:
+    exists = os.path.lexists(target)  # also a link to a file on a disk that is not mounted now
+    if exists and args.resume:
         return {"output": str(target), "skipped": True}
-    if target.exists() and not args.overwrite:
+    if exists and not args.overwrite:
         raise ValueError(f"{path}: {target} exists already; add --overwrite, or --resume to keep it")
     suffix = path.suffix.lower()
     if suffix in VIDEO_FORMATS:

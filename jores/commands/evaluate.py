@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from torch import Tensor
 
+from ..checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS
 from ..files.pictures import read_image
 from ..files.records import without_nan
 from ..files.saving import write_atomically
@@ -18,7 +20,7 @@ from ..files.tables import Pair, pairs_of_folders, pairs_of_table
 from ..files.targets import refuse_inputs
 from ..imaging.alpha import is_opaque
 from ..metrics import niqe
-from ..metrics.lpips import Lpips, load_lpips
+from ..metrics.lpips import ENVIRONMENT, Lpips, load_lpips
 from ..metrics.scores import assess
 from .enhance import Enhancer
 
@@ -102,6 +104,15 @@ def format_row(row: dict[str, float | str]) -> str:
     return f"{row['picture']:<20}{''.join(f'{format_figure(key, float(row[key])):>15}' for key in columns_of(row))}\n"
 
 
+def _read_files(args: argparse.Namespace, pairs: Iterable[Pair]) -> list[Path]:
+    """All files that a run reads."""
+    pictures = [path for pair in pairs for path in (pair.low, pair.high) if path]
+    lpips = args.lpips or os.environ.get(ENVIRONMENT)
+    others = [Path(path) for path in (args.pairs_tsv, args.weights, lpips) if path]
+    folder = args.segmenter if args.segmenter and Path(args.segmenter).is_dir() else SHIPPED_SEGMENTER
+    return [*pictures, *others, args.weights or SHIPPED_WEIGHTS, *Path(folder).iterdir()]
+
+
 def run(args: argparse.Namespace) -> int:
     """`jores evaluate`: prints one line per picture, then the means; `--output` also writes them as JSON.
 
@@ -114,8 +125,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         raise ValueError("evaluate needs --low (and --high for every score except NIQE), or --pairs-tsv")
     if args.output:
-        read = [path for pair in pairs for path in (pair.low, pair.high) if path]
-        refuse_inputs(args.output, [*read, *filter(None, (args.pairs_tsv, args.weights))], "--output")
+        refuse_inputs(args.output, _read_files(args, pairs), "--output")
     lpips, enhancer = load_lpips(args.lpips), Enhancer.from_args(args)
     rows = []
     for row in evaluate(pairs, lambda pixels: enhancer(pixels)[0], lpips):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..checkpoint import JoReSNets
+from ..files.saving import write_atomically
 from ..metrics.scores import score
 from .convert import to_pixels
 
@@ -72,6 +73,6 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 
 def contact_sheet(pictures: list[Tensor], path: Path) -> None:
     """Writes (3, H, W) pictures in [0, 1] of one width below each other into a PNG file."""
-    temporary = path.with_suffix(".tmp.png")
-    Image.fromarray(to_pixels(torch.cat(pictures, 1).cpu())).save(temporary)
-    os.replace(temporary, path)
+    buffer = io.BytesIO()
+    Image.fromarray(to_pixels(torch.cat(pictures, 1).cpu())).save(buffer, "PNG")
+    write_atomically(path, buffer.getvalue())

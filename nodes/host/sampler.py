@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
+import comfy.samplers
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -29,6 +31,7 @@ from .windows import MEAN_KEY, TILED_KEY, conditioned_on, tiler_of
 ROUNDING = 1e-6
 SAME_SIGMA = 1e-3  # relative tolerance: sigmas of stock schedulers are rounded
 POST_CFG = "sampler_post_cfg_function"
+GUIDANCE = ("sampler_pre_cfg_function", "sampler_cfg_function")
 NODE = "Apply RNet Refinement"
 
 
@@ -122,6 +125,14 @@ class Refinement:
         return self.refine(x0, base.noise_level(args["sigma"]), tiler=self.kept_tiler(base, x0))
 
 
+def _guides(guider: comfy.samplers.CFGGuider, options: HostOptions) -> bool:
+    """Whether the negative conditioning is evaluated. At cfg 1 it is not: the host gives guidance nodes (APG, PerpNeg)
+    zeros in its place.
+    """
+    special = type(guider).predict_noise is not comfy.samplers.CFGGuider.predict_noise  # with two scales, for example
+    return special or not math.isclose(guider.cfg, 1.0) or bool(options.get("disable_cfg1_optimization"))
+
+
 def few_step_sampler(
     schedule: NoiseSchedule,
     options: SampleOptions,
@@ -145,6 +156,8 @@ def few_step_sampler(
         for hook in refiners:
             hook.check([cond for conds in guider.conds.values() for cond in conds or []], len(x), frame)
         plain = {**given, POST_CFG: [hook for hook in hooks if not isinstance(hook, Refinement)]}
+        if not _guides(guider, given):
+            plain = {name: value for name, value in plain.items() if name not in GUIDANCE}
         if cut_here:
             plain = with_option(plain, TILED_KEY)
         sigma_of = dict(zip(schedule.timesteps(options.steps), sigmas[:-1], strict=True))

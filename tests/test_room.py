@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from jores.checkpoint import save_bundle
 from jores.conditions import ConditionOnDemand, RetinexCondition
 from jores.imaging import compositing
 from jores.options import ClipOptions, FinishOptions, SampleOptions
@@ -231,6 +232,23 @@ def test_enhance_keeps_its_nets_until_the_host_needs_the_room_or_the_file_change
     assert torch.equal(enhance.run(), first) and len(enhance.loaded) == 4
     os.utime(enhance.path, ns=(1, 1))
     assert torch.equal(enhance.run(), first) and enhance.loaded[4:] == ["load_patchers"]
+
+
+@pytest.mark.parametrize("how", ["other weights", "damaged", "gone"])
+def test_what_is_kept_is_that_of_the_file_as_it_is_now(enhance, how):
+    whole = enhance.path.read_bytes()
+    first = enhance.run()
+    if how == "other weights":
+        nets = shaken(TINY)
+        save_bundle(enhance.path, nets)
+        assert not torch.equal(enhance.run(), first)
+    else:
+        enhance.path.unlink() if how == "gone" else enhance.path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(ValueError, match=r"mine\.safetensors"):
+            enhance.run()
+    enhance.path.write_bytes(whole)
+    assert torch.equal(enhance.run(), first)
+    assert enhance.loaded.count("load_segmenter") == 1
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

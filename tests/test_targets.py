@@ -22,7 +22,7 @@ from jores.files.pictures import Picture, write_image
 from jores.files.records import json_line
 from jores.files.saving import write_atomically
 from jores.files.targets import TargetError, ignores_case, plan
-from jores.training.records import contact_sheet
+from jores.training.records import append_record, contact_sheet
 from tests.test_nets import TINY, shaken
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -228,6 +228,13 @@ def test_a_file_is_named_only_after_its_bytes_are_on_the_disk(tmp_path, monkeypa
 def test_json_has_neither_nan_nor_infinity():
     record = {"a": float("inf"), "b": [float("nan"), 1.5, {"c": -float("inf")}], "d": (1, "x")}
     assert json.loads(json_line(record)) == {"a": None, "b": [None, 1.5, {"c": None}], "d": [1, "x"]}
+
+
+@pytest.mark.parametrize("score", [float("inf"), float("-inf"), float("nan")])
+def test_the_header_of_a_bundle_is_valid_json(score):
+    header = append_record(shaken(TINY), {"stage": "adjust", "val": {"psnr": score, "steps": [score, 1]}})
+    record = json.loads(header["training"], parse_constant=lambda name: pytest.fail(name))[-1]
+    assert record["val"] == {"psnr": None, "steps": [None, 1]}
 
 
 def test_an_infinite_score_is_valid_json(tmp_path, options):

@@ -26,6 +26,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from ..files.records import without_nan
 from .batches import batches
 from .convert import in_layout
 from .muon import Muon
@@ -232,7 +233,7 @@ class _Run:
         if scores[self.stage.best_score] > p.best:
             p.best = scores[self.stage.best_score]
             self.stage.export(averaged, self.out / f"{self.stage.name}.safetensors", record)
-        log.info("validation %s", json.dumps(record))
+        log.info("validation %s", json.dumps(without_nan(record)))
 
     def _save(self) -> None:
         """Writes the new checkpoint beside the last one, then swaps them: no kill at any point loses both."""

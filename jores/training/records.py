@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..checkpoint import JoReSNets
+from ..files.records import without_nan
 from ..files.saving import write_atomically
 from ..metrics.scores import score
 from .convert import to_pixels
@@ -25,7 +26,7 @@ def training_record(nets: JoReSNets) -> list[dict[str, Any]]:
 
 def append_record(nets: JoReSNets, record: dict[str, Any]) -> dict[str, str]:
     """The header of `nets` (licence, data, ...) with `record` appended to its training record."""
-    return {**nets.metadata, "training": json.dumps([*training_record(nets), record])}
+    return {**nets.metadata, "training": json.dumps(without_nan([*training_record(nets), record]), allow_nan=False)}
 
 
 class Scores:

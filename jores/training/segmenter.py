@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from ..files.records import without_nan
 from ..files.saving import write_atomically
 from ..imaging.exposure import brighten
 from ..nets.segmentation import Segmenter, prepare
@@ -152,13 +153,13 @@ class DistillSegmenter:
             raw.add(self.teacher(low)[None, 1:], scene.target)
             bright.add(self.teacher(brighten(low[None])[0])[None, 1:], scene.target)
         scores = {**raw.scores(f"{key}_teacher_dark"), **bright.scores(f"{key}_teacher_brightened")}
-        write_atomically(path, json.dumps(scores).encode())
+        write_atomically(path, json.dumps(without_nan(scores)).encode())
         return scores
 
     def export(self, objective: DistillationObjective, path: Path, record: dict[str, Any]) -> None:
         """Writes a Hugging Face folder in float16. An older one is replaced only when the new one is complete."""
         net = in_layout(copy.deepcopy(objective.net).half(), torch.contiguous_format)
-        net.config.training = json.dumps(record)
+        net.config.training = json.dumps(without_nan(record))
         folder = path.with_suffix("")
         new, old = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("new", "old"))
         for leftover in (new, old):

@@ -91,7 +91,7 @@ def test_other_clocks_and_containers(tmp_path, kind):
     assert_same_film(source, target)
 
 
-@pytest.mark.parametrize(("suffix", "target"), [(".avi", ".mkv"), (".ts", ".mp4"), (".mkv", ".avi")])
+@pytest.mark.parametrize(("suffix", "target"), [(".avi", ".mkv"), (".ts", ".mp4"), (".mkv", ".avi"), (".ts", ".avi")])
 def test_times_survive_another_container(tmp_path, suffix, target):
     source = write_film(tmp_path / f"in{suffix}", options={"bf": "3"}, audio=[("ac3", {}, 0)])
     report, made = rewritten(source, target)

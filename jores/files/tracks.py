@@ -237,7 +237,7 @@ def _takes(stream: Any, packets: list[Any], container: str, options: dict[str, s
 
 def _copy_of(writer: Any, stream: Any, path: str) -> Any:
     """A stream like that of the file `path`, for its packets."""
-    if writer.format.name == "avi" and stream.type == "audio":
+    if writer.format.name == stream.container.format.name == "avi" and stream.type == "audio":
         with _without_block_size(path, stream.index) as reader:
             if reader is not None:
                 return writer.add_stream_from_template(reader.streams[0], opaque=True)

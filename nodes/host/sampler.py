@@ -125,12 +125,15 @@ class Refinement:
         return self.refine(x0, base.noise_level(args["sigma"]), tiler=self.kept_tiler(base, x0))
 
 
-def _guides(guider: comfy.samplers.CFGGuider, options: HostOptions) -> bool:
-    """Whether the negative conditioning is evaluated. At cfg 1 it is not: the host gives guidance nodes (APG, PerpNeg)
-    zeros in its place.
+def _plain(options: HostOptions, guider: comfy.samplers.CFGGuider) -> HostOptions:
+    """Options without the functions of guidance nodes (APG, PerpNeg) if the negative conditioning is not evaluated.
+
+    At cfg 1 it is not, and the host gives these functions zeros in its place.
     """
     special = type(guider).predict_noise is not comfy.samplers.CFGGuider.predict_noise  # with two scales, for example
-    return special or not math.isclose(guider.cfg, 1.0) or bool(options.get("disable_cfg1_optimization"))
+    if special or not math.isclose(guider.cfg, 1.0) or options.get("disable_cfg1_optimization"):
+        return options
+    return {name: value for name, value in options.items() if name not in GUIDANCE}
 
 
 def few_step_sampler(
@@ -155,9 +158,7 @@ def few_step_sampler(
         refiners = [hook for hook in hooks if isinstance(hook, Refinement)]
         for hook in refiners:
             hook.check([cond for conds in guider.conds.values() for cond in conds or []], len(x), frame)
-        plain = {**given, POST_CFG: [hook for hook in hooks if not isinstance(hook, Refinement)]}
-        if not _guides(guider, given):
-            plain = {name: value for name, value in plain.items() if name not in GUIDANCE}
+        plain = _plain({**given, POST_CFG: [hook for hook in hooks if hook not in refiners]}, guider)
         if cut_here:
             plain = with_option(plain, TILED_KEY)
         sigma_of = dict(zip(schedule.timesteps(options.steps), sigmas[:-1], strict=True))

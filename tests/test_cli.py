@@ -62,8 +62,11 @@ def run(*args: object) -> int:
     return main([str(arg) for arg in args])
 
 
+EXACT = ("--precision", "float32")  # as the library, which results are compared with
+
+
 def options(weights: Path) -> tuple[str, ...]:
-    return "--weights", str(weights), "--segmenter", "none", "--device", "cpu", "--steps", "2"
+    return "--weights", str(weights), "--segmenter", "none", "--device", "cpu", "--steps", "2", *EXACT
 
 
 def test_a_bad_file_is_reported_and_the_others_are_done(dark, weights, tmp_path, capsys):

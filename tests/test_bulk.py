@@ -22,7 +22,7 @@ from tests.two_processes import TWO_PROCESSES
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
-OPTIONS = ["--segmenter", "none", "--steps", "1", "--device", "cpu"]
+OPTIONS = ["--segmenter", "none", "--steps", "1", "--device", "cpu", "--precision", "float32"]
 
 
 @pytest.fixture

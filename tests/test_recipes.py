@@ -109,7 +109,7 @@ def test_what_is_no_recipe_is_refused_by_name(text, said, tmp_path):
 def test_the_recipe_of_a_flow_has_no_part_of_the_regressors_loss():
     recipe = read_recipe(RECIPES / "texture.yaml", "diffuse")
     settings = {key for key, value in recipe["options"].items() if value is not None}
-    assert settings == {"refine", "prior_dropout"} and PRESETS[recipe["preset"]].denoiser.detail_std
+    assert settings == {"refine", "prior_dropout", "perceptual"} and PRESETS[recipe["preset"]].denoiser.detail_std
 
 
 @pytest.mark.parametrize("small", [SMALL_PAPER, SMALL_FLOW], ids=["paper", "texture"])

@@ -12,6 +12,8 @@ from fractions import Fraction
 import numpy as np
 from PIL import ExifTags, Image
 
+from . import png
+
 
 def decode_16(data: bytes, codec: str, alpha: bool) -> np.ndarray:
     """Decode a PNG or a stripped TIFF with FFmpeg to uint16 (H, W, 3), or (H, W, 4) with `alpha`.
@@ -40,13 +42,13 @@ def decode_16(data: bytes, codec: str, alpha: bool) -> np.ndarray:
 
 def encode_png_16(levels: np.ndarray, exif: bytes = b"", profile: bytes = b"") -> bytes:
     """PNG file of uint16 levels (H, W, C), with an EXIF block and a colour profile if they are not empty."""
-    extra = b""
+    extra: list[png.Chunk] = []
     if profile:
-        extra += _png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
+        extra.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(profile)))
     if exif:
-        extra += _png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+        extra.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
     data = _grey_with_alpha(levels) if levels.shape[2] == 2 else _by_ffmpeg(levels)
-    return data[:33] + extra + data[33:]  # directly after the signature and IHDR
+    return data[:33] + png.encoded(extra) + data[33:]  # directly after the signature and IHDR
 
 
 def _grey_with_alpha(levels: np.ndarray) -> bytes:
@@ -57,7 +59,7 @@ def _grey_with_alpha(levels: np.ndarray) -> bytes:
     rows = np.pad(rows, ((0, 0), (1, 0)), constant_values=2)
     header = struct.pack(">IIBBBBB", width, height, 16, 4, 0, 0, 0)
     parts = (b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(*part) for part in parts)
+    return png.SIGNATURE + png.encoded(parts)
 
 
 def _by_ffmpeg(levels: np.ndarray) -> bytes:
@@ -70,10 +72,6 @@ def _by_ffmpeg(levels: np.ndarray) -> bytes:
     encoder.width, encoder.height, encoder.pix_fmt = width, height, pixel_format
     encoder.time_base = encoder.sample_aspect_ratio = Fraction(1, 1)
     return b"".join(bytes(packet) for packet in encoder.encode(frame) + encoder.encode(None))
-
-
-def _png_chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def encode_bmp_alpha(levels: np.ndarray, resolution: tuple[float, float] | None = None) -> bytes:

@@ -113,11 +113,14 @@ def density_chunk(resolution: tuple[float, float]) -> Chunk:
 def with_chunks(data: bytes, extra: list[Chunk]) -> bytes:
     """The file with further chunks directly after its header. Its pHYs is removed: FFmpeg writes an arbitrary one."""
     first, *rest = (chunk for chunk in chunks(data) if chunk[0] != b"pHYs")
-    written = (
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        for name, body in (first, *extra, *rest)
+    return SIGNATURE + encoded((first, *extra, *rest))
+
+
+def encoded(found: Iterable[Chunk]) -> bytes:
+    """The bytes of chunks as in a file: length, name, body and checksum of each."""
+    return b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in found
     )
-    return SIGNATURE + b"".join(written)
 
 
 def _inflated(data: bytes, largest: int) -> bytes | None:

@@ -65,8 +65,7 @@ class FlowObjective(UsesFrozen):
         terms = {"flow": flow, "refinement": refinement, "unrefined": (x0_hat - x0).div(c).square().mean(),
                  "detail": y.square().mean().sqrt()}  # fmt: skip
         if self.perceptual:
-            distance = self.frozen_net(FeatureDistance)
-            terms["seen"], terms["seen_refined"] = distance(estimate, x0), distance(refined, x0)
+            terms["seen"], terms["seen_refined"] = self.frozen_net(FeatureDistance)(x0, estimate, refined)
             flow = flow + self.perceptual * terms["seen"]
             refinement = refinement + self.perceptual * terms["seen_refined"]
         return {"loss": flow + self.options["refine"] * refinement, **terms}

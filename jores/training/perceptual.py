@@ -19,7 +19,7 @@ JITTER = 4  # px: pictures are shifted by less, so that the strides of the featu
 
 
 class FeatureDistance(nn.Module):
-    """Mean squared distance of normalised features of two pictures (B, 3, H, W) in [-1, 1], a scalar.
+    """Mean squared distances of normalised features of pictures (B, 3, H, W) in [-1, 1] to those of a target; scalars.
 
     Raises:
         ValueError: `segmenter` is no DeepLabV3+ net of this project.
@@ -35,13 +35,12 @@ class FeatureDistance(nn.Module):
             )
         self.stem, self.blocks = net.stem, net.blocks[: max(LAYERS) + 1]
 
-    def forward(self, pictures: Tensor, target: Tensor) -> Tensor:
-        top, left = torch.randint(JITTER, (2,)).tolist()
-        pictures, target = pictures[..., top:, left:], target[..., top:, left:]
+    def forward(self, target: Tensor, *pictures: Tensor) -> list[Tensor]:
+        """The distance of each of the pictures to `target`. Without gradients nothing is random."""
+        top, left = torch.randint(JITTER, (2,)).tolist() if torch.is_grad_enabled() else (0, 0)
         with torch.no_grad():
-            wanted = self.features(target)
-        pairs = zip(self.features(pictures), wanted, strict=True)
-        return torch.stack([(a - b).square().sum(1).mean() for a, b in pairs]).mean()
+            wanted = self.features(target[..., top:, left:])
+        return [_apart(self.features(picture[..., top:, left:]), wanted) for picture in pictures]
 
     def features(self, pictures: Tensor) -> list[Tensor]:
         """Maps (B, C, h, w) of the stem and of LAYERS, each position scaled to length 1."""
@@ -52,3 +51,7 @@ class FeatureDistance(nn.Module):
             if i in LAYERS:
                 maps.append(wide)
         return [F.normalize(m.float(), dim=1, eps=1e-3) for m in maps]
+
+
+def _apart(found: list[Tensor], wanted: list[Tensor]) -> Tensor:
+    return torch.stack([(a - b).square().sum(1).mean() for a, b in zip(found, wanted, strict=True)]).mean()

@@ -41,14 +41,15 @@ def main() -> None:
     sys.stdout.write("| input | " + " | ".join(f"{d.type}: s | {d.type}: MiB" for d in devices) + " | levels |\n")
     sys.stdout.write("|---" * (2 + 2 * len(devices)) + "|\n")
     runs = {d: Runs(d, args.weights, args.precision) for d in devices}
-    jobs: list[tuple[str, Callable[[Runs], Tensor]]] = []
+    jobs: list[tuple[str, int, Callable[[Runs], Tensor]]] = []
     for size in args.sizes:
-        jobs.append((size, lambda run, low=dark(size): run.picture(low)))
+        jobs.append((size, 1, lambda run, low=dark(size): run.picture(low)))
     if args.frames:
         clip = [dark("x".join(map(str, CLIP)), seed) for seed in range(args.frames)]
-        jobs.append((f"{args.frames} frames of {CLIP[0]}x{CLIP[1]}, per frame", lambda run: run.film(clip)))
-    for name, job in jobs:
-        count = args.frames if "frames" in name else 1
+        jobs.append(
+            (f"{args.frames} frames of {CLIP[0]}x{CLIP[1]}, per frame", args.frames, lambda run: run.film(clip))
+        )
+    for name, count, job in jobs:
         made = [measured(runs[d], job, count) for d in devices]
         apart = max((made[0][0] - result).abs().max().item() * 255 for result, _, _ in made)
         shown = " | ".join(f"{seconds:.2f} | {'' if peak is None else peak}" for _, seconds, peak in made)

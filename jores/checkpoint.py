@@ -33,8 +33,6 @@ PARTS: dict[str, type[nn.Module]] = {
     "refinement": RefinementNet,
 }
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "jores-compact.safetensors"
-PREVIEW_WEIGHTS = Path(__file__).parent / "weights" / "preview" / "jores-texture.safetensors"
-"""A bundle whose diffusion draws detail, at an early state of its training. The Registry's archive leaves it out."""
 SHIPPED_SEGMENTER = Path(__file__).parent / "weights" / "deeplab-ade20k"
 FORMER_SEGMENTER = Path(__file__).parent / "weights" / "segformer-dark"
 """The segmenter of releases 0.1 and 0.2, still shipped for graphs that use it."""

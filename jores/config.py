@@ -148,9 +148,9 @@ _PARTS = {
     "schedule": ScheduleConfig,
 }
 
-# "compact": the shipped model.
-# "texture": the same DNet and ANet, with a UNet that samples the fine detail that R' * L' lacks, instead of correcting
-# R' * L'. It works at half resolution, with attention only where that is cheap.
+# "texture": the shipped model. Its UNet samples the fine detail that R' * L' lacks. It works at half resolution, with
+# attention only where that is cheap.
+# "compact": the same DNet and ANet, with the UNet of release 0.1, which corrects R' * L'.
 # "paper": as close to PyDiff, the closest predecessor of the paper, as accessible text allows: a wide eps-prediction
 # UNet at full resolution, and the linear schedule 1e-6..1e-2 over 2000 steps. Users train it themselves, on GPUs.
 PRESETS: dict[str, JoReSConfig] = {

@@ -101,8 +101,7 @@ def texture_input(told: str = "") -> io.Float.Input:
     return io.Float.Input(
         "texture", default=SampleOptions.texture, min=0.0, max=1.0, step=0.05, optional=True,
         tooltip="How much of the fine detail that the diffusion draws is used: 0 = none, smooth; 1 = all of it. Such "
-        "detail is invented to suit the picture, it was not seen. For models that draw detail (jores-texture); with "
-        "jores-compact it does nothing." + told,
+        "detail is invented to suit the picture, it was not seen. Models of release 0.1 ignore it." + told,
     )  # fmt: skip
 
 

@@ -262,7 +262,7 @@ def test_menus_offer_safetensors_alone(pack):
         assert len(slots) == 2
         for slot in slots:
             assert slot.options[0] == slot.default == SHIPPED
-            assert all(name.endswith((".safetensors", "(shipped)", "(preview)")) for name in slot.options)
+            assert all(name.endswith((".safetensors", "(shipped)")) for name in slot.options)
             assert {"mine.safetensors", str(Path("below/other.safetensors"))} <= set(slot.options)
     finally:
         for name in ("mine.safetensors", "below/other.safetensors", "old.pt", "old.ckpt", "old.bin", "readme.txt"):

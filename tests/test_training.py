@@ -178,7 +178,7 @@ def test_a_stage_without_what_it_needs_says_so(data, recipe, tmp_path):
 def test_a_recipe_for_another_preset_than_the_bundle_is_refused(data, tmp_path):
     bundle, paper = ROOT / "jores/weights/jores-compact.safetensors", ROOT / "jores/training/recipes/paper.yaml"
     done = run(data, paper, tmp_path / "a", "diffuse", "--init", bundle, check=False)
-    assert done.returncode != 0 and "is of the preset 'compact', the recipe is for 'paper'" in done.stderr
+    assert done.returncode != 0 and "is of the preset 'texture', the recipe is for 'paper'" in done.stderr
 
 
 def test_a_table_may_say_by_how_much_its_pairs_are_off(data, tmp_path):

@@ -53,7 +53,7 @@ def scene(nets, segmenter):
 
 def test_the_header_tells_licence_data_and_training():
     config, metadata = read_header(SHIPPED_WEIGHTS)
-    assert config == PRESETS["compact"] and {"licence", "data", "training"} <= metadata.keys()
+    assert config == PRESETS["texture"] and {"licence", "data", "training"} <= metadata.keys()
     assert {r["stage"] for r in json.loads(metadata["training"])} >= {"decompose", "expose", "adjust", "diffuse"}
     assert SHIPPED_WEIGHTS.stat().st_size < 40e6
     assert sum(p.numel() for part in load_bundle(SHIPPED_WEIGHTS).parts().values() for p in part.parameters()) <= 15e6
@@ -69,7 +69,7 @@ def test_every_condition_changes_the_result(nets, scene):
     dimmed = dataclasses.replace(condition, illumination=condition.illumination * 0.7)
     grey = dataclasses.replace(condition, reflectance=condition.reflectance.mean(1, keepdim=True).expand(-1, 3, -1, -1))
     featureless = dataclasses.replace(condition, features=tuple(f * 0 for f in condition.features))
-    # These weights hardly listen to which class is where (see the model card), but they do not ignore it.
+    # These weights listen little to which class is where (see the model card), but they do not ignore it.
     assert moved(p=other) > 1e-6 and moved(p=None) > 1e-4
     assert moved(c=dimmed) > 0.05 and moved(c=grey) > 0.02 and moved(c=featureless) > 1e-3
     assert moved(refine=False) > 1e-3

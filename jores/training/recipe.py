@@ -17,18 +17,18 @@ def read_recipe(path: Path, stage: str) -> dict[str, Any]:
         raise ValueError(f"{path}: not a recipe with a part {stage!r}: {error}") from error
 
 
-def load_recipe(path: Path) -> dict[str, Any]:
-    """All of a recipe file, merged over its base. `base` is a path relative to the file.
+def load_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """All of a recipe file, merged over its base. `base` is a path relative to the file; a base may have one, too.
 
     Raises:
-        ValueError: a file cannot be read, or the base has a base itself. The message names the file.
+        ValueError: a file cannot be read, or is its own base (`seen` are those before it). The message names the file.
     """
+    if path.resolve() in seen:
+        raise ValueError(f"{path}: this recipe is its own base; leave out one 'base' of the round")
     recipe = _read(path)
     if "base" not in recipe:
         return recipe
-    base = _read(path.parent / str(recipe.pop("base")))
-    if "base" in base:
-        raise ValueError(f"{path}: its base has a base itself; name that file as the base instead")
+    base = load_recipe(path.parent / str(recipe.pop("base")), (*seen, path.resolve()))
     return merged(base, recipe)
 
 

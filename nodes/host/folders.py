@@ -8,7 +8,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ...jores.checkpoint import FORMER_SEGMENTER, PREVIEW_WEIGHTS, SHIPPED_SEGMENTER, SHIPPED_WEIGHTS
+from ...jores.checkpoint import FORMER_SEGMENTER, SHIPPED_SEGMENTER, SHIPPED_WEIGHTS
 from ...jores.nets.segmentation import ade20k_labels
 
 _PICTURES = Path(__file__).resolve().parents[2] / "workflows"
@@ -25,7 +25,6 @@ PHOTOGRAPHS = ("coffee", "portrait")  # names in EXAMPLES that SHIPPED_FOLDER of
 
 BUNDLES, SEGMENTERS = "jores", "jores_segmenters"
 SHIPPED_BUNDLE_NAME = f"{SHIPPED_WEIGHTS.name} (shipped)"
-PREVIEW_BUNDLE_NAME = f"{PREVIEW_WEIGHTS.name} (preview)"
 SHIPPED_SEGMENTERS = {f"{folder.name} (shipped)": folder for folder in (SHIPPED_SEGMENTER, FORMER_SEGMENTER)}
 """Shipped segmenters by the names that graphs store; the first is the default."""
 SHIPPED_SEGMENTER_NAME = next(iter(SHIPPED_SEGMENTERS))
@@ -40,23 +39,15 @@ def register_folders() -> None:
 
 
 def bundle_names() -> list[str]:
-    """Names of bundles for the menu, the shipped one first. The Registry's archive has no preview, a clone has."""
-    preview = [PREVIEW_BUNDLE_NAME] if PREVIEW_WEIGHTS.exists() else []
-    return [SHIPPED_BUNDLE_NAME, *preview, *folder_paths.get_filename_list(BUNDLES)]
+    """Names of bundles for the menu, the shipped one first."""
+    return [SHIPPED_BUNDLE_NAME, *folder_paths.get_filename_list(BUNDLES)]
 
 
 def bundle_path(name: str) -> Path:
     """The file of one of `bundle_names`. Raises ValueError if there is none."""
     if name == SHIPPED_BUNDLE_NAME:
         return SHIPPED_WEIGHTS
-    if name == PREVIEW_BUNDLE_NAME and PREVIEW_WEIGHTS.exists():
-        return PREVIEW_WEIGHTS
     path = folder_paths.get_full_path(BUNDLES, name)  # also None for names that lead outside the folders
-    if path is None and name == PREVIEW_BUNDLE_NAME:
-        raise ValueError(
-            f"model_name: '{name}' comes with a clone of the repository only: put {PREVIEW_WEIGHTS.name} from its "
-            f"jores/weights/preview into models/{BUNDLES}, or choose another"
-        )
     if path is None:
         raise ValueError(f"model_name: there is no file '{name}' in models/{BUNDLES}: put it there, or choose another")
     return Path(path)

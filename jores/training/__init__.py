@@ -17,7 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help=sets)
     parser.add_argument("--photos", type=Path, help="folder of well-lit photographs that are darkened on the fly")
     parser.add_argument("--teacher", type=Path, help="segmenter stage: folder with ade20k_teacher.py and its weights")
-    parser.add_argument("--config", type=Path, default=RECIPES / "texture.yaml", help="recipe (default: texture.yaml, that of the released weights)")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=RECIPES / "texture.yaml",
+        help="recipe (default: texture.yaml, that of the released weights)",
+    )
     parser.add_argument(
         "--init", type=Path, help="bundle with the earlier stages, or to continue training from (segmenter: a folder)"
     )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ def to_levels(picture: Picture, bits: int) -> np.ndarray:
     return (picture.pixels * (2**bits - 1)).round().permute(1, 2, 0).numpy().astype(np.uint16)
 
 
+@cache  # Little CMS writes the time into it
 def profile(space: str = "RGB") -> bytes:
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     data[16:20] = space.ljust(4).encode()

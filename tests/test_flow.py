@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from jores.checkpoint import FORMER_SEGMENTER, PREVIEW_WEIGHTS, SHIPPED_SEGMENTER, build, load_bundle, save_bundle
+from jores.checkpoint import FORMER_SEGMENTER, SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, build, load_bundle, save_bundle
 from jores.conditions import SemanticPrior
 from jores.config import PRESETS
 from jores.diffusion.sampling import ddim_step
@@ -216,8 +216,8 @@ def test_the_hosts_euler_gives_what_our_sampler_gives(jores_pack_nodes, comfy_in
     assert float(sampling.sigma_min) < 0.06 * C  # stock schedulers lead on to where the detail is clean
 
 
-def test_the_preview_draws_detail_on_a_real_photograph_and_keeps_its_colours():
-    nets = load_bundle(PREVIEW_WEIGHTS)
+def test_the_shipped_model_draws_detail_on_a_real_photograph_and_keeps_its_colours():
+    nets = load_bundle(SHIPPED_WEIGHTS)
     assert nets.config.name == "texture"
     photograph = read_image(PICTURES / "enhance_low_light.input.png").pixels[None, :3, :192, :256]
     mean, drawn = (enhance(photograph, nets, None, SampleOptions(2, texture=texture)) for texture in (0.0, 1.0))

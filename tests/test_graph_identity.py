@@ -198,7 +198,8 @@ def test_latents_of_other_types_work(host, graph, dtype):
     given = SimpleNamespace(**{**vars(graph.one), "latent": latent})
     assert torch.equal(our_sample(host, given, STEPS), our_sample(host, graph.one, STEPS))
     made, expected = (ksample(host, graph.one.model, one)["samples"] for one in (given, graph.one))
-    assert (made - expected).abs().max() < 0.05  # the host draws its noise in the latent's own type
+    apart = made.double() - expected  # the host draws its noise in the latent's own type: another sample of the detail
+    assert apart.abs().mean() < 0.02 and apart.abs().max() < 0.15
     run(host, "JoReSFinish", latent={"samples": made.to(dtype)}, image=scene(0), strength=1.0)
 
 
@@ -301,11 +302,22 @@ def test_patches_for_another_unet_work_or_say_why_not(host, graph):
 
 @pytest.mark.parametrize(
     ("sampler", "scheduler", "steps"),
-    [("heun", "normal", 4), ("heun", "karras", 4), ("heun", "exponential", 4), ("deis", "karras", 4),
-     ("heun", "kl_optimal", 4), ("euler", "karras", 4), ("dpmpp_2m", "normal", 10)],
+    [("heun", "karras", 10), ("deis", "karras", 4), ("euler", "karras", 4), ("dpmpp_2m", "normal", 10),
+     ("euler", "ddim_uniform", 1), ("ddim", "ddim_uniform", 4), ("euler", "ddim_uniform", 10),
+     ("dpm_fast", "simple", 4), ("dpm_adaptive", "normal", 4), ("ipndm_v", "linear_quadratic", 4),
+     ("dpmpp_2m", "kl_optimal", 10), ("lcm", "beta", 4), ("uni_pc", "sgm_uniform", 4), ("euler", "exponential", 4)],
 )  # fmt: skip
-def test_samplers_end_where_the_nets_still_change_the_picture(host, graph, sampler, scheduler, steps):
-    """Before, the last level above 0 was 0.01: heun divided by it and gave 50 to 120 levels of garbage."""
+def test_stock_samplers_and_schedulers_end_at_the_picture(host, graph, sampler, scheduler, steps):
+    """Before, ddim_uniform began at an empty latent with little noise, and ended in garbage or NaN."""
     expected = ksample(host, graph.one.model, graph.one, steps=4)["samples"].clamp(-1, 1)
     made = ksample(host, graph.one.model, graph.one, sampler_name=sampler, scheduler=scheduler, steps=steps)["samples"]
-    assert (made.clamp(-1, 1) - expected).abs().mean() * 127.5 < 3
+    assert (made.clamp(-1, 1) - expected).abs().mean() * 127.5 < 4
+
+
+@pytest.mark.parametrize(
+    ("sampler", "scheduler"), [("heun", "simple"), ("heun", "karras"), ("dpm_2_ancestral", "normal")]
+)
+def test_samplers_that_divide_by_the_noise_level_are_refused_where_it_falls_too_far(host, graph, sampler, scheduler):
+    """They would give 25 to 40 levels of noise."""
+    with pytest.raises(ValueError, match=f"the sampler '{sampler}' divides by the noise level.*choose euler"):
+        ksample(host, graph.one.model, graph.one, sampler_name=sampler, scheduler=scheduler, steps=4)

@@ -101,7 +101,7 @@ def test_select_sampler_takes_its_own_texture(pack, graph):
     torch.testing.assert_close(given, ours(pack, graph, 0.3), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["euler", "ddim", "heun", "dpmpp_2m"])
+@pytest.mark.parametrize("name", ["euler", "ddim", "heunpp2", "dpmpp_2m"])
 def test_apply_rnet_mixes_for_stock_samplers(pack, graph, name):
     sampler = pack.samplers.sampler_object(name)
     none, some, full = (stock(pack, graph, sampler, refined(pack, graph, texture)) for texture in (0.0, 0.3, 1.0))

@@ -101,7 +101,7 @@ class DenoisingUNet(nn.Module):
         picture = reflectance * illumination * 2 - 1
         if c := self.config.detail_std:
             a = noise_level.float().view(-1, 1, 1, 1)
-            s = (1 - a.square()).clamp_min(0).sqrt()
+            s = _noise_of(a)
             y, t = ((x - a * picture) / (a * c + s)).to(x), a * c / (a * c + s)
             out = self.velocity(y, t.flatten(), low, reflectance, illumination, features, semantics, guides)
             x0 = picture + c * fine_detail(y + (1 - t) * out.float())
@@ -170,9 +170,14 @@ class DenoisingUNet(nn.Module):
 
 
 def velocity_for(x0: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
-    """v, the output of a v-prediction, for x0 (B, 3, H, W); noise_level (B,) = sqrt(alpha_bar) < 1."""
+    """v, the output of a v-prediction, for x0 (B, 3, H, W); noise_level (B,) = sqrt(alpha_bar)."""
     a = noise_level.float().view(-1, 1, 1, 1)
-    return (a * x_t - x0) / (1 - a.square()).clamp_min(0).sqrt()
+    return (a * x_t - x0) / _noise_of(a)
+
+
+def _noise_of(a: Tensor) -> Tensor:
+    """sqrt(1 - a^2), above 0 also where a signal level next to 1 is 1 in float32."""
+    return (1 - a.square()).clamp_min(torch.finfo(torch.float32).eps).sqrt()
 
 
 def fine_detail(x: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from ...jores.tiling.windows import Window, size_of
 from .budget import denoiser_bytes, refinement_bytes
 from .checks import check_counts, check_finite, check_inner_patches, check_pixels, check_schedule, expect
 from .conds import CoarseMap, CoarseMaps
+from .flow_sampling import sample_from_the_mean
 from .latents import PixelSpace
 from .model_sampling import model_sampling
 from .patchers import Adjusted
@@ -240,6 +241,8 @@ def load_native(path: Path, disable_dynamic: bool = False) -> comfy.model_patche
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else LoadedPatcher
     patcher = patcher_class(model, load_device=load, offload_device=offload)
     patcher.cached_patcher_init = (load_native, (path,))
+    if nets.config.denoiser.detail_std:
+        sample_from_the_mean(patcher)
     return patcher
 
 

@@ -203,6 +203,13 @@ def test_drawn_shows_crops_of_some_pictures_and_of_the_worst(tmp_path, flow, pai
         assert (seen[:, top : top + 600, -600:] - truth).abs().mean() < 0.03
 
 
+def test_drawn_has_free_pictures_of_both_lights():
+    darks = list(drawn.free_pictures())
+    assert len(darks) == 8 and all(dark.low.shape == dark.high.shape == (1, 3, 200, 200) for dark in darks)
+    assert len({dark.kind for dark in darks[::2]}) == len({dark.scene for dark in darks[::2]}) == 2
+    assert all(0 < dark.low.mean() < 0.4 * dark.high.mean() for dark in darks)
+
+
 def test_drawn_goes_on_in_another_file_when_one_is_full(tmp_path, monkeypatch):
     noise = torch.rand(40, 60, 3, generator=torch.Generator().manual_seed(0)).mul(255).byte().numpy()
     monkeypatch.setattr(drawn, "MOST_BYTES", 2 * len(drawn.jpegs([("a", noise)])[0]))

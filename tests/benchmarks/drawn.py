@@ -5,15 +5,15 @@
     python -m tests.benchmarks.drawn --crops JPEG DATA/lol_v1/pairs.tsv DATA/sice/pairs.tsv --lpips FILE
     python -m tests.benchmarks.drawn --blind FOLDER DATA/sice/pairs.tsv --key JSON [--count 20] [--seed N]
 
-Without a table the pictures are scikit-image's free photographs, darkened: a sheet of them may be published, one of
-LOL's or SICE's pictures only as their licences permit. All results are told the truth's exposure.
+Without a table the pictures are scikit-image's free photographs, cut and darkened: a sheet of them may be published.
+LOL's and SICE's pictures may be shown only as their licences permit. All results are told the truth's exposure.
 
 map: a row for each picture: R' x L', the first seed at texture 1, and the standard deviation over the seeds, white for
 20 levels of 255 and more; its mean is printed. faces: the same with all seeds, for one face in a 50th of the light.
-crops: 200 pixels at 300 % where the truth has most fine detail, of every fifth picture, then of the six with the worst
+crops: 200 pixels at 300 % where the truth has most fine detail, of every fifth pair, then of the six with the worst
 LPIPS. Columns: the input at the truth's brightness, R' x L', the default texture, texture 1, the control that needs no
-training (R' x L' and a share of the input's own luma grain), the truth. Files are below 3 MB; what does not fit
-goes on in JPEG-2 and so on.
+training (R' x L' and a share of the input's own luma grain), the truth. A row takes half a megabyte and a file 3 MB at
+most: what does not fit goes on in JPEG-2 and so on. Without a table, --every 2 gives one file of both lights.
 blind: pairs of such crops, R' x L' and the default texture, in random order and on random sides, without a label, a
 PNG each. The key says which side is which; it must not lie in the folder.
 """
@@ -27,6 +27,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -80,13 +81,13 @@ def sensor(number: int = 0) -> torch.Generator:
 
 
 def free_pictures() -> Iterator[Dark]:
-    """The busiest part of every photograph in every light."""
-    for name in ("astronaut", "chelsea", "coffee", "rocket"):
-        whole = to_tensor(getattr(skimage.data, name)())
-        rows, cols = busiest(whole[None])[1]
-        high = whole[:, rows, cols]
-        for seed, (light, darken) in enumerate(LIGHTS.items()):
-            yield Dark(f"{light} of the light", name, darken(high, sensor(seed))[None], high[None])
+    """The busiest part of every photograph, in every light."""
+    for number, (light, darken) in enumerate(LIGHTS.items()):
+        for name in ("astronaut", "chelsea", "coffee", "rocket"):
+            whole = to_tensor(getattr(skimage.data, name)())
+            rows, cols = busiest(whole[None])[1]
+            high = whole[:, rows, cols]
+            yield Dark(f"{light} of the light", name, darken(high, sensor(number))[None], high[None])
 
 
 def a_face() -> Dark:
@@ -227,7 +228,7 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
     parser.add_argument("--segmenter", type=Path, default=SHIPPED_SEGMENTER)
     parser.add_argument("--half", type=int, choices=(0, 1), help="only every other scene of the pairs")
-    parser.add_argument("--every", type=int, default=1, help="only every Nth of the pairs")
+    parser.add_argument("--every", type=int, default=1, help="only every Nth of the pictures")
     parser.set_defaults(pictures=None)
     args = parser.parse_args(argv)
     if not (args.map or args.faces or args.crops or args.blind):
@@ -245,7 +246,7 @@ def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.std
     draw = Drawer(load_bundle(args.weights), load_segmenter(args.segmenter))
 
     def darks() -> Iterator[Dark]:
-        return pictures(args) if args.tables else free_pictures()
+        return pictures(args) if args.tables else islice(free_pictures(), 0, None, args.every)
 
     with torch.inference_mode():
         if args.map:

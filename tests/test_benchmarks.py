@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from jores.files.pictures import Picture, read_image, write_image
 from jores.files.tables import rows_of_table
 from jores.nets.attention import RetinexAttention
 from jores.semantics import load_segmenter
-from tests.benchmarks import ablation, failure_cases, texture, unkind_light
+from tests.benchmarks import ablation, drawn, failure_cases, texture, unkind_light
 from tests.test_flow import FLOW
 from tests.test_nets import TINY, shaken
 
@@ -24,6 +26,13 @@ pytestmark = pytest.mark.slow
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_bundle(path, shaken(TINY))
+    return path
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "flow.safetensors"
+    save_bundle(path, shaken(FLOW))
     return path
 
 
@@ -140,9 +149,7 @@ def test_every_unkind_light_has_its_rows_and_its_pictures(weights, tmp_path):
         assert image.size == (4 * 192, len(unkind_light.WAYS) * 96)
 
 
-def test_texture_prints_every_row_for_every_kind_of_light(tmp_path, weights, pairs):
-    flow = tmp_path / "flow.safetensors"
-    save_bundle(flow, shaken(FLOW))
+def test_texture_prints_every_row_for_every_kind_of_light(tmp_path, weights, flow, pairs):
     write_image(tmp_path / "photo.png", Picture(read_image(pairs.parent / "high0.png").pixels[..., :96]))
     printed: list[str] = []
     arguments = [
@@ -166,3 +173,66 @@ def test_texture_prints_every_row_for_every_kind_of_light(tmp_path, weights, pai
     mean, full = (next(line for line in text.splitlines() if line.startswith(f"| {name} |")) for name in rows[1::6])
     assert mean.split("|")[3:] != full.split("|")[3:]
     assert "| 11 |" in text and sheet.stat().st_size > 0
+
+
+def test_drawn_shows_the_spread_of_the_seeds(tmp_path, flow, pairs):
+    table, faces, said = tmp_path / "map.png", tmp_path / "faces.jpg", []
+    options = ["--weights", str(flow), "--every", "2", "--seeds", "2"]
+    drawn.main([str(pairs), "--map", str(table), "--faces", str(faces), *options], said.append)
+    assert len(said) == 2 and all(0 < float(line.split("spread ")[1].split(",")[0]) < 100 for line in said)
+    with Image.open(table) as image:
+        assert image.size == (3 * 192, 2 * 96)
+        assert image.crop((2 * 192, 0, 3 * 192, 96)).getextrema()[0][1] > 0  # the map is not black
+    with Image.open(faces) as image:  # input, R' x L', truth; two seeds and the map
+        assert image.size == (3 * 3 * 176, 2 * (drawn.CAPTION + 3 * 176))
+
+
+def test_drawn_shows_crops_of_some_pictures_and_of_the_worst(tmp_path, flow, pairs, monkeypatch):
+    draw = drawn.Drawer(load_bundle(flow), load_segmenter(SHIPPED_SEGMENTER))
+    settings = {"tables": [pairs], "grain": 0.15, "crops": tmp_path / "crops.jpg", "half": None, "every": 1}
+    arguments, distances = SimpleNamespace(**settings, pictures=None), iter([0.1, 0.2, 0.9, 0.3])
+    monkeypatch.setattr(drawn, "WORST", 1)
+    with torch.inference_mode():
+        darks = texture.pictures(arguments)
+        (path,) = drawn.write_crops(darks, draw, arguments, lambda _a, _b: torch.tensor([next(distances)]))
+    seen = read_image(path).pixels
+    assert seen.shape == (3, 2 * (600 + drawn.CAPTION), len(drawn.TITLES) * 600)
+    for row, number in enumerate((0, 2)):  # the first of five, and the worst
+        high, top = read_image(pairs.parent / f"high{number}.png").pixels[None], row * 600 + (row + 1) * drawn.CAPTION
+        truth = texture.enlarged(high, texture.busiest(high)[1])
+        assert (seen[:, top : top + 600, -600:] - truth).abs().mean() < 0.03
+
+
+def test_drawn_has_free_pictures_of_both_lights():
+    darks = list(drawn.free_pictures())
+    assert len(darks) == 8 and all(dark.low.shape == dark.high.shape == (1, 3, 200, 200) for dark in darks)
+    assert len({dark.kind for dark in darks[::2]}) == len({dark.scene for dark in darks[::2]}) == 2
+    assert all(0 < dark.low.mean() < 0.4 * dark.high.mean() for dark in darks)
+
+
+def test_drawn_goes_on_in_another_file_when_one_is_full(tmp_path, monkeypatch):
+    noise = torch.rand(40, 60, 3, generator=torch.Generator().manual_seed(0)).mul(255).byte().numpy()
+    monkeypatch.setattr(drawn, "MOST_BYTES", 2 * len(drawn.jpegs([("a", noise)])[0]))
+    paths = drawn.write_sheets([("a", noise)] * 5, tmp_path / "many.jpg")
+    assert [path.name for path in paths[:2]] == ["many.jpg", "many-2.jpg"] and 2 < len(paths) <= 5
+    assert all(path.stat().st_size <= drawn.MOST_BYTES for path in paths)
+    assert sum(read_image(path).pixels.shape[1] for path in paths) == 5 * (40 + drawn.CAPTION)
+
+
+def test_drawn_hides_which_side_is_which(tmp_path, flow, pairs, capsys):
+    folder, key = tmp_path / "blind", tmp_path / "key.json"
+    options = [str(pairs), "--weights", str(flow), "--blind", str(folder), "--count", "3"]
+    drawn.main([*options, "--seed", "4", "--key", str(key)])
+    told = json.loads(key.read_text(encoding="utf-8"))
+    assert sorted(told) == sorted(path.name for path in folder.iterdir()) == ["01.png", "02.png", "03.png"]
+    scenes = {entry["picture"].split(", ")[1] for entry in told.values()}
+    assert scenes == {"scene 0", "scene 1"}  # each is there before one is there twice
+    assert all({entry["left"], entry["right"]} == {"R' x L'", "texture 0.5"} for entry in told.values())
+    with Image.open(folder / "02.png") as image:
+        assert image.size == (2 * 600 + drawn.GAP, 600)
+    again = tmp_path / "again.json"
+    drawn.main([*options, "--seed", "4", "--key", str(again)])
+    assert again.read_text(encoding="utf-8") == key.read_text(encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        drawn.main([*options, "--key", str(folder / "key.json")])
+    assert "outside its folder" in capsys.readouterr().err

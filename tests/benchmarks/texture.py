@@ -18,7 +18,7 @@ import argparse
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,15 +85,18 @@ def rows_of(
 
 
 def sampled(
-    dark: Dark, nets: JoReSNets, segmenter: torch.nn.Module, counts: list[int]
+    dark: Dark, nets: JoReSNets, segmenter: torch.nn.Module, counts: Iterable[int], seeds: Iterable[int] = (0,)
 ) -> tuple[Tensor, dict[int, Tensor]]:
-    """R' x L', and for each number of steps all that is drawn."""
+    """R' x L', and for each number of steps all that is drawn, a picture for every seed."""
     condition = pipeline.adjust(nets, pipeline.decompose(nets, dark.low), exposure=mean_luma(dark.high))
     prior = pipeline.segment(segmenter, dark.low, nets)
-    return condition.picture, {
-        steps: (pipeline.sample(nets, condition, prior, SampleOptions(steps, texture=1.0), low=dark.low) + 1) / 2
-        for steps in counts
-    }
+    seeds = list(seeds)
+
+    def made(steps: int, seed: int) -> Tensor:
+        options = SampleOptions(steps, seed, texture=1.0)
+        return (pipeline.sample(nets, condition, prior, options, low=dark.low) + 1) / 2
+
+    return condition.picture, {steps: torch.cat([made(steps, seed) for seed in seeds]) for steps in counts}
 
 
 def grain(low: Tensor, mean: Tensor) -> Tensor:
@@ -124,12 +127,21 @@ def write_table(found: dict[str, list[tuple[str, dict[str, float]]]], write: Cal
 
 def crops(dark: Dark, made: dict[str, Tensor]) -> Tensor:
     """The busiest part of the truth as the sheet shows it, (3, H, W)."""
-    height, width = dark.high.shape[-2:]
-    busy = F.avg_pool2d(fine_detail(luma(dark.high)).abs(), min(CROP, height, width), 20)[0, 0]
+    _, place = busiest(dark.high)
+    return torch.cat([enlarged(p, place) for p in (gt_mean(dark.low, dark.high), *made.values(), dark.high)], 2)
+
+
+def busiest(high: Tensor) -> tuple[float, tuple[slice, slice]]:
+    """How much fine detail the busiest CROP x CROP pixels of a picture (1, 3, H, W) have, and where they are."""
+    busy = F.avg_pool2d(fine_detail(luma(high)).abs(), min(CROP, *high.shape[-2:]), 20)[0, 0]
     top, left = (20 * int(i) for i in divmod(int(busy.argmax()), busy.shape[1]))
-    shown = [gt_mean(dark.low, dark.high), *made.values(), dark.high]
-    cuts = [picture[..., top : top + CROP, left : left + CROP] for picture in shown]
-    cut = torch.cat([F.pad(c, (0, CROP - c.shape[-1], 0, CROP - c.shape[-2])) for c in cuts], 3)
+    return float(busy.max()), (slice(top, top + CROP), slice(left, left + CROP))
+
+
+def enlarged(picture: Tensor, place: tuple[slice, slice]) -> Tensor:
+    """A crop as it is shown, (3, CROP * ZOOM, CROP * ZOOM); a smaller one is filled up with black."""
+    cut = picture[..., place[0], place[1]]
+    cut = F.pad(cut, (0, CROP - cut.shape[-1], 0, CROP - cut.shape[-2]))
     return F.interpolate(cut, scale_factor=ZOOM, mode="nearest")[0]
 
 

@@ -21,11 +21,12 @@ from jores.tiling.tiler import Tiler
 from jores.training.convert import to_tensor
 from jores.training.darkening import Darkening
 from jores.video import enhance_frames
-from tests.benchmarks.drawn import FACE_LIGHT, GREY, TEXTURE, Drawer, a_face, sensor, spread
+from tests.benchmarks.drawn import FACE_LIGHT, GREY, TEXTURE, Drawer, a_face, spread
 from tests.benchmarks.flicker import make_clips
 from tests.benchmarks.texture import Dark
 from tests.flat import flat
 from tests.letters import page, reading_rate, words_on_a_page
+from tests.sensor import sensor
 
 pytestmark = pytest.mark.slow
 

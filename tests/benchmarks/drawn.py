@@ -47,8 +47,8 @@ from jores.training.convert import to_pixels, to_tensor
 from jores.training.darkening import Darkening
 from jores.training.records import contact_sheet
 from tests.benchmarks.texture import Dark, busiest, crops, enlarged, grain, pictures, sampled
+from tests.sensor import sensor
 
-SENSOR_SEED = 1000  # of the sensor's noise: with one seed for both, it would be the noise that sampling starts from
 STEPS, TEXTURE = SampleOptions().steps, SampleOptions().texture
 MEAN, USUAL = "R' x L'", f"texture {TEXTURE:g}"
 TITLES = ("input, brightened", MEAN, USUAL, "texture 1", "R' x L' and grain", "truth")
@@ -73,11 +73,6 @@ class Drawer:
         """R' x L' (1, 3, H, W), and the results of the first seeds at texture 1, (seeds, 3, H, W)."""
         mean, made = sampled(dark, self.nets, self.segmenter, [STEPS], range(seeds))
         return mean, made[STEPS]
-
-
-def sensor(number: int = 0) -> torch.Generator:
-    """Draws the noise of a photograph."""
-    return torch.Generator().manual_seed(SENSOR_SEED + number)
 
 
 def free_pictures() -> Iterator[Dark]:

@@ -34,7 +34,7 @@ from jores.semantics import load_segmenter
 from jores.training.convert import to_pixels, to_tensor
 from jores.video import enhance_frames
 from tests.flat import flat
-from tests.sensor import SENSOR
+from tests.sensor import SENSOR, SENSOR_SEED
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Clip:
     changed: Tensor | None = None  # (T, 1, H, W), where something moved within the scene
 
 
-def make_clips(size: tuple[int, int], count: int, shift: int, seed: int = 0) -> dict[str, Clip]:
+def make_clips(size: tuple[int, int], count: int, shift: int, seed: int = SENSOR_SEED) -> dict[str, Clip]:
     """`size` is (H, W) of the frames."""
     photo = to_tensor(astronaut())[None]
     height, width = size
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.std
     parser.add_argument("--shift", type=int, default=3, help="columns per frame of the pan")
     parser.add_argument("--clips", nargs="*", help="only these")
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=0, help="of the sensor noise")
+    parser.add_argument("--seed", type=int, default=SENSOR_SEED, help="of the sensor noise")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="the clips' frames: dark, independent, smooth, truth")
     args = parser.parse_args(argv)
     width, height = (int(n) for n in args.size.split("x"))

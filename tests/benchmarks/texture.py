@@ -40,6 +40,7 @@ from jores.training.pairs import half_by_scene, load_sets
 from jores.training.records import contact_sheet
 from tests.benchmarks.real_light import interval
 from tests.benchmarks.unkind_light import WAYS, well_lit
+from tests.sensor import sensor
 
 FIGURES = {"psnr_gt_mean": ("PSNR", 2), "lpips": ("LPIPS", 4), "niqe": ("NIQE", 2), "spectrum_error": ("spectrum", 3)}
 SHARED = 0.5  # texture at which the numbers of steps are compared
@@ -63,8 +64,8 @@ def pictures(args: argparse.Namespace) -> Iterator[Dark]:
         yield Dark(pair.kind, pair.scene or pair.name, to_tensor(pair.low)[None], to_tensor(pair.high)[None])
     lit = well_lit(args.pictures, args.every) if args.pictures else []
     for darken in WAYS.values():
-        for seed, high in enumerate(lit):
-            yield Dark("eleven lights", str(seed), darken(high[0], torch.Generator().manual_seed(seed))[None], high)
+        for number, high in enumerate(lit):
+            yield Dark("eleven lights", str(number), darken(high[0], sensor(number))[None], high)
 
 
 def rows_of(

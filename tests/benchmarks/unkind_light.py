@@ -28,6 +28,7 @@ from jores.semantics import load_segmenter
 from jores.training.darkening import Darkening, Lamp
 from jores.training.records import contact_sheet
 from tests.benchmarks.ablation import step_row, table, variants
+from tests.sensor import sensor
 
 GREY = (1.0, 1.0, 1.0)
 WAYS = {
@@ -68,13 +69,13 @@ def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.std
     groups, shown = defaultdict(list), {}
     with torch.inference_mode():
         for way, darken in WAYS.items():
-            for seed, high in enumerate(lit):
-                low = darken(high[0], torch.Generator().manual_seed(seed))[None]
+            for number, high in enumerate(lit):
+                low = darken(high[0], sensor(number))[None]
                 makers = variants(nets, segmenter, [pipeline.DEFAULT_STEPS], low, high)
                 results = {row: makers[row]() for row in args.rows}
                 for row, result in results.items():
                     groups[f"{way}: {row}"].append(assess(result, high))
-                if seed == 0:
+                if number == 0:
                     shown[way] = [gt_mean(low, high), *results.values(), high]
             sys.stderr.write(f"{way}\n")
     write(table("light", groups))

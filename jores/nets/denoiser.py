@@ -14,6 +14,7 @@ from .attention import Guide, PriorAttention, RetinexAttention, SemanticAttentio
 from .blocks import ScalarEmbedding, Stack, Upsample, u_shape, zero_
 
 DETAIL = 8  # px; variations over larger distances are not detail
+MESH = 16  # pixels over which `without_mesh` looks for a regular pattern
 INPUT_CHANNELS = 3 + 3 + 3 + 1 + 3  # x_t, low-light picture, R', L', R' * L'
 Guides = dict[PriorAttention, Guide]
 
@@ -104,7 +105,7 @@ class DenoisingUNet(nn.Module):
             s = _noise_of(a)
             y, t = ((x - a * picture) / (a * c + s)).to(x), a * c / (a * c + s)
             out = self.velocity(y, t.flatten(), low, reflectance, illumination, features, semantics, guides)
-            x0 = picture + c * fine_detail(y + (1 - t) * out.float())
+            x0 = picture + c * without_mesh(fine_detail(y + (1 - t) * out.float()))
             return velocity_for(x0, x, noise_level).to(x)
         out = self.velocity(x, noise_level, low, reflectance, illumination, features, semantics, guides)
         return self._precondition(out, x, picture, noise_level) if self.config.picture_std else out
@@ -185,6 +186,16 @@ def fine_detail(x: Tensor) -> Tensor:
     padded = pad_to_multiple(x, DETAIL)
     broad = F.interpolate(F.avg_pool2d(padded, DETAIL), size=padded.shape[-2:], mode="bilinear", align_corners=False)
     return x - crop_to(broad, x.shape[-2:])
+
+
+def without_mesh(x: Tensor) -> Tensor:
+    """x (B, C, H, W) minus what alternates from pixel to pixel, in rows or columns, evenly over about MESH pixels.
+
+    A net that computes on 2x2 folded pixels tends to leave such a mesh on even surfaces; photographs have none.
+    """
+    folded = F.pixel_unshuffle(pad_to_multiple(x, MESH), 2)
+    even = F.interpolate(F.avg_pool2d(folded, MESH // 2), size=folded.shape[-2:], mode="bilinear", align_corners=False)
+    return crop_to(F.pixel_shuffle(folded - even, 2), x.shape[-2:])
 
 
 def nearest_feature(config: DenoiserConfig, level: int) -> int:

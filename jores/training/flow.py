@@ -13,7 +13,7 @@ from torch import Tensor
 from ..checkpoint import JoReSNets
 from ..nets.adjustment import AdjustmentNet
 from ..nets.decomposition import DecompositionNet
-from ..nets.denoiser import fine_detail
+from ..nets.denoiser import fine_detail, without_mesh
 from .adjust import statistics_of
 from .frozen import UsesFrozen
 from .perceptual import FeatureDistance
@@ -57,7 +57,7 @@ class FlowObjective(UsesFrozen):
         y = fine_detail(batch["high"] * 2 - 1 - picture) / c
         y_t = (1 - when) * eps + when * y
         velocity = self.unet.velocity(y_t, t, low, *conditions, semantics).float()
-        estimate = picture + c * fine_detail(y_t + (1 - when) * velocity)
+        estimate = picture + c * without_mesh(fine_detail(y_t + (1 - when) * velocity))
         x0_hat, x0 = estimate.detach().clamp(-1, 1), picture + c * y
         refined = self.rnet(x0_hat, noise_level(t, c), *conditions).float()
         flow = (velocity - (y - eps)).square().mean()

@@ -108,3 +108,9 @@ def test_weights_that_hooks_change_within_a_sampling_make_their_own_guides(host,
     assert torch.equal(result, alone(graph, monkeypatch, job))
     given.positive = plain
     assert not torch.equal(result, job())
+
+
+def test_the_net_of_the_model_has_the_layout_that_processors_like(graph):  # noqa: F811
+    nets = graph.plain.model.diffusion_model, graph.nets.parts["refinement"].model
+    weights = [w for net in nets for w in net.parameters() if w.ndim == 4 and min(w.shape[2:]) > 1]
+    assert weights and all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)

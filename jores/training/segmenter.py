@@ -24,9 +24,10 @@ from tqdm import tqdm
 from ..files.records import without_nan
 from ..files.saving import write_atomically
 from ..imaging.exposure import brighten
+from ..nets.layout import in_layout
 from ..nets.segmentation import Segmenter, prepare
 from ..semantics import trainable_model
-from .convert import in_layout, to_pixels, to_tensor
+from .convert import to_pixels, to_tensor
 from .darkening import Darkening
 from .data import seeded
 from .pairs import Pair, load_pairs, load_photos

@@ -23,6 +23,7 @@ from ...jores.conditions import SEMANTIC_STRIDE, cut_features
 from ...jores.config import DenoiserConfig, JoReSConfig
 from ...jores.diffusion.schedule import NoiseSchedule
 from ...jores.nets.denoiser import DenoisingUNet, Guides, velocity_for
+from ...jores.nets.layout import in_fast_layout
 from ...jores.nets.refinement import Modulation
 from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window, size_of
@@ -244,15 +245,15 @@ def load_native(path: Path, disable_dynamic: bool = False) -> comfy.model_patche
     Newer hosts store this function in the MODEL and call it again when they need another copy: with `disable_dynamic`
     for nodes that need permanently loaded weights (TorchCompileModel, hooks), without it for another device.
     """
-    nets = load_bundle(path, parts=("denoiser",), operations=comfy.ops.manual_cast)
-    weights = nets.unet.state_dict()
     load, offload = mm.get_torch_device(), mm.unet_offload_device()
+    nets = load_bundle(path, parts=("denoiser",), operations=comfy.ops.manual_cast, runs_on=load)
+    weights = nets.unet.state_dict()
     config = JoReSModelConfig(_UNetConfig(config=nets.config.denoiser))
     count = sum(w.numel() for w in weights.values())
     dtype = mm.unet_dtype(load, count, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, load, config.supported_inference_dtypes))
     model = JoReSDiffusion(config, nets.config, device=offload)
-    model.diffusion_model.load_state_dict(weights)
+    in_fast_layout(model.diffusion_model, load).load_state_dict(weights)
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else LoadedPatcher
     patcher = patcher_class(model, load_device=load, offload_device=offload)
     patcher.cached_patcher_init = (load_native, (path,))

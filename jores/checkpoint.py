@@ -19,6 +19,7 @@ from .files.saving import rename_atomically
 from .nets.adjustment import AdjustmentNet
 from .nets.decomposition import DecompositionNet
 from .nets.denoiser import DenoisingUNet
+from .nets.layout import in_fast_layout
 from .nets.refinement import RefinementNet
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -139,8 +140,12 @@ def load_bundle(
     operations: Any = nn,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = torch.float32,
+    runs_on: torch.device | None = None,
 ) -> JoReSNets:
     """Loads the named parts strictly, in evaluation mode and without gradients.
+
+    Args:
+        runs_on: the device that the nets run on, if that is not `device`.
 
     Raises:
         CheckpointError: the file is missing, damaged or not a bundle, holds NaN, or lacks a weight of these parts.
@@ -161,7 +166,7 @@ def load_bundle(
         # Converted here, because layers of some hosts use the given tensors instead of copying their values.
         # Copied, because tensors that map the file would prevent replacing it.
         part.load_state_dict({k: v.to(device=device, dtype=dtype, copy=True) for k, v in weights[name].items()})
-        setattr(nets, name, part.requires_grad_(False))
+        setattr(nets, name, in_fast_layout(part.requires_grad_(False), runs_on or device))
     return nets
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from .conditions import SemanticPrior
 from .imaging.bilateral import joint_upsample
 from .imaging.resize import resize_map
+from .nets.deeplab import MODEL_TYPE, LabelledDeepLab
 from .nets.segmentation import IMAGENET_MEAN, IMAGENET_STD, STRIDE, Segmenter, SegmenterError
 from .tiling.windows import size_of
 
@@ -43,13 +45,18 @@ def load_segmenter(
         raise SegmenterError(
             f"{folder}: no config.json in this folder. Choose the folder of an ADE20K segmentation model"
         )
-    _check_sizes(folder / "config.json")
-    model = _load_model(folder, dtype or torch.float32)
+    config = _checked_config(folder / "config.json")
+    own = _own_model(folder, config)
+    model = own or _foreign_model(folder)
     mean, std, side = _input_settings(folder)
     try:
-        segmenter = Segmenter(model, mean=mean, std=std, resolution=side).eval().requires_grad_(False)
+        # Some models take one size only, so they are tried at their own; ours takes any, and is tried at a quick one.
+        tried = side if own is None else SMALLEST_SIDE
+        segmenter = Segmenter(model, mean=mean, std=std, resolution=tried).to(dtype or torch.float32)
+        segmenter.eval().requires_grad_(False)
         if dtype in (None, torch.float32):  # not every processor supports half precision
             segmenter(torch.zeros(1, 3, STRIDE, STRIDE))
+        segmenter.resolution = side
     except SegmenterError as error:
         raise SegmenterError(f"{folder}: {error}") from error
     except Exception as error:
@@ -57,8 +64,14 @@ def load_segmenter(
     return segmenter.to(device)
 
 
-def _check_sizes(path: Path) -> None:
-    """Refuses configs with huge sizes or foreign code, because transformers would build and run anything."""
+def trainable_model(folder: Path) -> PreTrainedModel:
+    """The model of a folder as one of transformers, which can be written to a folder again. Raises SegmenterError."""
+    load_segmenter(folder)  # for its checks
+    return _foreign_model(folder).float()
+
+
+def _checked_config(path: Path) -> dict:
+    """config.json without huge sizes or foreign code, because transformers would build and run anything."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         largest = max((abs(n) for n in _numbers(config)), default=0)
@@ -68,6 +81,7 @@ def _check_sizes(path: Path) -> None:
         raise SegmenterError(f"{path}: not the config of a segmentation model (a size of {largest:g}?). Get it again")
     if key := _foreign_code(config):
         raise SegmenterError(f"{path}: {key} refers to code that is not part of transformers; such code is never run")
+    return config
 
 
 def _foreign_code(value: Any) -> str:
@@ -95,7 +109,20 @@ def _numbers(value: Any) -> Iterator[int | float]:
         yield value
 
 
-def _load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+def _own_model(folder: Path, config: dict) -> LabelledDeepLab | None:
+    """The model of a folder like that of the shipped segmenter; None for other folders."""
+    weights = folder / "model.safetensors"
+    if config.get("model_type") != MODEL_TYPE or not weights.is_file():
+        return None
+    try:
+        model = LabelledDeepLab({int(index): str(name) for index, name in config["id2label"].items()})
+        model.load_state_dict(load_file(weights))
+    except Exception as error:  # a damaged config or file can raise any exception
+        raise SegmenterError(f"{folder}: cannot be loaded as a segmentation model ({error}). Get it again") from error
+    return model
+
+
+def _foreign_model(folder: Path) -> PreTrainedModel:
     from transformers import AutoModelForSemanticSegmentation
 
     from .nets.deeplab_folder import register
@@ -115,7 +142,7 @@ def _load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     if report["missing_keys"]:
         example = sorted(report["missing_keys"])[0]
         raise SegmenterError(f"{folder}: its weights lack {example}: not a complete segmentation model")
-    return model.to(dtype)  # the name of the loader's argument depends on the release of transformers
+    return model
 
 
 def _input_settings(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...], int]:

@@ -36,6 +36,15 @@ def test_float32_changes_nothing():
     assert torch.equal(enhance(low(), exact), enhance(low(), same))
 
 
+def test_the_layout_of_the_weights_is_that_of_the_device_and_changes_no_picture():
+    quick, plain = load_bundle(SHIPPED_WEIGHTS), load_bundle(SHIPPED_WEIGHTS, runs_on=torch.device("cuda"))
+    for nets, last in ((quick, True), (plain, False)):
+        weights = [w for net in nets.parts().values() for w in net.parameters() if w.ndim == 4 and min(w.shape) > 1]
+        assert len(weights) > 60 and all(w.is_contiguous() is not last for w in weights)
+    apart = (enhance(low(), quick) - enhance(low(), plain)).abs().max() * 255
+    assert apart < 0.01
+
+
 def test_auto_means_bfloat16_only_where_the_processor_has_it():
     assert all(fast_in_bfloat16(CPU, lambda feature=feature: {feature: True}) for feature in FAST)
     assert not fast_in_bfloat16(CPU, lambda: {"avx2": True, FAST[0]: False})

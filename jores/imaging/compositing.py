@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from ..options import FinishOptions
@@ -170,6 +169,8 @@ def scale_colours(images: Tensor, scale: Tensor) -> Tensor:
 
 def _distance_to_zero(mask: np.ndarray) -> np.ndarray:
     """Distance in pixels from each pixel of (H, W) to the nearest 0; infinite if there is none."""
+    from scipy.ndimage import distance_transform_edt  # imported late, because few pictures have a feathered mask
+
     inside = mask > 0
     return np.full(mask.shape, np.inf) if inside.all() else np.asarray(distance_transform_edt(inside))
 

@@ -6,6 +6,9 @@ early layer at stride 4.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +18,7 @@ STAGES = (
     (1, 16, 1, 1, 1), (6, 24, 2, 2, 1), (6, 32, 3, 2, 1), (6, 64, 4, 1, 2), (6, 96, 3, 1, 2), (6, 160, 3, 1, 4),
     (6, 320, 1, 1, 4),
 )  # fmt: skip
+MODEL_TYPE = "jores-deeplab-plus"  # in the config.json of a Hugging Face folder
 EARLY = 2  # index of the block whose expanded map the decoder uses for detail
 NODE, CENTRE = 4, 1.5  # stride of the map in pixels; offset of the centre of a stride-4 block from its first pixel
 
@@ -84,6 +88,34 @@ class DeepLabPlus(nn.Module):
         x = torch.cat([x, F.relu(self.low(early))], 1)
         x = F.relu(self.pw1(F.relu(self.dw1(x))))
         return F.relu(self.pw2(F.relu(self.dw2(x))))
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The part of transformers' configs that a `Segmenter` reads."""
+
+    id2label: dict[int, str]
+
+
+class Logits(NamedTuple):
+    logits: Tensor
+
+
+class LabelledDeepLab(nn.Module):
+    """`DeepLabPlus` with class names, called like a model of transformers, which it does not need.
+
+    transformers takes seconds to import, and this net is only evaluated. Its weights have the same names as those of
+    `deeplab_folder.DeepLabPlusForSemanticSegmentation`.
+    """
+
+    def __init__(self, id2label: dict[int, str]) -> None:
+        super().__init__()
+        self.config = Labels(id2label)
+        self.net = DeepLabPlus(len(id2label))
+
+    def forward(self, pixel_values: Tensor) -> Logits:
+        """pixel_values: (B, 3, H, W) in [-1, 1], H and W multiples of 8."""
+        return Logits(self.net(pixel_values))
 
 
 def _between(nodes: Tensor, axis: int) -> Tensor:

@@ -1,6 +1,7 @@
 """DeepLabV3+ as a model of transformers, for Hugging Face folders whose config has the type "jores-deeplab-plus".
 
-Imported only when such a folder is read or written, because importing transformers is slow.
+Imported only when such a folder is written or trained, because importing transformers is slow; `deeplab` has what it
+takes to use one.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForSemanticSegmentation, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
-from .deeplab import DeepLabPlus
+from .deeplab import MODEL_TYPE, DeepLabPlus
 
 
 class DeepLabPlusConfig(PretrainedConfig):
     """The class names; the architecture is fixed."""
 
-    model_type = "jores-deeplab-plus"
+    model_type = MODEL_TYPE
 
 
 class DeepLabPlusForSemanticSegmentation(PreTrainedModel):

@@ -20,6 +20,8 @@ from ..tiling.windows import size_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from .deeplab import LabelledDeepLab
+
 CLASSES = 150
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FIRST_LABELS = ("wall", "building", "sky")
@@ -36,7 +38,8 @@ class Segmenter(nn.Module):
     """Computes soft class maps with ADE20K's 150 classes.
 
     Args:
-        model: a semantic segmentation model of transformers with ADE20K's 150 classes, or 151 with "others" first.
+        model: a semantic segmentation model of transformers, or one called like it, with ADE20K's 150 classes, or 151
+            with "others" first.
         mean, std: normalisation of the RGB input that `model` was trained with.
         resolution: long side in pixels that pictures are resized to; both sides become multiples of 32.
 
@@ -46,7 +49,7 @@ class Segmenter(nn.Module):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | LabelledDeepLab,
         *,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
-
 import numpy as np
 import torch
-from torch import Tensor, nn
-
-Net = TypeVar("Net", bound=nn.Module)
+from torch import Tensor
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -19,9 +15,3 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
 def to_pixels(picture: Tensor) -> np.ndarray:
     """Inverse of `to_tensor`: (3, H, W) float on the CPU -> (H, W, 3) uint8. Values outside [0, 1] are clipped."""
     return (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-
-
-def in_layout(net: Net, layout: torch.memory_format) -> Net:
-    """Converts a net to a memory format in place; typed, because the stubs of `Module.to` lack that argument."""
-    option: dict[str, Any] = {"memory_format": layout}
-    return net.to(**option)

@@ -27,8 +27,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ..files.records import without_nan
+from ..nets.layout import in_layout
 from .batches import batches
-from .convert import in_layout
 from .muon import Muon
 from .records import append_row, contact_sheet
 from .shutdown import stop_signal

@@ -24,9 +24,10 @@ from tqdm import tqdm
 from ..files.records import without_nan
 from ..files.saving import write_atomically
 from ..imaging.exposure import brighten
+from ..nets.layout import in_layout
 from ..nets.segmentation import Segmenter, prepare
-from ..semantics import load_segmenter
-from .convert import in_layout, to_pixels, to_tensor
+from ..semantics import trainable_model
+from .convert import to_pixels, to_tensor
 from .darkening import Darkening
 from .data import seeded
 from .pairs import Pair, load_pairs, load_photos
@@ -173,7 +174,7 @@ class DistillSegmenter:
 
 def load_student(folder: Path, classes: int) -> PreTrainedModel:
     """An exported student, to continue its training. Raises ValueError that names the folder."""
-    net = load_segmenter(folder).model.requires_grad_(True)
+    net = trainable_model(folder).requires_grad_(True)
     if net.config.num_labels != classes:
         raise ValueError(f"--init {folder}: {net.config.num_labels} classes, the teacher has {classes}")
     return net

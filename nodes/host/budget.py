@@ -19,7 +19,7 @@ from ...jores.tiling.memory import (
 
 __all__ = [
     "decomposition_bytes", "denoiser_bytes", "enhance_bytes", "lit_bytes", "refinement_bytes", "retinex_bytes",
-    "segmenter_bytes",
+    "segmenter_bytes", "shared_bytes",
 ]  # fmt: skip
 
 SHIPPED_SEGMENTER_BYTES = int(SLACK * 90 * 2**20)  # upper bound: its working size is 416 pixels
@@ -42,3 +42,11 @@ def enhance_bytes(config: JoReSConfig, pixels: int) -> int:
 def lit_bytes(config: JoReSConfig, pixels: int = SEEN_PIXELS) -> int:
     """DNet and ANet on the reduced picture for a segmenter; `pixels`: size of the full picture."""
     return retinex_bytes(config, min(pixels, SEEN_PIXELS)) + 40 * min(pixels, SEEN_PIXELS)
+
+
+def shared_bytes(config: JoReSConfig, pixels: int) -> int:
+    """What the host's steps share beyond the work of one step: the UNet's copy of the condition, and that of RNet.
+
+    A second conditioning (cfg above 1) takes its guides and another copy, which no host asks for in advance.
+    """
+    return 2 * condition_bytes(config, pixels)

@@ -15,16 +15,19 @@ import comfy.ops
 import comfy.supported_models_base
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
 from ...jores.checkpoint import load_bundle
 from ...jores.conditions import SEMANTIC_STRIDE, cut_features
 from ...jores.config import DenoiserConfig, JoReSConfig
 from ...jores.diffusion.schedule import NoiseSchedule
-from ...jores.nets.denoiser import DenoisingUNet, velocity_for
+from ...jores.nets.denoiser import DenoisingUNet, Guides, velocity_for
+from ...jores.nets.layout import in_fast_layout
+from ...jores.nets.refinement import Modulation
 from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window, size_of
-from .budget import denoiser_bytes, refinement_bytes
+from .budget import denoiser_bytes, refinement_bytes, shared_bytes
 from .checks import check_counts, check_finite, check_inner_patches, check_pixels, check_schedule, expect
 from .conds import CoarseMap, CoarseMaps
 from .flow_sampling import sample_from_the_mean
@@ -32,11 +35,14 @@ from .latents import PixelSpace
 from .model_sampling import model_sampling
 from .patchers import Adjusted
 from .pictures import shown_size
-from .windows import MEAN_KEY, TILE_KEY, TILED_KEY, tiler_of, window_pixels
+from .shared import SharedByKey, SharedByMaps
+from .windows import CUT_KEY, MEAN_KEY, TILE_KEY, TILED_KEY, tiler_of, window_pixels
 
 CONDITION_KEY, SEMANTIC_KEY = "jores_condition", "jores_semantic"  # keys in the conditioning's dictionary
 FOREIGN_KEYS = ("control", "gligen")  # keys of other models in the same dictionary
 OWN_LATENT = "connect the latent of 'Condition JoReS Diffusion'"
+RNetMaps = tuple[Tensor, Tensor, tuple[Modulation, Modulation]]
+"""R', L' and the modulations of FRCM."""
 LoadedPatcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
 
 
@@ -86,17 +92,14 @@ class NativeUNet(DenoisingUNet):
     def __init__(self, config: DenoiserConfig, *, dtype: torch.dtype, device: Any, operations: Any) -> None:
         super().__init__(config, operations=operations, device=device, dtype=dtype)
         self.dtype = dtype
-        self.tilers: dict[Any, Tiler] = {}
+        self.tilers: SharedByKey[Tiler] = SharedByKey()  # the same at every step, so that memory runs out only once
+        self.guides_of: SharedByMaps[Guides] = SharedByMaps()
+        self.for_rnet: SharedByKey[RNetMaps] = SharedByKey()
 
     def begin(self) -> None:
-        """Starts a new sampling: tilers are chosen again, because the free memory may have changed."""
-        self.tilers.clear()
-
-    def tiler_for(self, key: Any, make: Callable[[], Tiler]) -> Tiler:
-        """The tiler for `key`, the same one at every step of a sampling, so that memory runs out only once."""
-        if key not in self.tilers:
-            self.tilers[key] = make()
-        return self.tilers[key]
+        """Before and after a sampling: forgets what its steps share; the free memory may have changed, too."""
+        for shared in (self.tilers, self.guides_of, self.for_rnet):
+            shared.clear()
 
     def forward(
         self,
@@ -123,12 +126,15 @@ class NativeUNet(DenoisingUNet):
             features, semantics = cut_features(jores_features, window), jores_semantics
             if semantics is not None and window.size != size:
                 semantics = window.sample(semantics, size, SEMANTIC_STRIDE)
-            net = super(NativeUNet, self).forward
-            return (net(x_t, timesteps, low, reflectance, illumination, features, semantics),)
+            net, guides = super(NativeUNet, self).forward, None
+            if window.size == size and not told.get(CUT_KEY):  # what tiles share is computed again, to save memory
+                maps = (reflectance, illumination, *features, semantics)
+                guides = self.guides_of.get(maps, lambda: self.guides(reflectance, illumination, features, semantics))
+            return (net(x_t, timesteps, low, reflectance, illumination, features, semantics, guides),)
 
         if told.get(TILED_KEY):
             return work(Window.whole(size))[0]
-        tiler = self.tiler_for((size, len(x)), lambda: self.tiler(size, len(x)))
+        tiler = self.tilers.get((size, len(x)), lambda: self.tiler(size, len(x)))
         return tiler.run(size, work)[0]
 
 
@@ -144,6 +150,13 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
         self.diffusion_model.tiler = lambda size, batch: tiler_of(0, jores, size, batch)
         self.model_sampling = model_sampling(jores.schedule)
         self.noise_levels = self.schedule.alphas_cumprod.sqrt().float()
+
+    def apply_model(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Also tells the net whether its weights have changed. Hooks may change them between two calls."""
+        patcher = self.current_patcher
+        hooked = getattr(patcher, "current_hooks", None) is not None
+        self.diffusion_model.guides_of.valid_for(object() if hooked else getattr(patcher, "patches_uuid", None))
+        return super().apply_model(*args, **kwargs)
 
     def process_timestep(self, timestep: Tensor, **_kwargs: Any) -> Tensor:
         """The host's index 0..T-1 -> noise level sqrt(alpha_bar), bit by bit as in the library."""
@@ -191,8 +204,11 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
         pixels = window_pixels(tiler_of(0, self.jores, size, batch), size)
         if tiles := (cond_shapes or {}).get(TILE_KEY):
             pixels = min(pixels, max(math.prod(shape[2:]) for shape in tiles))
+        shared = shared_bytes(self.jores, batch * pixels) if pixels == math.prod(size) else 0
         pixels *= batch
-        return max(denoiser_bytes(self.jores.denoiser, pixels), refinement_bytes(self.jores.refinement, pixels))
+        return shared + max(
+            denoiser_bytes(self.jores.denoiser, pixels), refinement_bytes(self.jores.refinement, pixels)
+        )
 
     def _check(self, adjusted: Adjusted, noise: Tensor, options: dict[str, Any]) -> None:
         node, condition = "The JoReS model", adjusted.condition
@@ -229,20 +245,21 @@ def load_native(path: Path, disable_dynamic: bool = False) -> comfy.model_patche
     Newer hosts store this function in the MODEL and call it again when they need another copy: with `disable_dynamic`
     for nodes that need permanently loaded weights (TorchCompileModel, hooks), without it for another device.
     """
-    nets = load_bundle(path, parts=("denoiser",), operations=comfy.ops.manual_cast)
-    weights = nets.unet.state_dict()
     load, offload = mm.get_torch_device(), mm.unet_offload_device()
+    nets = load_bundle(path, parts=("denoiser",), operations=comfy.ops.manual_cast, runs_on=load)
+    weights = nets.unet.state_dict()
     config = JoReSModelConfig(_UNetConfig(config=nets.config.denoiser))
     count = sum(w.numel() for w in weights.values())
     dtype = mm.unet_dtype(load, count, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, load, config.supported_inference_dtypes))
     model = JoReSDiffusion(config, nets.config, device=offload)
-    model.diffusion_model.load_state_dict(weights)
+    in_fast_layout(model.diffusion_model, load).load_state_dict(weights)
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else LoadedPatcher
     patcher = patcher_class(model, load_device=load, offload_device=offload)
     patcher.cached_patcher_init = (load_native, (path,))
     if nets.config.denoiser.detail_std:
         sample_from_the_mean(patcher)
+    patcher.add_callback(CallbacksMP.ON_CLEANUP, lambda patcher: patcher.model.diffusion_model.begin())
     return patcher
 
 

@@ -63,7 +63,9 @@ class Adjusted:
 def load_patchers(path: Path, *parts: str) -> NetPatchers:
     """The named parts of a bundle under the host's memory management, in float32. Raises CheckpointError."""
     offload = mm.unet_offload_device()
-    nets = load_bundle(path, parts=parts, operations=comfy.ops.manual_cast, device=offload, dtype=torch.float32)
+    nets = load_bundle(
+        path, parts=parts, operations=comfy.ops.manual_cast, device=offload, runs_on=mm.get_torch_device()
+    )
     return NetPatchers(nets.config, {name: manage(net) for name, net in nets.parts().items()})
 
 

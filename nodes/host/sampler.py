@@ -21,12 +21,13 @@ from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window, size_of
 from .checks import check_counts, check_schedule
 from .fingerprints import same_pictures
-from .model import CONDITION_KEY
+from .model import CONDITION_KEY, RNetMaps
 from .model_sampling import sampling_sigmas
 from .patchers import Adjusted
 from .pictures import shown_size
+from .shared import SharedByKey
 from .texture import HostOptions, mixes_itself, with_option
-from .windows import MEAN_KEY, TILED_KEY, conditioned_on, tiler_of
+from .windows import CUT_KEY, MEAN_KEY, TILED_KEY, conditioned_on, tiler_of
 
 ROUNDING = 1e-6
 SAME_SIGMA = 1e-3  # relative tolerance: sigmas of stock schedulers are rounded
@@ -78,6 +79,7 @@ class Refinement:
         frame: int | None = None,
         window: Window | None = None,
         tiler: Tiler | None = None,
+        shared: SharedByKey[RNetMaps] | None = None,
     ) -> Tensor:
         """x0 (B, 3, H, W) in [-1, 1], refined; unchanged outside of the range of noise levels.
 
@@ -86,6 +88,7 @@ class Refinement:
             frame: index of the picture in the condition, None for the batch.
             window: the window that x0 is a crop of, None for the full picture.
             tiler: None processes x0 in one piece.
+            shared: holds what all steps of this sampling need, if x0 is processed in one piece.
         """
         if not self.start - ROUNDING <= float(level[0]) <= self.end + ROUNDING:
             return x0
@@ -102,12 +105,19 @@ class Refinement:
 
         rnet = self.rnet.model
 
-        def work(part: Window) -> tuple[Tensor]:
+        def maps_of(part: Window) -> RNetMaps:
             cut = condition.at(part)
             maps = (cut.reflectance, cut.illumination, *cut.features)
             maps = [comfy.utils.repeat_to_batch_size(m.to(x0.device, torch.float32), len(x0)) for m in maps]
+            return maps[0], maps[1], rnet.modulations(tuple(maps[2:]), maps[0])
+
+        def work(part: Window) -> tuple[Tensor]:
+            if shared is None or window is not None or part.size != condition.size:
+                r, light, modulations = maps_of(part)
+            else:
+                r, light, modulations = shared.get((self, frame, len(x0), x0.device), lambda: maps_of(part))
             x0_part = part.cut(x0).float().clamp(-1, 1)
-            return (rnet(x0_part, level, maps[0], maps[1], tuple(maps[2:])).to(x0.dtype),)
+            return (rnet(x0_part, level, r, light, (), modulations=modulations).to(x0.dtype),)
 
         if tiler is None:  # the caller chose a window that fits into memory
             return work(Window.whole(condition.size))[0]
@@ -116,13 +126,14 @@ class Refinement:
     def kept_tiler(self, base: Any, x: Tensor) -> Tiler:
         """RNet's tiler for this sampling."""
         size = size_of(x)
-        return base.diffusion_model.tiler_for(("rnet", size, len(x)), lambda: tiler_of(0, self.config, size, len(x)))
+        return base.diffusion_model.tilers.get(("rnet", size, len(x)), lambda: tiler_of(0, self.config, size, len(x)))
 
     def __call__(self, args: HostOptions) -> Tensor:
         x0, base = args["denoised"], args["model"]
         check_schedule(base.model_sampling, base.jores.schedule, NODE)
         self.check(args.get("cond") or [], len(x0))
-        return self.refine(x0, base.noise_level(args["sigma"]), tiler=self.kept_tiler(base, x0))
+        level, shared = base.noise_level(args["sigma"]), base.diffusion_model.for_rnet
+        return self.refine(x0, level, tiler=self.kept_tiler(base, x0), shared=shared)
 
 
 def _plain(options: HostOptions, guider: comfy.samplers.CFGGuider) -> HostOptions:
@@ -134,6 +145,18 @@ def _plain(options: HostOptions, guider: comfy.samplers.CFGGuider) -> HostOption
     if special or not math.isclose(guider.cfg, 1.0) or options.get("disable_cfg1_optimization"):
         return options
     return {name: value for name, value in options.items() if name not in GUIDANCE}
+
+
+def _both(report: Callback | None, callback: Callable[[dict[str, object]], None] | None) -> Callback:
+    """A callback for the library that calls `report`, and after every step the host's `callback`."""
+
+    def tell(done: float, total: int, x0: Tensor | None) -> None:
+        if report is not None:
+            report(done, total, x0)
+        if callback is not None and x0 is not None:
+            callback({"i": int(done) - 1, "denoised": x0, "x": x0})
+
+    return tell
 
 
 def few_step_sampler(
@@ -162,12 +185,13 @@ def few_step_sampler(
         if cut_here:
             plain = with_option(plain, TILED_KEY)
         sigma_of = dict(zip(schedule.timesteps(options.steps), sigmas[:-1], strict=True))
-        one = x.new_ones(len(x))
+        one, shared = x.new_ones(len(x)), guider.inner_model.diffusion_model.for_rnet
 
         def x0_of(x_t: Tensor, t: int, window: Window, model_options: HostOptions) -> Tensor:
             sigma, cut = sigma_of[t], window.size != size_of(x)
+            told = with_option(model_options, CUT_KEY) if cut else model_options
             with conditioned_on(guider, window, x_t) if cut else nullcontext():
-                return model(x_t * (1 + sigma**2).sqrt(), sigma * one, **{**extra_args, "model_options": model_options})
+                return model(x_t * (1 + sigma**2).sqrt(), sigma * one, **{**extra_args, "model_options": told})
 
         def stage(window: Window) -> tuple[Denoise, Refine, Mean | None]:
             part = None if window.size == size_of(x) else window
@@ -181,18 +205,12 @@ def few_step_sampler(
             def refine(x0: Tensor, alpha_bar: float) -> Tensor:
                 for hook in refiners:
                     kept = None if cut_here else hook.kept_tiler(guider.inner_model, x)
-                    x0 = hook.refine(x0, one * alpha_bar**0.5, frame, part, kept)
+                    x0 = hook.refine(x0, one * alpha_bar**0.5, frame, part, kept, shared)
                 return x0
 
             return denoise, refine, mean if schedule.config.detail_std else None
 
-        def tell(done: float, total: int, x0: Tensor | None) -> None:
-            if report is not None:
-                report(done, total, x0)
-            if callback is not None and x0 is not None:
-                callback({"i": int(done) - 1, "denoised": x0, "x": x0})
-
-        noise = x / (1 + sigmas[0] ** 2).sqrt()
+        noise, tell = x / (1 + sigmas[0] ** 2).sqrt(), _both(report, callback)
         return ddim_in_tiles(tiler, noise, schedule, options, stage, like=x, callback=tell)
 
     return mixes_itself(sample)

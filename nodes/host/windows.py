@@ -17,6 +17,7 @@ from ...jores.tiling.windows import Window
 
 TILE_KEY = "jores_tile"  # in the conditioning's dictionary: side of the tiles in pixels, when sampling in tiles
 MEAN_KEY = "jores_mean"  # in the model's transformer options: x0 is to be R' x L'
+CUT_KEY = "jores_cut"  # in the model's transformer options: the input is a tile
 TILED_KEY = "jores_tiled"  # in the model's transformer options: the input is a tile, or fits into memory
 
 

@@ -44,7 +44,7 @@ def sample_from_the_mean(model: ModelPatcher) -> None:
         first = guider.inner_model.model_sampling.sigmas[-1]
         late = len(sigmas) > 1 and float(sigmas[0]) < 0.99 * float(first)
         if late and denoise_mask is None and isinstance(latent, Tensor) and not torch.any(latent):
-            latent = mean_picture(guider, extra_args, noise, sigmas[0])
+            latent = mean_picture(guider, extra_args, noise)
         return executor(guider, sigmas, extra_args, callback, noise, latent, denoise_mask, *rest)
 
     model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, WRAPPER_KEY, sample)

@@ -37,7 +37,7 @@ def mix_after_sampling(model: ModelPatcher, texture: float) -> None:
         own = getattr(getattr(executor.class_obj, "sampler_function", None), WRAPPER_KEY, False)
         if own or len(sigmas) < 2 or float(sigmas[-1]) != 0:  # done already, or not the end of the sampling
             return made
-        mean = mean_picture(guider, extra_args, made, sigmas[-2])
+        mean = mean_picture(guider, extra_args, made)
         latent, denoise_mask = (*rest, None, None)[:2]
         if isinstance(latent, Tensor) and isinstance(
             denoise_mask, Tensor
@@ -50,10 +50,12 @@ def mix_after_sampling(model: ModelPatcher, texture: float) -> None:
         model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, WRAPPER_KEY, sample)
 
 
-def mean_picture(guider: comfy.samplers.CFGGuider, extra_args: HostOptions, like: Tensor, sigma: Tensor) -> Tensor:
-    """R' x L' in [-1, 1] of the positive conditioning, (B, 3, H, W) as `like`; any noise level above 0 will do."""
+def mean_picture(guider: comfy.samplers.CFGGuider, extra_args: HostOptions, like: Tensor) -> Tensor:
+    """R' x L' in [-1, 1] of the positive conditioning, (B, 3, H, W) as `like`."""
     options = with_option(extra_args["model_options"], MEAN_KEY)
-    levels = sigma.to(like) * like.new_ones(len(like))
+    sigmas = guider.inner_model.model_sampling.sigmas
+    middle = sigmas[len(sigmas) // 2]  # any level will do, but of one near 0 little is left in float32
+    levels = middle.to(like) * like.new_ones(len(like))
     return comfy.samplers.calc_cond_batch(guider.inner_model, [guider.conds["positive"]], like, levels, options)[0]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from . import training
 
 SMALLEST_TILE = 64  # tiling.windows.MIN_TILE, without importing torch for --help
+TEXTURE = 0.75  # options.SampleOptions.texture, likewise
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -102,8 +103,8 @@ def _add_model_options(parser: argparse.ArgumentParser, precision: str = "auto")
     quality_help = "draft: no diffusion, at most 1024 pixels inside; fine: 8 steps or more (default: standard)"
     parser.add_argument("--quality", choices=("draft", "standard", "fine"), default="standard", help=quality_help)
     parser.add_argument("--steps", type=int, default=4, help="diffusion steps (default: 4)")
-    texture_help = "share of the fine detail that the diffusion invents (default: 0.5)"
-    parser.add_argument("--texture", type=_between(0, 1), default=0.5, metavar="0..1", help=texture_help)
+    texture_help = "share of the fine detail that the diffusion invents (default: %(default)s)"
+    parser.add_argument("--texture", type=_between(0, 1), default=TEXTURE, metavar="0..1", help=texture_help)
     parser.add_argument("--seed", type=_seed, default=0, help="seed of the start noise (default: 0)")
     tile_help = "side of the tiles for big pictures, 64 or more; 0: no tiles (default: auto, by the free memory)"
     parser.add_argument("--tile", type=_tile, metavar="auto|0|N", help=tile_help)

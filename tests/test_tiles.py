@@ -15,6 +15,7 @@ from jores.conditions import ConditionOnDemand
 from jores.config import PRESETS
 from jores.imaging.resize import resize_map
 from jores.metrics import psnr
+from jores.options import SampleOptions
 from jores.tiling.memory import MAIN_MEMORY, SHARE, auto_tile, cache_bytes, condition_bytes, pipeline_bytes
 from jores.tiling.tiler import Tiler
 from jores.tiling.windows import ALIGNMENT, MIN_TILE, Span, Window, spans
@@ -193,9 +194,9 @@ def test_a_tile_too_small_is_refused(nets, low):
 
 
 def test_the_command_line_knows_tiles(capsys):
-    from jores.cli import SMALLEST_TILE, build_parser
+    from jores.cli import SMALLEST_TILE, TEXTURE, build_parser
 
-    assert SMALLEST_TILE == MIN_TILE
+    assert SMALLEST_TILE == MIN_TILE and SampleOptions.texture == TEXTURE
 
     def parsed(*options):
         return build_parser().parse_args(["enhance", "a.png", "--output", "b", *options])

@@ -15,6 +15,7 @@ from .conditions import (
     ConditionOnDemand,
     Keeper,
     RetinexCondition,
+    RetinexMaps,
     Sampled,
     SemanticPrior,
 )
@@ -97,13 +98,16 @@ def _sampled(
     if flow and not options.texture:
         options = replace(options, steps=0)  # the detail that the diffusion samples would not be used
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
-    condition = retinex_condition(nets, low, alpha, options, keeper)
+    maps = _maps(nets, low, options, keeper)
+    condition = retinex_condition(nets, low, alpha, options, maps)
     # Semantic prior: a pretrained network segments the picture (Fig. 3b), here after ANet brightened it
     prior = None
     if segmenter is not None and options.steps:
         proposed = options.exposure is None and not options.brightness and alpha is None
         known = condition if proposed and isinstance(condition, RetinexCondition) else None
-        prior = keeper(("prior", options.working_size), lambda: segment(segmenter, low, nets, known=known))
+        key = ("prior", options.working_size)
+        prior = keeper(key, lambda maps=maps: segment(segmenter, low, nets, known=known, maps=maps))
+    del maps
     # Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)
     if options.steps:
         x0 = sample(nets, condition, prior, options, low=low, callback=callback)
@@ -143,16 +147,23 @@ def checked(images: Tensor) -> Tensor:
     return images
 
 
+def _maps(nets: JoReSNets, low: Tensor, options: SampleOptions, keeper: Keeper) -> RetinexMaps | None:
+    """R and L of pictures (B, 3, H, W) that fit into memory; None for others."""
+    tiles = Tiler.choose(options.tile, nets.config, low, weight_of(nets.unet).device)
+    if not tiles.covers(size_of(low)):
+        return None
+    return keeper(("maps", options.working_size), lambda: decompose(nets, low, tile=tiles))
+
+
 def retinex_condition(
-    nets: JoReSNets, low: Tensor, alpha: Tensor | None, options: SampleOptions, keeper: Keeper = Keeper()
+    nets: JoReSNets, low: Tensor, alpha: Tensor | None, options: SampleOptions, maps: RetinexMaps | None = None
 ) -> RetinexCondition | ConditionOnDemand:
-    """Output of DNet and ANet for pictures (B, 3, H, W), or per window on demand if that does not fit into memory.
+    """Output of ANet for pictures (B, 3, H, W) with R and L `maps`; without these, per window on demand.
 
     `alpha` (B, 1, H, W) is that of pictures with transparent pixels (see `filled`), otherwise None.
     """
     tiles = Tiler.choose(options.tile, nets.config, low, weight_of(nets.unet).device)
-    if tiles.covers(size_of(low)):
-        maps = keeper(("maps", options.working_size), lambda: decompose(nets, low, tile=tiles))
+    if maps is not None:
         maps = replace(maps, alpha=alpha)
         return adjust(nets, maps, exposure=options.exposure, brightness=options.brightness, tile=tiles)
     room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
@@ -162,7 +173,12 @@ def retinex_condition(
 
 @torch.inference_mode()
 def segment(
-    segmenter: Segmenter, images: Tensor, nets: JoReSNets | None = None, *, known: RetinexCondition | None = None
+    segmenter: Segmenter,
+    images: Tensor,
+    nets: JoReSNets | None = None,
+    *,
+    known: RetinexCondition | None = None,
+    maps: RetinexMaps | None = None,
 ) -> SemanticPrior:
     """Semantic prior c_seg (Eq. 8) of pictures (B, 3, H, W).
 
@@ -171,27 +187,33 @@ def segment(
             but models trained on well-lit pictures recognise much less there. None: the input is brightened by a global
             gain.
         known: the condition of these pictures at ANet's own exposure, if it is at hand; it saves computing it again.
+        maps: R and L of these pictures, in the same way.
     """
     if nets is None:
         return segmenter(images)
-    lit = lit_for_segmenter(nets, images, segmenter.resolution, known)
+    lit = lit_for_segmenter(nets, images, segmenter.resolution, known, maps)
     return replace(segmenter(lit), size=size_of(images), seen=lit)
 
 
 @torch.inference_mode()
 def lit_for_segmenter(
-    nets: JoReSNets, images: Tensor, resolution: int, known: RetinexCondition | None = None
+    nets: JoReSNets,
+    images: Tensor,
+    resolution: int,
+    known: RetinexCondition | None = None,
+    maps: RetinexMaps | None = None,
 ) -> Tensor:
     """R' x L' (B, 3, h, w) of pictures (B, 3, H, W); those over SEEN_WHOLE are reduced to about SEEN_REDUCED pixels.
 
     The exposure is always ANet's proposal, so that settings of the enhancement do not change the segmentation. Big
-    pictures are reduced on their own device. `known`: see `segment`.
+    pictures are reduced on their own device. `known` and `maps`: see `segment`.
     """
     size = size_of(images)
     if max(size) > max(SEEN_WHOLE, resolution):
         images, known = area_average(images, working_size(size, max(SEEN_REDUCED, resolution))), None
+        maps = None
     if known is None:
-        known = adjust(nets, decompose(nets, images.float().clamp(0, 1)))
+        known = adjust(nets, maps or decompose(nets, images.float().clamp(0, 1)))
     return known.picture
 
 

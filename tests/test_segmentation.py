@@ -23,7 +23,7 @@ from jores.nets.deeplab import DeepLabPlus, _between
 from jores.nets.segmentation import IMAGENET_MEAN, IMAGENET_STD, SegmenterError, prepare
 from jores.options import SampleOptions
 from jores.pipeline import adjust, decompose, enhance, lit_for_segmenter, segment
-from jores.semantics import EVERYDAY, class_mask, everyday_names, find_classes, load_segmenter, trainable_model
+from jores.semantics import EVERYDAY, class_mask, everyday_names, find_classes, load_segmenter
 from jores.training.pretrained import main as convert
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -187,38 +187,6 @@ def test_a_folders_own_code_is_never_run(tmp_path, kind):
     assert str(folder) in done.stderr if kind != "a known model" else done.returncode == 0, done.stderr
 
 
-def test_the_shipped_segmenter_needs_no_transformers_and_is_the_same_with_it(shipped):
-    program = (
-        "import sys; from jores.commands import enhance; enhance.load_bundle(enhance.SHIPPED_WEIGHTS)\n"
-        "enhance.load_segmenter(enhance.SHIPPED_SEGMENTER)\n"
-        "sys.exit(str([name for name in ('transformers', 'scipy') if name in sys.modules]))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stderr.strip() == "[]"  # seconds before the first picture
-    trainable, seen = trainable_model(SHIPPED_SEGMENTER), torch.rand(1, 3, 64, 96) * 2 - 1
-    assert list(trainable.state_dict()) == list(shipped.model.state_dict())
-    assert trainable.config.id2label == shipped.model.config.id2label
-    with torch.inference_mode():
-        assert torch.equal(trainable(pixel_values=seen).logits, shipped.model(pixel_values=seen).logits)
-
-
-@pytest.mark.parametrize(
-    "damage, reason",
-    [
-        ({"id2label": {"0": "wall"}}, "size mismatch"),
-        ({"id2label": None}, "cannot be loaded"),
-        ({"id2label": {str(i + 1): f"class {i}" for i in range(151)}}, "cannot segment a picture"),
-    ],
-)
-def test_a_damaged_folder_like_the_shipped_one_is_named(tmp_path, damage, reason):
-    folder = tmp_path / "my model"
-    shutil.copytree(SHIPPED_SEGMENTER, folder)
-    config = json.loads((folder / "config.json").read_text("utf-8")) | damage
-    (folder / "config.json").write_text(json.dumps(config), "utf-8")
-    with pytest.raises(SegmenterError, match=f"(?s)my model.*{reason}"):
-        load_segmenter(folder)
-
-
 def test_the_former_segmenter_still_loads_at_the_size_it_was_trained_at():
     assert load_segmenter(FORMER_SEGMENTER).resolution == 320 and load_segmenter(SHIPPED_SEGMENTER).resolution == 416
 
@@ -260,6 +228,12 @@ def test_a_small_picture_is_lit_once_for_the_result_and_for_the_segmenter(shippe
     assert calls == [None]
     enhance(dark, shipped_nets, shipped, SampleOptions(1, exposure=0.3))  # lit as told, and as ANet would
     assert calls == [None, 0.3, None]
+    seen, split = [], shipped_nets.dnet.register_forward_hook(lambda *_: seen.append(1))
+    enhance(dark, shipped_nets, shipped, SampleOptions(1, exposure=0.3))
+    split.remove()
+    assert len(seen) == 1  # R and L do not depend on the exposure
+    maps = decompose(shipped_nets, dark)
+    assert torch.equal(*(segment(shipped, dark, shipped_nets, maps=m).probabilities for m in (maps, None)))
     known = adjust(shipped_nets, decompose(shipped_nets, dark))
     alone, given = (segment(shipped, dark, shipped_nets, known=k) for k in (None, known))
     assert torch.equal(alone.probabilities, given.probabilities)

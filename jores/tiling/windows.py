@@ -19,7 +19,7 @@ ALIGNMENT = 16
 """Pixels. The largest stride is 16, so a window that starts at a multiple of 16 starts at a position of every map."""
 MIN_TILE = 64  # pixels
 OVERLAP = 64
-"""Pixels. With 48, tiles of 1024 take 3 % less time and differ by half a dB more from the whole; with 32, by three."""
+"""Pixels. At 416, 48 saves 4 % of the time and 32 12 %; the difference from the whole grows by .5 and 3 dB."""
 
 
 def size_of(x: Tensor) -> tuple[int, int]:

@@ -36,16 +36,15 @@ def sample_from_the_mean(model: ModelPatcher) -> None:
         extra_args: HostOptions,
         callback: Callable | None,
         noise: Tensor,
-        latent: Tensor | None = None,
-        denoise_mask: Tensor | None = None,
-        *rest: bool,
+        *rest: Tensor | bool | None,
     ) -> Tensor:
         check_steps(executor.class_obj, sigmas)
         first = guider.inner_model.model_sampling.sigmas[-1]
         late = len(sigmas) > 1 and float(sigmas[0]) < 0.99 * float(first)
+        latent, denoise_mask = (*rest, None, None)[:2]
         if late and denoise_mask is None and isinstance(latent, Tensor) and not torch.any(latent):
-            latent = mean_picture(guider, extra_args, noise)
-        return executor(guider, sigmas, extra_args, callback, noise, latent, denoise_mask, *rest)
+            rest = (mean_picture(guider, extra_args, noise), *rest[1:])
+        return executor(guider, sigmas, extra_args, callback, noise, *rest)
 
     model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, WRAPPER_KEY, sample)
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
-from .texture import HostOptions, mean_picture
+from .texture import StockSampling, wrap_sampling
 
 WRAPPER_KEY = "jores_flow"
 CORRECTING = ("sample_heun", "sample_dpm_2_ancestral")
@@ -29,29 +25,20 @@ def sample_from_the_mean(model: ModelPatcher) -> None:
         ValueError: the sampler is one of CORRECTING, and a step is larger than LARGEST_STEP.
     """
 
-    def sample(
-        executor: WrapperExecutor,
-        guider: comfy.samplers.CFGGuider,
-        sigmas: Tensor,
-        extra_args: HostOptions,
-        callback: Callable | None,
-        noise: Tensor,
-        *rest: Tensor | bool | None,
-    ) -> Tensor:
-        check_steps(executor.class_obj, sigmas)
-        first = guider.inner_model.model_sampling.sigmas[-1]
-        late = len(sigmas) > 1 and float(sigmas[0]) < 0.99 * float(first)
-        latent, denoise_mask = (*rest, None, None)[:2]
-        if late and denoise_mask is None and isinstance(latent, Tensor) and not torch.any(latent):
-            rest = (mean_picture(guider, extra_args, noise), *rest[1:])
-        return executor(guider, sigmas, extra_args, callback, noise, *rest)
+    def sample(call: StockSampling) -> Tensor:
+        check_steps(call.sampler_function, call.sigmas)
+        first = call.guider.inner_model.model_sampling.sigmas[-1]
+        late = len(call.sigmas) > 1 and float(call.sigmas[0]) < 0.99 * float(first)
+        if late and call.denoise_mask is None and call.latent is not None and not torch.any(call.latent):
+            call = call._replace(latent=call.mean_picture(call.noise))
+        return call.run()
 
-    model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, WRAPPER_KEY, sample)
+    wrap_sampling(model, WRAPPER_KEY, sample)
 
 
-def check_steps(sampler: object, sigmas: Tensor) -> None:
+def check_steps(sampler_function: object, sigmas: Tensor) -> None:
     """Raises ValueError if one of CORRECTING is to make a step larger than LARGEST_STEP."""
-    name = getattr(getattr(sampler, "sampler_function", None), "__name__", "")
+    name = getattr(sampler_function, "__name__", "")
     ends = sigmas[1:][sigmas[1:] > 0]
     if name in CORRECTING and bool((sigmas[: len(ends)] > LARGEST_STEP * ends).any()):
         raise ValueError(

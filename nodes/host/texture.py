@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.samplers
 import torch
@@ -17,6 +17,41 @@ WRAPPER_KEY = "jores_texture"
 HostOptions = dict[str, Any]  # what the host calls model_options
 
 
+class StockSampling(NamedTuple):
+    """One call of a stock sampler, as the host hands it to wrappers: the sampler, then its arguments in their order."""
+
+    executor: WrapperExecutor
+    guider: comfy.samplers.CFGGuider
+    sigmas: Tensor
+    extra_args: HostOptions
+    callback: Callable | None
+    noise: Tensor
+    latent: Tensor | None = None
+    denoise_mask: Tensor | None = None
+    disable_pbar: bool = False
+
+    @property
+    def sampler_function(self) -> object:
+        return getattr(self.executor.class_obj, "sampler_function", None)
+
+    def run(self) -> Tensor:
+        return self.executor(*self[1:])
+
+    def mean_picture(self, like: Tensor) -> Tensor:
+        """R' x L' in [-1, 1] of the positive conditioning, (B, 3, H, W) as `like`."""
+        options = with_option(self.extra_args["model_options"], MEAN_KEY)
+        model, conds = self.guider.inner_model, [self.guider.conds["positive"]]
+        sigmas = model.model_sampling.sigmas
+        middle = sigmas[len(sigmas) // 2]  # any level will do, but of one near 0 little is left in float32
+        levels = middle.to(like) * like.new_ones(len(like))
+        return comfy.samplers.calc_cond_batch(model, conds, like, levels, options)[0]
+
+
+def wrap_sampling(model: ModelPatcher, key: str, sample: Callable[[StockSampling], Tensor]) -> None:
+    """Adds a wrapper of every stock sampler of the MODEL: `sample` is called in its place, and may `run` it."""
+    model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, key, lambda *call: sample(StockSampling(*call)))
+
+
 def mix_after_sampling(model: ModelPatcher, texture: float) -> None:
     """Adds an interpolation of the result and R' x L' to the end of every stock sampler; see `ddim_in_tiles`.
 
@@ -24,39 +59,19 @@ def mix_after_sampling(model: ModelPatcher, texture: float) -> None:
     sigma, and multistep samplers use earlier results. The library's sampler has its own `texture` and is skipped.
     """
 
-    def sample(
-        executor: WrapperExecutor,
-        guider: comfy.samplers.CFGGuider,
-        sigmas: Tensor,
-        extra_args: HostOptions,
-        callback: Callable | None,
-        noise: Tensor,
-        *rest: Tensor | bool | None,
-    ) -> Tensor:
-        made = executor(guider, sigmas, extra_args, callback, noise, *rest)
-        own = getattr(getattr(executor.class_obj, "sampler_function", None), WRAPPER_KEY, False)
-        if own or len(sigmas) < 2 or float(sigmas[-1]) != 0:  # done already, or not the end of the sampling
+    def sample(call: StockSampling) -> Tensor:
+        made = call.run()
+        own = getattr(call.sampler_function, WRAPPER_KEY, False)
+        if own or len(call.sigmas) < 2 or float(call.sigmas[-1]) != 0:  # done already, or not the end of the sampling
             return made
-        mean = mean_picture(guider, extra_args, made)
-        latent, denoise_mask = (*rest, None, None)[:2]
-        if isinstance(latent, Tensor) and isinstance(
-            denoise_mask, Tensor
-        ):  # the latent's noise mask keeps the latent outside of it
-            mean = torch.lerp(latent.to(mean), mean, denoise_mask.to(mean))
+        mean = call.mean_picture(made)
+        if call.latent is not None and call.denoise_mask is not None:  # outside of its noise mask the latent stays
+            mean = torch.lerp(call.latent.to(mean), mean, call.denoise_mask.to(mean))
         return torch.lerp(mean, made, texture)
 
     model.remove_wrappers_with_key(WrappersMP.SAMPLER_SAMPLE, WRAPPER_KEY)  # the last such node decides
     if texture < 1:
-        model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, WRAPPER_KEY, sample)
-
-
-def mean_picture(guider: comfy.samplers.CFGGuider, extra_args: HostOptions, like: Tensor) -> Tensor:
-    """R' x L' in [-1, 1] of the positive conditioning, (B, 3, H, W) as `like`."""
-    options = with_option(extra_args["model_options"], MEAN_KEY)
-    sigmas = guider.inner_model.model_sampling.sigmas
-    middle = sigmas[len(sigmas) // 2]  # any level will do, but of one near 0 little is left in float32
-    levels = middle.to(like) * like.new_ones(len(like))
-    return comfy.samplers.calc_cond_batch(guider.inner_model, [guider.conds["positive"]], like, levels, options)[0]
+        wrap_sampling(model, WRAPPER_KEY, sample)
 
 
 def mixes_itself(sampler: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.drawn [DATA/lol_v1/pairs.tsv ...] --map PNG [--seeds 8] [--every N]
     python -m tests.benchmarks.drawn --faces JPEG [--seeds 8]
     python -m tests.benchmarks.drawn --crops JPEG DATA/lol_v1/pairs.tsv DATA/sice/pairs.tsv --lpips FILE
-    python -m tests.benchmarks.drawn --blind FOLDER DATA/sice/pairs.tsv --key JSON [--count 20] [--seed N]
+    python -m tests.benchmarks.drawn --blind FOLDER DATA/sice/pairs.tsv --key JSON [--count 20] [--seed N] [--texture 1]
 
 Without a table the pictures are scikit-image's free photographs, cut and darkened: a sheet of them may be published.
 LOL's and SICE's pictures may be shown only as their licences permit. All results are told the truth's exposure.
@@ -199,7 +199,7 @@ def write_blind(
         name = f"{numbers.pop():02d}.png"
         mean, drawn = draw(dark)
         place = busiest(dark.high)[1]
-        sides = [(MEAN, mean), (USUAL, torch.lerp(mean, drawn, TEXTURE))]
+        sides = [(MEAN, mean), (f"texture {args.texture:g}", torch.lerp(mean, drawn, args.texture))]
         chance.shuffle(sides)
         left, right = (enlarged(picture.clamp(0, 1), place) for _, picture in sides)
         contact_sheet([torch.cat([left, torch.ones(3, left.shape[1], GAP), right], 2)], args.blind / name)
@@ -215,6 +215,7 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--crops", type=Path, metavar="JPEG")
     parser.add_argument("--blind", type=Path, metavar="FOLDER")
     parser.add_argument("--key", type=Path, metavar="JSON", help="what --blind shows on which side")
+    parser.add_argument("--texture", type=float, default=TEXTURE, help=f"of --blind (default: {TEXTURE:g})")
     parser.add_argument("--count", type=int, default=20, help="pairs of --blind (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the order and the sides of --blind")
     parser.add_argument("--seeds", type=int, default=8, help="of --map and --faces (default: 8)")

@@ -15,7 +15,7 @@ from ..nets.deeplab import DeepLabPlus
 from ..nets.segmentation import Segmenter
 
 LAYERS = (2, 5, 9)  # blocks whose expanded maps are compared, after the stem; strides 4, 8 and 8
-JITTER = 4  # px: pictures are shifted by less, so that the strides of the features leave no grid
+JITTER = 8  # px: pictures are shifted by less, so that the strides of the features leave no grid
 
 
 class FeatureDistance(nn.Module):

@@ -73,6 +73,12 @@ def test_the_last_step_alone_has_a_gradient(distance):
     assert calls[-1] and not any(calls[:-1]) and len(calls) in OWN_STEPS
 
 
+def test_options_that_need_each_other(distance):
+    for options in ({"perceptual": 0.0}, {"own": 0.0, "adversary": 0.5}):
+        with pytest.raises(ValueError, match="`own` needs `perceptual` > 0, and `adversary` needs `own` > 0"):
+            objective_of(distance, **options)
+
+
 def test_the_critic_learns_what_a_blur_lacks():
     torch.manual_seed(0)
     critic, picture = DetailCritic(), seeded(4, 3, 32, 32) * 2 - 1

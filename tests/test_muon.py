@@ -34,6 +34,14 @@ def test_a_step_has_adamws_size_whatever_the_gradients():
         assert 0.1 * 0.01 < p.detach().square().mean().sqrt() < 0.4 * 0.01
 
 
+def test_a_step_may_leave_all_of_them_alone():
+    hidden, other = nn.Parameter(torch.ones(48, 48, 1, 1)), nn.Parameter(torch.ones(3))
+    optimizer = Muon([hidden, other], lr=0.01, weight_decay=0.1)
+    other.grad = torch.ones(3)
+    optimizer.step()
+    assert (hidden == 1).all() and (other < 1).all()
+
+
 def test_only_convolutions_between_feature_maps_are_orthogonalised():
     net = nn.Sequential(nn.Conv2d(44, 64, 3), nn.Conv2d(64, 64, 3), nn.Conv2d(64, 24, 3))
     assert [n for n, p in net.named_parameters() if is_hidden(p)] == ["1.weight"]

@@ -106,15 +106,18 @@ def test_what_is_no_recipe_is_refused_by_name(text, said, tmp_path):
         read_recipe(tmp_path / "mine.yaml", "adjust")
 
 
-def test_the_recipe_of_a_flow_has_no_part_of_the_regressors_loss():
-    recipe = read_recipe(RECIPES / "texture.yaml", "diffuse")
+@pytest.mark.parametrize(("name", "more"), [("texture", set()), ("finish", {"own", "own_error", "adversary"})])
+def test_the_recipe_of_a_flow_has_no_part_of_the_regressors_loss(name, more):
+    recipe = read_recipe(RECIPES / f"{name}.yaml", "diffuse")
     settings = {key for key, value in recipe["options"].items() if value is not None}
-    assert settings == {"refine", "prior_dropout", "perceptual"} and PRESETS[recipe["preset"]].denoiser.detail_std
+    assert (
+        settings == {"refine", "prior_dropout", "perceptual"} | more and PRESETS[recipe["preset"]].denoiser.detail_std
+    )
 
 
-@pytest.mark.parametrize("small", [SMALL_PAPER, SMALL_FLOW], ids=["paper", "texture"])
-def test_a_preset_for_gpus_trains_with_its_recipe(data, tmp_path, small):  # noqa: F811
-    recipe = load_recipe(RECIPES / f"{small.name}.yaml")
+@pytest.mark.parametrize(("name", "small"), [("paper", SMALL_PAPER), ("texture", SMALL_FLOW), ("finish", SMALL_FLOW)])
+def test_a_preset_for_gpus_trains_with_its_recipe(data, tmp_path, name, small):  # noqa: F811
+    recipe = load_recipe(RECIPES / f"{name}.yaml")
     recipe["diffuse"]["loop"] |= {"steps": 4, "warmup": 1}
     recipe["diffuse"]["data"] = {"crop": 32, "batch": 2}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")

@@ -136,7 +136,11 @@ class DiffusionObjective(UsesFrozen):
 
 
 class Diffuse:
-    """Stage "diffuse". The weights to export are selected by PSNR, or for a flow by RNet's loss on validation pairs."""
+    """Stage "diffuse".
+
+    The weights to export are selected by PSNR. Those of a flow are selected by RNet's loss on validation pairs; with
+    `own`, by the distance in features of the pictures that it finishes.
+    """
 
     name = "diffuse"
 
@@ -186,10 +190,13 @@ class Diffuse:
             batch = {key: value.to(device) for key, value in self.held(rng).items()}
             eps = torch.randn(batch["high"].shape, generator=generator).to(device)
             t = (torch.arange(HELD_CROPS, device=device) + 0.5) / HELD_CROPS
-            for key, value in objective.at_time(batch, t, eps, batch.get("semantics")).items():
+            terms = objective.at_time(batch, t, eps, batch.get("semantics"))
+            if objective.own:
+                terms |= objective.finished(batch, VALIDATION.steps, eps, batch.get("semantics"))
+            for key, value in terms.items():
                 losses.note(f"held_{key}", value)
         means = losses.means()
-        return {**means, "closeness": -means["held_refinement"]}
+        return {**means, "closeness": -means["held_own_seen" if objective.own else "held_refinement"]}
 
     def export(self, objective: DiffusionObjective | FlowObjective, path: Path, record: dict[str, Any]) -> None:
         nets = _nets(self.nets.config, objective)

@@ -8,6 +8,7 @@ rectified flow (Ohayon et al., ICLR 2025): x_t is made from the true picture, an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -38,8 +39,11 @@ class FlowObjective(UsesFrozen):
 
     In sampling y_t is not made of the true y, but of what the nets have drawn in the steps before. For the share `own`
     of the batches it is so in training, too: y_t is where sampling in a few steps stands before its last one, and the
-    losses are those of the finished picture. The squared error counts only `own_error` there, because its optimum
-    would be to take the drawn detail away again. `adversary` is the weight of a critic's loss there.
+    losses are those of the finished picture: `perceptual`, `own_error` for the squared error, which would take the
+    drawn detail away again, and `adversary` for what a critic says.
+
+    Raises:
+        ValueError: the recipe has `own` without `perceptual`, or `adversary` without `own`.
     """
 
     def __init__(self, nets: JoReSNets, options: dict[str, float], distance: FeatureDistance | None = None) -> None:
@@ -47,7 +51,9 @@ class FlowObjective(UsesFrozen):
         self.unet, self.rnet, self.options = nets.unet, nets.rnet, options
         self.detail_std = nets.config.denoiser.detail_std
         self.perceptual = (options.get("perceptual") or 0.0) if distance else 0.0
-        self.adversary = options.get("adversary") or 0.0
+        self.own, self.adversary = options.get("own") or 0.0, options.get("adversary") or 0.0
+        if self.own and not self.perceptual or self.adversary and not self.own:
+            raise ValueError("options of the recipe: `own` needs `perceptual` > 0, and `adversary` needs `own` > 0")
         self.critic = DetailCritic() if self.adversary else None
 
     @property
@@ -58,8 +64,9 @@ class FlowObjective(UsesFrozen):
         semantics = batch.get("semantics")
         if semantics is not None and torch.rand(()) < self.options["prior_dropout"]:
             semantics = None
-        if torch.rand(()) < (self.options.get("own") or 0.0):
-            return UNKNOWN | self.finished(batch, torch.randn_like(batch["high"]), semantics)
+        if torch.rand(()) < self.own:
+            steps = OWN_STEPS[int(torch.randint(len(OWN_STEPS), ()))]
+            return UNKNOWN | self.finished(batch, steps, torch.randn_like(batch["high"]), semantics)
         count = len(batch["high"])
         t = (torch.randperm(count) + torch.rand(count)) / count  # stratified over the times of the flow
         return UNKNOWN | self.at_time(batch, t.to(batch["high"].device), torch.randn_like(batch["high"]), semantics)
@@ -81,14 +88,16 @@ class FlowObjective(UsesFrozen):
             refinement = refinement + self.perceptual * terms["seen_refined"]
         return {"loss": flow + self.options["refine"] * refinement, **terms}
 
-    def finished(self, batch: dict[str, Tensor], eps: Tensor, semantics: Tensor | None) -> dict[str, Tensor]:
-        """Losses of the picture that sampling from the noise eps ends with, after one of OWN_STEPS."""
-        given, steps = self._given(batch, semantics), OWN_STEPS[int(torch.randint(len(OWN_STEPS), ()))]
-        y, y_t, times = given.detail(batch["high"]), eps, [torch.full((len(eps),), i / steps) for i in range(steps)]
+    def finished(
+        self, batch: dict[str, Tensor], steps: int, eps: Tensor, semantics: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Losses of the picture that sampling in `steps` steps from the noise eps ends with."""
+        given = self._given(batch, semantics)
+        y, y_t, times = given.detail(batch["high"]), eps, torch.arange(steps, device=eps.device) / steps
         with torch.no_grad():
-            for t, after in zip(times, times[1:], strict=False):
-                y_t = self._euler_step(given, y_t, t.to(eps.device), after.to(eps.device))
-        last = times[-1].to(eps.device)
+            for t, after in pairwise(times.expand(len(eps), steps).unbind(1)):
+                y_t = self._euler_step(given, y_t, t, after)
+        last = times[-1].expand(len(eps))
         _, y_hat = self._drawn(given, y_t, last)
         refined = self._refined(given, y_hat.detach(), last)
         errors = [(drawn - y).square().mean() for drawn in (y_hat, refined)]

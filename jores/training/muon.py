@@ -35,8 +35,9 @@ class Muon(torch.optim.AdamW):
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """Updates the hidden weights and removes their gradients, so that AdamW, which updates the rest, skips them."""
         for group in self.param_groups:
-            if group["orthogonal"]:
-                self._step_hidden([p for p in group["params"] if p.grad is not None], group)
+            with_gradient = [p for p in group["params"] if p.grad is not None]
+            if group["orthogonal"] and with_gradient:
+                self._step_hidden(with_gradient, group)
         return super().step(closure)
 
     def _step_hidden(self, parameters: list[Tensor], group: dict[str, float]) -> None:

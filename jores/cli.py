@@ -15,7 +15,7 @@ from typing import Any
 from . import training
 
 SMALLEST_TILE = 64  # tiling.windows.MIN_TILE, without importing torch for --help
-TEXTURE = 0.75  # options.SampleOptions.texture, likewise
+TEXTURE = 1.0  # options.SampleOptions.texture, likewise
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -47,7 +47,7 @@ class SampleOptions:
     eta: float = 0.0
     tile: int | Tiler | None = None
     working_size: int = 0
-    texture: float = 0.75
+    texture: float = 1.0
 
     def __post_init__(self) -> None:
         if isinstance(self.tile, int):

@@ -227,7 +227,7 @@ def test_drawn_hides_which_side_is_which(tmp_path, flow, pairs, capsys):
     assert sorted(told) == sorted(path.name for path in folder.iterdir()) == ["01.png", "02.png", "03.png"]
     scenes = {entry["picture"].split(", ")[1] for entry in told.values()}
     assert scenes == {"scene 0", "scene 1"}  # each is there before one is there twice
-    assert all({entry["left"], entry["right"]} == {"R' x L'", "texture 0.75"} for entry in told.values())
+    assert all({entry["left"], entry["right"]} == {"R' x L'", "texture 1"} for entry in told.values())
     with Image.open(folder / "02.png") as image:
         assert image.size == (2 * 600 + drawn.GAP, 600)
     again = tmp_path / "again.json"

@@ -11,7 +11,7 @@ LOL's and SICE's pictures may be shown only as their licences permit. All result
 map: a row for each picture: R' x L', the first seed at texture 1, and the standard deviation over the seeds, white for
 20 levels of 255 and more; its mean is printed. faces: the same with all seeds, for one face in a 50th of the light.
 crops: 200 pixels at 300 % where the truth has most fine detail, of every fifth pair, then of the six with the worst
-LPIPS. Columns: the input at the truth's brightness, R' x L', the default texture, texture 1, the control that needs no
+LPIPS. Columns: the input at the truth's brightness, R' x L', texture 0.5, the default, the control that needs no
 training (R' x L' and a share of the input's own luma grain), the truth. A row takes half a megabyte and a file 3 MB at
 most: what does not fit goes on in JPEG-2 and so on. Without a table, --every 2 gives one file of both lights.
 blind: pairs of such crops, R' x L' and the default texture, in random order and on random sides, without a label, a
@@ -50,8 +50,8 @@ from tests.benchmarks.texture import Dark, busiest, crops, enlarged, grain, pict
 from tests.sensor import sensor
 
 STEPS, TEXTURE = SampleOptions().steps, SampleOptions().texture
-MEAN, USUAL = "R' x L'", f"texture {TEXTURE:g}"
-TITLES = ("input, brightened", MEAN, USUAL, "texture 1", "R' x L' and grain", "truth")
+MEAN, HALF, USUAL = "R' x L'", "texture 0.5", f"texture {TEXTURE:g}"
+TITLES = ("input, brightened", MEAN, HALF, USUAL, "R' x L' and grain", "truth")
 GREY = (1.0, 1.0, 1.0)
 LIGHTS = {"a 30th": Darkening(1 / 30, 0.0008, 0.003, GREY), "a 100th": Darkening(1 / 100, 0.0008, 0.003, GREY)}
 FACE_LIGHT = Darkening(1 / 50, 0.0008, 0.003, GREY)
@@ -131,7 +131,7 @@ def write_faces(draw: Drawer, seeds: int, path: Path) -> None:
 def columns(dark: Dark, draw: Drawer, share: float) -> dict[str, Tensor]:
     """The results of one picture as the sheet of crops shows them."""
     mean, drawn = draw(dark)
-    made = {MEAN: mean, USUAL: torch.lerp(mean, drawn, TEXTURE), "texture 1": drawn}
+    made = {MEAN: mean, HALF: torch.lerp(mean, drawn, 0.5), USUAL: torch.lerp(mean, drawn, TEXTURE)}
     made["R' x L' and grain"] = mean + share * grain(dark.low, mean)
     return {name: picture.clamp(0, 1) for name, picture in made.items()}
 

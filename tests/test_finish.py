@@ -57,7 +57,9 @@ def test_a_finished_picture_is_the_one_that_sampling_gives(distance):
 def test_both_nets_learn_from_the_finished_picture(distance):
     objective, nets = objective_of(distance, adversary=0.5)
     terms = objective(batch_of(2))
-    assert set(terms) == set(objective(batch_of(2))) and terms["flow"].isnan()
+    objective.own = 0.0
+    assert list(terms) == list(objective(batch_of(2)))  # a log has one set of columns
+    assert terms["flow"].isnan() and not terms["own_seen"].isnan()
     terms["loss"].backward()
     for net in (nets.unet, nets.rnet, objective.critic):
         assert any(p.grad is not None and p.grad.any() for p in net.parameters())
@@ -65,7 +67,6 @@ def test_both_nets_learn_from_the_finished_picture(distance):
 
 
 def test_the_last_step_alone_has_a_gradient(distance):
-    assert max(OWN_STEPS) > 1
     objective, nets = objective_of(distance)
     calls, velocity = [], nets.unet.velocity
     nets.unet.velocity = lambda *given: calls.append(torch.is_grad_enabled()) or velocity(*given)

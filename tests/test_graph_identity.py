@@ -309,9 +309,10 @@ def test_patches_for_another_unet_work_or_say_why_not(host, graph):
 )  # fmt: skip
 def test_stock_samplers_and_schedulers_end_at_the_picture(host, graph, sampler, scheduler, steps):
     """Before, ddim_uniform began at an empty latent with little noise, and ended in garbage or NaN."""
-    expected = ksample(host, graph.one.model, graph.one, steps=4)["samples"].clamp(-1, 1)
+    finer = sampler in ("heun", "dpm_fast", "dpm_adaptive")  # which call the net more often, so it draws more
+    expected = ksample(host, graph.one.model, graph.one, steps=100 if finer else 4)["samples"].clamp(-1, 1)
     made = ksample(host, graph.one.model, graph.one, sampler_name=sampler, scheduler=scheduler, steps=steps)["samples"]
-    assert (made.clamp(-1, 1) - expected).abs().mean() * 127.5 < 7  # another sample of the detail; garbage is 15 up
+    assert (made.clamp(-1, 1) - expected).abs().mean() * 127.5 < 4
 
 
 @pytest.mark.parametrize(

@@ -40,14 +40,16 @@ class DetailCritic(nn.Module):
         return self.layers(torch.cat([y, picture], 1)).float()
 
     def losses(self, y: Tensor, drawn: list[Tensor], picture: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The loss of each drawn detail, without gradients for the critic, and the loss of the critic, without any for
-        the details."""
+        """The loss of each drawn detail, and the loss of the critic.
+
+        The first have no gradient for the critic's weights, the second has none for the details.
+        """
         true = self(y, picture)
         nudged = self(y + NUDGE * torch.randn_like(y), picture)
         frozen = {name: weight.detach() for name, weight in self.named_parameters()}
-        own = SLOPE * ((nudged - true) / NUDGE).square().mean()
-        losses = []
+        for_critic = SLOPE * ((nudged - true) / NUDGE).square().mean()
+        for_drawn = []
         for detail in drawn:
-            own = own + F.softplus(self(detail.detach(), picture) - true).mean() / len(drawn)
-            losses.append(F.softplus(true.detach() - functional_call(self, frozen, (detail, picture))).mean())
-        return losses, own
+            for_critic = for_critic + F.softplus(self(detail.detach(), picture) - true).mean() / len(drawn)
+            for_drawn.append(F.softplus(true.detach() - functional_call(self, frozen, (detail, picture))).mean())
+        return for_drawn, for_critic

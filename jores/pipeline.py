@@ -98,8 +98,11 @@ def _sampled(
     if flow and not options.texture:
         options = replace(options, steps=0)  # the detail that the diffusion samples would not be used
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
-    maps = _maps(nets, low, options, keeper)
-    condition = retinex_condition(nets, low, alpha, options, maps)
+    tiles = Tiler.choose(options.tile, nets.config, low, weight_of(nets.unet).device)
+    maps = None
+    if tiles.covers(size_of(low)):
+        maps = keeper(("maps", options.working_size), lambda: decompose(nets, low, tile=tiles))
+    condition = retinex_condition(nets, low, alpha, replace(options, tile=tiles), maps)
     # Semantic prior: a pretrained network segments the picture (Fig. 3b), here after ANet brightened it
     prior = None
     if segmenter is not None and options.steps:
@@ -145,14 +148,6 @@ def checked(images: Tensor) -> Tensor:
     if not all(bool(torch.isfinite(bound)) for bound in images.aminmax()):
         raise ValueError("images hold NaN or infinite pixels: find the step before that made them")
     return images
-
-
-def _maps(nets: JoReSNets, low: Tensor, options: SampleOptions, keeper: Keeper) -> RetinexMaps | None:
-    """R and L of pictures (B, 3, H, W) that fit into memory; None for others."""
-    tiles = Tiler.choose(options.tile, nets.config, low, weight_of(nets.unet).device)
-    if not tiles.covers(size_of(low)):
-        return None
-    return keeper(("maps", options.working_size), lambda: decompose(nets, low, tile=tiles))
 
 
 def retinex_condition(

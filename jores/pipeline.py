@@ -53,6 +53,7 @@ def enhance(
     mask: Tensor | None = None,
     callback: Callback | None = None,
     keeper: Keeper = Keeper(),
+    aim_is_proposed: bool = False,
 ) -> Tensor:
     """Enhances dark pictures.
 
@@ -63,6 +64,8 @@ def enhance(
         callback: called after every step with (steps done, number of steps, x0). In tiles it is also called after every
             tile, with a fraction of a step and None, and x0 is reduced. It may raise an exception to cancel.
         keeper: caches results of the stages for these pictures between calls, and gets the exposures.
+        aim_is_proposed: the exposure in `options` is about ANet's own proposal, such as one that is steadied over the
+            frames of a clip. The segmenter then sees R' x L' at this exposure, which saves lighting the picture twice.
 
     Returns:
         Enhanced pictures of the shape and on the device of `images`, float32 in [0, 1].
@@ -77,7 +80,7 @@ def enhance(
     options = replace(options, tile=tiles)
     made = keeper(
         ("x0", segmenter is None, *_asked(options, 0 if tiles.covers(size_of(low)) else tiles.tile)),
-        lambda: _sampled(low, alpha, full, nets, segmenter, options, callback, keeper),
+        lambda: _sampled(low, alpha, full, nets, segmenter, options, callback, keeper, aim_is_proposed),
     )
     keeper.told(made.exposure)
     return finish(made.x0, images, finishing, mask=mask, reuse=not keeper.keeps)
@@ -92,6 +95,7 @@ def _sampled(
     options: SampleOptions,
     callback: Callback | None,
     keeper: Keeper,
+    aim_is_proposed: bool,
 ) -> Sampled:
     """All stages before compositing. x0 has the size of `full`."""
     flow = nets.config.denoiser.detail_std > 0
@@ -106,8 +110,8 @@ def _sampled(
     # Semantic prior: a pretrained network segments the picture (Fig. 3b), here after ANet brightened it
     prior = None
     if segmenter is not None and options.steps:
-        proposed = options.exposure is None and not options.brightness and alpha is None
-        known = condition if proposed and isinstance(condition, RetinexCondition) else None
+        proposed = aim_is_proposed or (options.exposure is None and not options.brightness)
+        known = condition if proposed and alpha is None and isinstance(condition, RetinexCondition) else None
         key = ("prior", options.working_size)
         prior = keeper(key, lambda maps=maps: segment(segmenter, low, nets, known=known, maps=maps))
     del maps
@@ -181,7 +185,7 @@ def segment(
         nets: DNet and ANet, which brighten and denoise the input of the segmenter. The paper segments the dark input,
             but models trained on well-lit pictures recognise much less there. None: the input is brightened by a global
             gain.
-        known: the condition of these pictures at ANet's own exposure, if it is at hand; it saves computing it again.
+        known: the condition of these pictures at about ANet's own exposure, if it is at hand; saves computing it again.
         maps: R and L of these pictures, in the same way.
     """
     if nets is None:
@@ -200,8 +204,8 @@ def lit_for_segmenter(
 ) -> Tensor:
     """R' x L' (B, 3, h, w) of pictures (B, 3, H, W); those over SEEN_WHOLE are reduced to about SEEN_REDUCED pixels.
 
-    The exposure is always ANet's proposal, so that settings of the enhancement do not change the segmentation. Big
-    pictures are reduced on their own device. `known` and `maps`: see `segment`.
+    The exposure is always about ANet's proposal, so that settings of the enhancement do not change the segmentation.
+    Big pictures are reduced on their own device. `known` and `maps`: see `segment`.
     """
     size = size_of(images)
     if max(size) > max(SEEN_WHOLE, resolution):

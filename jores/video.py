@@ -99,7 +99,8 @@ def enhance_frames(
         if aim is not None:
             frame.keeper.told(aim)
         aimed = replace(options, exposure=aim, brightness=0.0)
-        return enhance(place(frame.low), nets, segmenter, aimed, callback=callback)
+        proposed = options.exposure is None and not options.brightness and not frame.fading
+        return enhance(place(frame.low), nets, segmenter, aimed, callback=callback, aim_is_proposed=proposed)
 
     ahead = frames if clip.ahead is None and isinstance(frames, Sequence) else clip.ahead
     lit = _lit(_tagged(incoming), Lookahead(ahead), nets, options, place, work)

@@ -61,6 +61,21 @@ def test_unrelated_pictures_are_not_smoothed_together(nets, clips):
     assert sizes == [SIZE[1], 40]
 
 
+@pytest.mark.parametrize("exposure, runs", [(None, 1), (0.5, 2)])
+def test_the_segmenter_sees_the_light_that_a_frame_has_already(nets, clips, exposure, runs):
+    """ANet runs once per frame, and twice where the user asks for an exposure that the segmenter must not see."""
+    dark, segmenter, calls = clips["static"].dark[:3], load_segmenter(SHIPPED_SEGMENTER), []
+    handle = nets.anet.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        frames = flat(enhance_frames)(dark.split(1), nets, segmenter, steps=1, exposure=exposure)
+        once = torch.cat(list(frames))
+    finally:
+        handle.remove()
+    assert len(calls) == runs * len(dark)
+    unaware = torch.cat(list(flat(enhance_frames)(dark.split(1), nets, steps=1, exposure=exposure)))
+    assert not torch.equal(once, unaware)  # the prior is used
+
+
 def test_the_switch_gives_independent_frames(nets, clips):
     frames = list(clips["static"].dark[:2].split(1))
     for frame, result in zip(frames, flat(enhance_frames)(frames, nets, smooth=False, steps=1), strict=True):

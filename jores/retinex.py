@@ -16,7 +16,7 @@ from .conditions import (
     RetinexCondition,
     RetinexMaps,
 )
-from .imaging.alpha import joined, opaque
+from .imaging.alpha import filled, joined
 from .options import SampleOptions
 from .statistics import global_statistics
 from .tiling.tiler import Tiler
@@ -26,8 +26,7 @@ from .tiling.windows import Window, size_of
 @torch.inference_mode()
 def decompose(nets: JoReSNets, images: Tensor, *, tile: int | Tiler | None = None) -> RetinexMaps:
     """R and L of (B, 3 or 4, H, W) pictures, by DNet (Eq. 4). `tile` as in `SampleOptions`."""
-    alpha = images[:, 3:] if images.shape[1] == 4 else None
-    images = opaque(images)
+    images, alpha = filled(images)
     weight, size = weight_of(nets.dnet), size_of(images)
     tiles = Tiler.choose(tile, nets.config, images, weight.device)
     home = weight if tiles.covers(size) else images

@@ -1,7 +1,8 @@
 """Transparency: hidden colours influence neither the exposure of a picture nor neighbouring pixels.
 
 The nets take three channels. Transparent pixels are filled with the colours around them, so that pictures that differ
-only in hidden colours give the same result. Means over a picture weight each pixel by its alpha.
+only in hidden colours give the same result. Means over a picture weight each pixel by its alpha. Black bars beside a
+picture (see `bars`) count as transparent.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .bars import inside_mask
 from .resize import area_average
 
 SEEN = 1 / 16
@@ -21,23 +23,30 @@ def is_opaque(images: Tensor) -> bool:
     return images.shape[1] == 3 or bool(images[:, 3:].amin() >= 1)
 
 
-def filled(images: Tensor) -> tuple[Tensor, Tensor | None]:
+def filled(images: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """Splits (B, 3 or 4, H, W) pictures into colours, with hidden ones replaced, and alpha.
 
+    Args:
+        inside: (B or 1, 1, H, W), False in black bars; None: bars are looked for.
+
     Returns:
-        Colours (B, 3, H, W), unchanged where alpha is at least SEEN, and alpha (B, 1, H, W) in [0, 1], or None for
-        opaque pictures.
+        Colours (B, 3, H, W), unchanged where alpha is at least SEEN, and alpha (B, 1, H, W) in [0, 1], 0 in bars, or
+        None for opaque pictures without bars.
     """
     colours, alpha = images[:, :3], images[:, 3:]
+    inside = inside_mask(images) if inside is None else inside
     if is_opaque(images):
-        return colours, None
+        if inside is None or bool(inside.all()):
+            return colours, None
+        alpha = torch.ones_like(colours[:, :1])
     alpha = alpha.float().clamp(0, 1)
+    alpha = alpha if inside is None else alpha * inside.to(alpha.device)
     return _fill(colours.float(), (alpha / SEEN).clamp(max=1)), alpha
 
 
-def opaque(images: Tensor) -> Tensor:
+def opaque(images: Tensor, inside: Tensor | None = None) -> Tensor:
     """The colours (B, 3, H, W) of `filled`, for (B, 3 or 4, H, W) pictures."""
-    return filled(images)[0]
+    return filled(images, inside)[0]
 
 
 def joined(colours: Tensor, alpha: Tensor | None) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..options import FinishOptions
 from ..tiling.windows import Span, Window, size_of
 from .alpha import opaque
+from .bars import inside_mask
 from .exposure import luma, smoothstep
 from .guided_filter import self_guided
 from .resize import area_average, resize_map
@@ -35,17 +36,19 @@ def finish(
     *,
     mask: Tensor | None = None,
     reuse: bool = False,
+    inside: Tensor | None = None,
 ) -> Tensor:
     """Converts x0 to a picture and blends it with the original.
 
-    Where the mask or the strength is 0, and in fully transparent pixels, the original's colours are returned bit by
-    bit, even outside [0, 1].
+    Where the mask or the strength is 0, in fully transparent pixels and in black bars, the original's colours are
+    returned bit by bit, even outside [0, 1].
 
     Args:
         x0: (B, 3, H, W) in [-1, 1].
         original: (B, 3 or 4, H, W) in [0, 1].
         mask: (B or 1, 1, H, W) in [0, 1]: weight of the result.
         reuse: x0 may be overwritten, if possible, because big pictures leave little memory.
+        inside: (B or 1, 1, H, W), False in the black bars of the original; None: they are looked for.
 
     Returns:
         (B, 3 or 4, H, W) float32 in [0, 1], on the device of `original` and with its alpha.
@@ -57,7 +60,8 @@ def finish(
     if bool(x0.amax().isnan()):
         raise ValueError("x0 holds NaN: the weights are damaged, or need a dtype of higher precision (float32)")
     mask = None if mask is None else feather_mask(mask.float(), finishing.feather)
-    shown = opaque(original) if finishing.shadows or finishing.colour_fidelity else original[:, :3]
+    inside = inside_mask(original) if inside is None else inside
+    shown = opaque(original, inside) if finishing.shadows or finishing.colour_fidelity else original[:, :3]
     dark = shadow_weight(shown, finishing.shadows) if finishing.shadows else None
     cast, size = None, size_of(original)
     if finishing.colour_fidelity:
@@ -78,6 +82,8 @@ def finish(
             weight = weight * dark[..., rows, :]
         if before.shape[1] == 4:
             weight = torch.where(before[:, 3:] > 0, weight, 0)
+        if inside is not None:
+            weight = weight * inside[..., rows, :].to(weight.device)
         mixed = torch.where(weight > 0, torch.lerp(colours, picture, weight).clamp(0, 1), colours)
         result[..., rows, :] = torch.cat([mixed, before[:, 3:]], 1)
     return result

@@ -10,6 +10,7 @@ from itertools import islice, takewhile
 from torch import Tensor
 
 from .alpha import opaque
+from .bars import Inside, inside_in_turn
 from .exposure import mean_luma
 from .temporal import is_black, is_other_scene, thumbnail
 
@@ -26,19 +27,22 @@ class FrameSummary:
         level: mean luma, 0..1.
         cut: the frame shows another scene than the frame before, or is the first one.
         black: the frame is black apart from noise.
+        inside: the part of the frame between black bars.
     """
 
     thumbnail: Tensor
     level: float
     cut: bool
     black: bool
+    inside: Inside
 
 
 def summarise(before: FrameSummary | None, frame: Tensor) -> FrameSummary:
     """Summary of a frame (1, 3 or 4, H, W) in [0, 1]; `before` is that of the previous frame, None for the first."""
-    small = thumbnail(opaque(frame)).clamp(0, 1)
+    inside = inside_in_turn(before and before.inside, frame)
+    small = thumbnail(opaque(frame, inside.mask())).clamp(0, 1)
     cut = before is None or is_other_scene(before.thumbnail, small)
-    return FrameSummary(small, float(mean_luma(small)), cut, is_black(small))
+    return FrameSummary(small, float(mean_luma(small)), cut, is_black(small), inside)
 
 
 @dataclass

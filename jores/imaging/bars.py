@@ -1,0 +1,107 @@
+"""Black bars beside a picture, as in letterboxed films: they are no part of the photograph.
+
+Bars would be lifted to grey, and they would make the picture count as darker than it is. So their pixels are treated as
+transparent ones (see `alpha`), and keep their colours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BLACK = 2.5 / 255  # largest R, G or B of a black pixel: files of lossy codecs are off by two levels
+ALL = 0.98  # share of the pixels of a line that must be black, because bars hold specks
+LEAST = 0.01  # width of a bar, as a share of the side; and 2 pixels
+BLOCK = 16  # px; the last lines of a bar are soiled by the codec's blocks that hold the edge
+LIT = 0.3  # share of the pixels beyond the edge that are not black
+KEPT = 0.8  # share of the bars that must still be black in later frames of a clip, where subtitles may cross them
+LINES = 512  # a picture is looked at on about as many of its lines
+
+
+@dataclass(frozen=True)
+class Inside:
+    """The part of a picture of `size` (H, W) between its black bars."""
+
+    rows: slice
+    columns: slice
+    size: tuple[int, int]
+
+    @property
+    def whole(self) -> bool:
+        """Whether there are no bars."""
+        return (self.rows, self.columns) == tuple(slice(0, n) for n in self.size)
+
+    def cut(self, x: Tensor) -> Tensor:
+        """Crop of (..., H, W); a view."""
+        return x[..., self.rows, self.columns]
+
+    def mask(self) -> Tensor:
+        """True inside, (1, 1, H, W) bool."""
+        mask = torch.zeros((1, 1, *self.size), dtype=torch.bool)
+        self.cut(mask).fill_(True)
+        return mask
+
+
+def inside_of(image: Tensor) -> Inside:
+    """Finds the black bars of a picture (1, 3 or 4, H, W).
+
+    They are found in pairs, above and below or left and right, of nearly the same width, and only where the picture
+    begins all along an edge: a black sky or a black table is none.
+    """
+    rows = _between(_peaks(image, -1))
+    columns = _between(_peaks(image[..., rows, :], -2))
+    return Inside(rows, columns, (image.shape[-2], image.shape[-1]))
+
+
+def inside_in_turn(before: Inside | None, frame: Tensor) -> Inside:
+    """As `inside_of`, for a frame (1, 3 or 4, H, W) of a clip; `before` is that of the previous frame.
+
+    A dark frame shows no edge, and subtitles cross a bar. So bars stay as they were found as long as they are black.
+    """
+    if before is None or before.whole or before.size != tuple(frame.shape[-2:]):
+        return inside_of(frame)
+    black = frame[:, :3].amax(1) <= BLACK
+    within = before.cut(black)
+    still = black.sum() - within.sum() >= KEPT * (black.numel() - within.numel())
+    return before if bool(still) else inside_of(frame)
+
+
+def inside_mask(images: Tensor) -> Tensor | None:
+    """True inside, (B, 1, H, W) bool; None for pictures (B, 3 or 4, H, W) without bars."""
+    found = [inside_of(one) for one in images.split(1)]
+    if all(inside.whole for inside in found):
+        return None
+    return torch.cat([inside.mask() for inside in found]).to(images.device)
+
+
+def _peaks(image: Tensor, along: int) -> Tensor:
+    """Largest of R, G and B on every line (length, samples): rows for `along` -1, columns for -2."""
+    step = max(1, image.shape[along] // LINES)
+    part = image[0, :3, :, ::step] if along == -1 else image[0, :3, ::step]
+    return part.float().amax(0) if along == -1 else part.float().amax(0).T
+
+
+def _between(peaks: Tensor) -> slice:
+    """The lines between two bars; all of them if there is none."""
+    length = len(peaks)
+    black = (peaks <= BLACK).float().mean(1) >= ALL
+    ends = [_edge(peaks, black), _edge(peaks.flip(0), black.flip(0))]
+    least = max(2, round(LEAST * length))
+    if min(ends) < least or abs(ends[0] - ends[1]) > max(2, min(ends) // 10):
+        return slice(0, length)
+    return slice(ends[0], length - ends[1])
+
+
+def _edge(peaks: Tensor, black: Tensor) -> int:
+    """Width of the bar that begins with the first line; 0 if there is none, or if it ends without an edge."""
+    lit = (~black).nonzero()
+    first = int(lit[0]) if len(lit) else 0
+    if not first:
+        return 0
+    # The codec's dirt covers parts of a line, the picture begins along all of it.
+    levels = peaks[first - 1 : first + BLOCK].median(1).values
+    edge = first + int(levels.diff().argmax()) if len(levels) > 1 else first
+    beyond = peaks[edge : edge + BLOCK // 4]
+    return edge if float((beyond > BLACK).float().mean()) >= LIT else 0

@@ -1,0 +1,130 @@
+"""Black bars beside a picture: found where there are some, no part of its exposure, and left as they are."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from jores import pipeline
+from jores.imaging.bars import inside_in_turn, inside_of
+from jores.imaging.exposure import mean_luma
+from jores.video import enhance_frames
+from tests.benchmarks import flicker
+from tests.flat import flat
+
+INPUT = Path(__file__).parents[1] / "workflows" / "enhance_low_light.input.png"
+
+
+@pytest.fixture(scope="module")
+def picture():
+    with Image.open(INPUT) as image:
+        pixels = np.asarray(image.convert("RGB").resize((192, 128)))
+    return torch.from_numpy(pixels.astype(np.float32) / 255).permute(2, 0, 1)[None]
+
+
+def barred(picture, above=20, left=0, level=0.0):
+    """The picture between bars above and below, and left and right."""
+    height, width = picture.shape[-2:]
+    result = torch.full_like(picture, level)
+    rows, columns = slice(above, height - above), slice(left, width - left)
+    result[..., rows, columns] = picture[..., rows, columns]
+    return result
+
+
+def rectangle(inside):
+    return inside.rows.start, inside.rows.stop, inside.columns.start, inside.columns.stop
+
+
+@pytest.mark.parametrize(
+    "above, left, level", [(20, 0, 0), (0, 24, 0), (16, 24, 0), (3, 0, 0), (20, 0, 2 / 255), (33, 0, 1 / 255)]
+)
+def test_bars_are_found_to_the_pixel(picture, above, left, level):
+    height, width = picture.shape[-2:]
+    found = inside_of(barred(picture, above, left, level))
+    assert rectangle(found) == (above, height - above, left, width - left)
+
+
+@pytest.mark.parametrize("quality", (60, 85))
+def test_a_lossy_file_hides_no_bar(picture, quality):
+    """Its blocks soil up to 16 lines beside an edge."""
+    buffer = io.BytesIO()
+    pixels = (barred(picture * 2)[0].permute(1, 2, 0) * 255).round().clamp(0, 255).byte().numpy()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    read = np.asarray(Image.open(buffer)).astype(np.float32) / 255
+    assert rectangle(inside_of(torch.from_numpy(read).permute(2, 0, 1)[None])) == (20, 108, 0, 192)
+
+
+def without_bars():
+    """Pictures that are black in part, and have no bars."""
+    noise = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(1))
+    sky, ramp, lamp = noise.clone(), noise.clone(), torch.zeros_like(noise)
+    sky[..., :30, :] = 0
+    ramp *= (torch.arange(96).sub(47.5).abs() < 24)[:, None] * torch.linspace(-0.2, 0.2, 96).clamp_min(0)[:, None]
+    lamp[..., 40:60, 60:70] = 1
+    even = {"black": lamp * 0, "white": lamp * 0 + 1, "one pixel": lamp[..., :1, :1], "two rows": noise[..., :2, :]}
+    return {"nothing": noise, "a sky": sky, "a gradient": ramp, "a lamp": lamp, **even}
+
+
+@pytest.mark.parametrize("name", without_bars())
+def test_what_is_black_is_not_always_a_bar(name):
+    image = without_bars()[name]
+    assert inside_of(image).whole
+
+
+def test_a_picture_between_bars_gets_the_light_that_it_gets_without(nets, picture):
+    """Counted as part of the picture, they change it."""
+    cut = picture[..., 20:108, :]
+    alone, framed = flat(pipeline.enhance)(cut, nets, steps=1), flat(pipeline.enhance)(barred(picture), nets, steps=1)
+    unaware = flat(pipeline.enhance)(barred(picture, level=3 / 255), nets, steps=1)
+    light = [float(mean_luma(x)) for x in (alone, framed[..., 20:108, :], unaware[..., 20:108, :])]
+    assert abs(light[1] - light[0]) < 0.02 * light[0] < abs(light[2] - light[0]), light
+
+
+@pytest.mark.parametrize("level", (0.0, 1 / 255))
+def test_bars_come_back_bit_by_bit(nets, picture, level):
+    for image in (barred(picture, level=level), torch.cat([barred(picture, level=level), picture[:, :1] * 0 + 1], 1)):
+        result = flat(pipeline.enhance)(image, nets, steps=1)
+        assert torch.equal(result[..., :20, :], image[..., :20, :]) and torch.equal(
+            result[..., 108:, :], image[..., 108:, :]
+        )
+        assert result.shape == image.shape and float(result[:, :3, 20:108].mean()) > 2 * float(picture.mean())
+
+
+def test_stage_by_stage_gives_the_same(nets, picture):
+    image = barred(picture)
+    maps = pipeline.decompose(nets, image)
+    condition = pipeline.adjust(nets, maps)
+    x0 = pipeline.undiffused(condition, None, image)
+    assert torch.equal(pipeline.finish(x0, image), flat(pipeline.enhance)(image, nets, steps=0))
+
+
+def test_pictures_of_a_batch_have_bars_of_their_own(nets, picture):
+    batch = torch.cat([picture, barred(picture), barred(picture, 0, 24)])
+    result = flat(pipeline.enhance)(batch, nets, steps=0)
+    for i, one in enumerate(batch.split(1)):
+        torch.testing.assert_close(result[i : i + 1], flat(pipeline.enhance)(one, nets, steps=0), rtol=0, atol=1e-5)
+
+
+def test_bars_of_a_clip_stay_through_the_dark_and_under_subtitles(nets):
+    dark = flicker.make_clips((64, 96), 6, 3)["static"].dark
+    frames = [barred(one, 10) for one in dark.split(1)]
+    frames[2][..., 56:60, 30:60] = 1  # a subtitle in the lower bar
+    frames[3] = frames[3] * 0  # black
+    frames[4][..., 10:13, :] = 0  # the sky below the upper bar is black, too
+    inside = None
+    for frame in frames:
+        inside = inside_in_turn(inside, frame)
+        assert rectangle(inside) == (10, 54, 0, 96)
+    assert inside_of(frames[4]).whole  # by itself
+    frames[3] = frames[2].clone()
+    for frame, result in zip(frames, flat(enhance_frames)(frames, nets, steps=1), strict=True):
+        assert torch.equal(result[..., :10, :], frame[..., :10, :]) and torch.equal(
+            result[..., 54:, :], frame[..., 54:, :]
+        )
+        assert float(result[..., 30:54, :].mean()) > 1.5 * float(frame[..., 30:54, :].mean())
+    assert inside_in_turn(inside, dark[:1]).whole  # another film without bars

@@ -77,7 +77,7 @@ class JoReSAdjust(io.ComfyNode):
             node_id="JoReSAdjust",
             display_name="Adjust Retinex Condition",
             description="Cleans the reflectance, lifts the illumination, and makes the condition of the diffusion. "
-            "R' x L' is already a brightened picture; with the shipped weights the diffusion changes little of it.",
+            "R' x L' is already a brightened picture; the diffusion draws fine detail on it.",
             search_aliases=[*LOW_LIGHT, "relight by hand", "ANet"],
             inputs=[
                 Nets.Input("nets", tooltip="From 'Load JoReS Model'."),

@@ -48,11 +48,14 @@ def inside_of(image: Tensor) -> Inside:
     """Finds the black bars of a picture (1, 3 or 4, H, W).
 
     They are found in pairs, above and below or left and right, of nearly the same width, and only where the picture
-    begins all along an edge: a black sky or a black table is none.
+    begins all along an edge: a black sky or a black table is none. Pictures with transparent pixels have none, because
+    their hidden colours must not decide.
     """
+    height, width = size = (image.shape[-2], image.shape[-1])
+    if bool((image[:, 3:] < 1).any()):
+        return Inside(slice(0, height), slice(0, width), size)
     rows = _between(_peaks(image, -1))
-    columns = _between(_peaks(image[..., rows, :], -2))
-    return Inside(rows, columns, (image.shape[-2], image.shape[-1]))
+    return Inside(rows, _between(_peaks(image[..., rows, :], -2)), size)
 
 
 def inside_in_turn(before: Inside | None, frame: Tensor) -> Inside:

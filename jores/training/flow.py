@@ -22,7 +22,7 @@ from .critic import DetailCritic
 from .frozen import UsesFrozen
 from .perceptual import FeatureDistance
 
-OWN_STEPS = (2, 4, 4, 8)  # numbers of steps after which a picture is finished in training
+OWN_STEPS = (2, 4, 4, 4, 8)  # numbers of steps after which a picture is finished in training
 TERMS = ("flow", "refinement", "unrefined", "detail", "seen", "seen_refined", "own_error", "own_seen", "own_detail",
          "critic", "real")  # fmt: skip
 UNKNOWN = dict.fromkeys(TERMS, torch.tensor(torch.nan))  # a log has one set of columns

@@ -35,6 +35,8 @@ class SampleOptions:
             full-size picture. 0, or more than the picture's size: no reduction.
         texture: share of the fine detail that the diffusion samples, 0..1; 0 leaves R' x L'. It only affects models
             whose UNet is a flow (`detail_std`); other UNets correct R' x L' instead of sampling detail.
+        steadied: the exposure is ANet's own proposal, steadied over the frames of a clip. The segmenter then sees
+            R' x L' at this exposure, which saves lighting the frame twice.
 
     Raises:
         ValueError: a field is out of range. `steps` is checked later, by the schedule.
@@ -48,6 +50,7 @@ class SampleOptions:
     tile: int | Tiler | None = None
     working_size: int = 0
     texture: float = 1.0
+    steadied: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.tile, int):

@@ -53,7 +53,6 @@ def enhance(
     mask: Tensor | None = None,
     callback: Callback | None = None,
     keeper: Keeper = Keeper(),
-    aim_is_proposed: bool = False,
 ) -> Tensor:
     """Enhances dark pictures.
 
@@ -64,8 +63,6 @@ def enhance(
         callback: called after every step with (steps done, number of steps, x0). In tiles it is also called after every
             tile, with a fraction of a step and None, and x0 is reduced. It may raise an exception to cancel.
         keeper: caches results of the stages for these pictures between calls, and gets the exposures.
-        aim_is_proposed: the exposure in `options` is about ANet's own proposal, such as one that is steadied over the
-            frames of a clip. The segmenter then sees R' x L' at this exposure, which saves lighting the picture twice.
 
     Returns:
         Enhanced pictures of the shape and on the device of `images`, float32 in [0, 1].
@@ -80,7 +77,7 @@ def enhance(
     options = replace(options, tile=tiles)
     made = keeper(
         ("x0", segmenter is None, *_asked(options, 0 if tiles.covers(size_of(low)) else tiles.tile)),
-        lambda: _sampled(low, alpha, full, nets, segmenter, options, callback, keeper, aim_is_proposed),
+        lambda: _sampled(low, alpha, full, nets, segmenter, options, callback, keeper),
     )
     keeper.told(made.exposure)
     return finish(made.x0, images, finishing, mask=mask, reuse=not keeper.keeps)
@@ -95,7 +92,6 @@ def _sampled(
     options: SampleOptions,
     callback: Callback | None,
     keeper: Keeper,
-    aim_is_proposed: bool,
 ) -> Sampled:
     """All stages before compositing. x0 has the size of `full`."""
     flow = nets.config.denoiser.detail_std > 0
@@ -110,7 +106,7 @@ def _sampled(
     # Semantic prior: a pretrained network segments the picture (Fig. 3b), here after ANet brightened it
     prior = None
     if segmenter is not None and options.steps:
-        proposed = aim_is_proposed or (options.exposure is None and not options.brightness)
+        proposed = options.steadied or (options.exposure is None and not options.brightness)
         known = condition if proposed and alpha is None and isinstance(condition, RetinexCondition) else None
         key = ("prior", options.working_size)
         prior = keeper(key, lambda maps=maps: segment(segmenter, low, nets, known=known, maps=maps))
@@ -137,6 +133,7 @@ def _asked(options: SampleOptions, tile: int) -> tuple:
         options.eta,
         options.working_size,
         options.texture,
+        options.steadied,
         tile,
     )
 

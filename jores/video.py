@@ -98,9 +98,9 @@ def enhance_frames(
             return alone(frame.original, frame.mask, frame.keeper)
         if aim is not None:
             frame.keeper.told(aim)
-        aimed = replace(options, exposure=aim, brightness=0.0)
-        proposed = options.exposure is None and not options.brightness and not frame.fading
-        return enhance(place(frame.low), nets, segmenter, aimed, callback=callback, aim_is_proposed=proposed)
+        steadied = options.exposure is None and not options.brightness and not frame.fading
+        aimed = replace(options, exposure=aim, brightness=0.0, steadied=steadied)
+        return enhance(place(frame.low), nets, segmenter, aimed, callback=callback)
 
     ahead = frames if clip.ahead is None and isinstance(frames, Sequence) else clip.ahead
     lit = _lit(_tagged(incoming), Lookahead(ahead), nets, options, place, work)

@@ -17,7 +17,8 @@ LEAST = 0.01  # width of a bar, as a share of the side; and 2 pixels
 BLOCK = 16  # px; the last lines of a bar are soiled by the codec's blocks that hold the edge
 LIT = 0.3  # share of the pixels beyond the edge that are not black
 KEPT = 0.8  # share of the bars that must still be black in later frames of a clip, where subtitles may cross them
-LINES = 512  # a picture is looked at on about as many of its lines
+SAMPLES = 512  # of a line of a picture, about as many pixels are looked at
+BAND = 128  # lines that are looked at at a time
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ def inside_of(image: Tensor) -> Inside:
     their hidden colours must not decide.
     """
     height, width = size = (image.shape[-2], image.shape[-1])
-    if bool((image[:, 3:] < 1).any()):
+    if image.is_meta or bool((image[:, 3:] < 1).any()):  # a meta tensor has a size alone
         return Inside(slice(0, height), slice(0, width), size)
-    rows = _between(_peaks(image, -1))
-    return Inside(rows, _between(_peaks(image[..., rows, :], -2)), size)
+    rows = _between(_Lines.of(image[0, :3]))
+    return Inside(rows, _between(_Lines.of(image[0, :3, rows].transpose(1, 2))), size)
 
 
 def inside_in_turn(before: Inside | None, frame: Tensor) -> Inside:
@@ -79,32 +80,43 @@ def inside_mask(images: Tensor) -> Tensor | None:
     return torch.cat([inside.mask() for inside in found]).to(images.device)
 
 
-def _peaks(image: Tensor, along: int) -> Tensor:
-    """Largest of R, G and B on every line (length, samples): rows for `along` -1, columns for -2."""
-    step = max(1, image.shape[along] // LINES)
-    part = image[0, :3, :, ::step] if along == -1 else image[0, :3, ::step]
-    return part.float().amax(0) if along == -1 else part.float().amax(0).T
+@dataclass(frozen=True)
+class _Lines:
+    """For every line of a picture the share of its pixels that are black, and the median of their largest channel."""
+
+    black: Tensor
+    level: Tensor
+
+    @classmethod
+    def of(cls, image: Tensor) -> _Lines:
+        """The rows of (3, H, W), some at a time, because results for all of a big picture would fill the memory."""
+        part = image[..., :: max(1, image.shape[-1] // SAMPLES)]
+        peaks = [rows.amax(0).float() for rows in part.split(BAND, 1)]
+        black = torch.cat([(p <= BLACK).float().mean(1) for p in peaks])
+        return cls(black, torch.cat([p.median(1).values for p in peaks]))
+
+    def backwards(self) -> _Lines:
+        return _Lines(self.black.flip(0), self.level.flip(0))
 
 
-def _between(peaks: Tensor) -> slice:
+def _between(lines: _Lines) -> slice:
     """The lines between two bars; all of them if there is none."""
-    length = len(peaks)
-    black = (peaks <= BLACK).float().mean(1) >= ALL
-    ends = [_edge(peaks, black), _edge(peaks.flip(0), black.flip(0))]
+    length = len(lines.black)
+    ends = [_edge(lines), _edge(lines.backwards())]
     least = max(2, round(LEAST * length))
     if min(ends) < least or abs(ends[0] - ends[1]) > max(2, min(ends) // 10):
         return slice(0, length)
     return slice(ends[0], length - ends[1])
 
 
-def _edge(peaks: Tensor, black: Tensor) -> int:
+def _edge(lines: _Lines) -> int:
     """Width of the bar that begins with the first line; 0 if there is none, or if it ends without an edge."""
-    lit = (~black).nonzero()
+    lit = (lines.black < ALL).nonzero()
     first = int(lit[0]) if len(lit) else 0
     if not first:
         return 0
     # The codec's dirt covers parts of a line, the picture begins along all of it.
-    levels = peaks[first - 1 : first + BLOCK].median(1).values
+    levels = lines.level[first - 1 : first + BLOCK]
     edge = first + int(levels.diff().argmax()) if len(levels) > 1 else first
-    beyond = peaks[edge : edge + BLOCK // 4]
-    return edge if float((beyond > BLACK).float().mean()) >= LIT else 0
+    beyond = lines.black[edge : edge + BLOCK // 4]
+    return edge if float(1 - beyond.mean()) >= LIT else 0

@@ -218,4 +218,6 @@ def test_stock_samplers_draw_what_the_library_draws(graph, name, texture):
             graph.refined(texture), 5, 8, 1.0, name, "simple", positive, negative, latent, 1.0
         )[0]["samples"]  # fmt: skip
     picture = graph.condition.condition.picture * 2 - 1
-    assert levels((given - expected) / 2) < min(1, levels((expected - picture) / 2) / 4)  # what is drawn is far more
+    drawn = levels((expected - picture) / 2)
+    assert levels((given - expected) / 2) < min(1, drawn / 4)
+    assert drawn > texture  # more than a level where all of it is used

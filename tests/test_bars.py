@@ -66,7 +66,7 @@ def without_bars():
     sky[..., :30, :] = 0
     ramp *= (torch.arange(96).sub(47.5).abs() < 24)[:, None] * torch.linspace(-0.2, 0.2, 96).clamp_min(0)[:, None]
     lamp[..., 40:60, 60:70] = 1
-    even = {"black": lamp * 0, "white": lamp * 0 + 1, "one pixel": lamp[..., :1, :1], "two rows": noise[..., :2, :]}
+    even = {"nearly black": lamp * 0 + 1 / 255, "white": lamp * 0 + 1, "one pixel": noise[..., :1, :1], "two rows": noise[..., :2, :]}
     return {"nothing": noise, "a sky": sky, "a gradient": ramp, "a lamp": lamp, **even}
 
 
@@ -74,6 +74,19 @@ def without_bars():
 def test_what_is_black_is_not_always_a_bar(name):
     image = without_bars()[name]
     assert inside_of(image).whole
+
+
+@pytest.mark.parametrize("channels", (3, 4))
+def test_a_picture_of_zeros_comes_back_as_it_is(nets, picture, channels):
+    """Alone, beside another one, and as a frame; the next frame, hardly lighter, is lifted all the same."""
+    zeros = torch.zeros(1, channels, *picture.shape[-2:])
+    zeros[:, 3:] = 1
+    other = torch.cat([picture, zeros[:, 3:]], 1)
+    assert torch.equal(flat(pipeline.enhance)(zeros, nets, steps=1), zeros)
+    result = flat(pipeline.enhance)(torch.cat([zeros, other]), nets, steps=0)
+    assert torch.equal(result[:1], zeros) and float(result[1, :3].mean()) > 2 * float(picture.mean())
+    dim = picture / 40
+    assert inside_of(zeros).empty and inside_in_turn(inside_of(zeros), dim).whole
 
 
 def test_a_picture_between_bars_gets_the_light_that_it_gets_without(nets, picture):

@@ -1,7 +1,8 @@
 """Black bars beside a picture, as in letterboxed films: they are no part of the photograph.
 
 Bars would be lifted to grey, and they would make the picture count as darker than it is. So their pixels are treated as
-transparent ones (see `alpha`), and keep their colours.
+transparent ones (see `alpha`), and keep their colours. A picture of nothing but zeros is all bar: there is no light in
+it that could be lifted.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ class Inside:
         """Whether there are no bars."""
         return (self.rows, self.columns) == tuple(slice(0, n) for n in self.size)
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing but bar."""
+        return self.rows.stop == 0
+
     def cut(self, x: Tensor) -> Tensor:
         """Crop of (..., H, W); a view."""
         return x[..., self.rows, self.columns]
@@ -50,11 +56,13 @@ def inside_of(image: Tensor) -> Inside:
 
     They are found in pairs, above and below or left and right, of nearly the same width, and only where the picture
     begins all along an edge: a black sky or a black table is none. Pictures with transparent pixels have none, because
-    their hidden colours must not decide.
+    their hidden colours must not decide. In a picture of zeros alone nothing is inside.
     """
     height, width = size = (image.shape[-2], image.shape[-1])
     if image.is_meta or bool((image[:, 3:] < 1).any()):  # a meta tensor has a size alone
         return Inside(slice(0, height), slice(0, width), size)
+    if bool(image[:, :3].amax() <= 0):
+        return Inside(slice(0, 0), slice(0, 0), size)
     rows = _between(_Lines.of(image[0, :3]))
     return Inside(rows, _between(_Lines.of(image[0, :3, rows].transpose(1, 2))), size)
 
@@ -64,7 +72,7 @@ def inside_in_turn(before: Inside | None, frame: Tensor) -> Inside:
 
     A dark frame shows no edge, and subtitles cross a bar. So bars stay as they were found as long as they are black.
     """
-    if before is None or before.whole or before.size != tuple(frame.shape[-2:]):
+    if before is None or before.whole or before.empty or before.size != tuple(frame.shape[-2:]):
         return inside_of(frame)
     black = frame[:, :3].amax(1) <= BLACK
     within = before.cut(black)

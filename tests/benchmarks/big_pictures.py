@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.big_pictures [--sizes 2000x1500 6000x4000] [--tiles 512 1024 auto] [--working 1000]
                                             [--steps 4] [--threads 1] [--whole] [--nets tiny] [--weights BUNDLE]
+                                            [--precision bfloat16]
     python -m tests.benchmarks.big_pictures --sizes 600x400 1200x800 2400x1600 6000x4000 --tiles auto --steps 1
 
 Every row runs in a process of its own, whose peak memory is that of the row alone. A dark photograph is enlarged and
@@ -32,6 +33,7 @@ from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, buil
 from jores.config import PRESETS
 from jores.files.pictures import read_image
 from jores.metrics import psnr
+from jores.precision import PRECISIONS, reduce_precision
 from jores.semantics import load_segmenter
 from jores.tiling.windows import Window, rows_of_windows
 from tests.flat import flat
@@ -76,6 +78,7 @@ def tiny_nets() -> JoReSNets:
 def measure(row: dict, results: multiprocessing.Queue) -> None:
     torch.set_num_threads(row["threads"])
     nets = load_bundle(row["weights"]) if row["nets"] == "released" else tiny_nets()
+    reduce_precision(nets, row["precision"])
     segmenter = load_segmenter(SHIPPED_SEGMENTER)
     flat(pipeline.enhance)(torch.rand(1, 3, 32, 32), nets, segmenter, steps=1)  # everything is imported and set up
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux, where this is run
@@ -109,6 +112,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--whole", action="store_true", help="also untiled, to compare with")
     parser.add_argument("--nets", choices=["released", "tiny"], default="released")
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     args = parser.parse_args(argv)
     sys.stdout.write("| size | tile | working size | steps | seconds | peak GiB | PSNR | seam |\n" + "|---" * 8 + "|\n")
     seconds: dict[str, list[tuple[float, float]]] = {}
@@ -140,7 +144,8 @@ def _table(size: str, args: argparse.Namespace, folder: Path) -> list[tuple[str,
     options += [{"tile": widest, "working_size": w} for w in args.working]
     for chosen in [*([{"tile": 0}] if args.whole else []), *options]:
         row = {"width": width, "height": height, "steps": args.steps, "threads": args.threads, "nets": args.nets,
-               "weights": args.weights, "options": chosen, "file": str(folder / "result.pt")}  # fmt: skip
+               "weights": args.weights, "precision": args.precision, "options": chosen,
+               "file": str(folder / "result.pt")}  # fmt: skip
         measured = run(row)
         result = torch.load(row["file"])
         seam, against = "-", "-"

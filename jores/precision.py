@@ -14,11 +14,11 @@ FAST = ("avx512_bf16", "amx_bf16")  # processor features that compute bfloat16 f
 
 
 def reduce_precision(nets: JoReSNets, precision: str, device: torch.device | None = None) -> None:
-    """Lets ANet, UNet and RNet compute in bfloat16 if `precision` asks for it; changes nothing else.
+    """Lets the nets compute in bfloat16 if `precision` asks for it; changes nothing else.
 
     The last layer of each net stays in float32, and so do R, L, R' and L', the sampler and the weights in memory: what
-    is rounded is only what the nets add to a picture, so a result changes by about a level of 8 bits at most. DNet's
-    rounding would be amplified by the gain of dark pictures, so it stays as it is.
+    is rounded is only what the nets add to a picture, so a result changes by about a level of 8 bits at most. Of DNet
+    it is where L lies between its bounds: R * L is the dark picture still, whose rounding the gain would amplify.
 
     Args:
         precision: one of PRECISIONS; "auto" means bfloat16 on processors with one of FAST, and float32 elsewhere.
@@ -33,7 +33,7 @@ def reduce_precision(nets: JoReSNets, precision: str, device: torch.device | Non
     if precision == "float32" or (precision == "auto" and not fast_in_bfloat16(device)):
         return
     trunks: list[tuple[nn.Module, nn.Module]] = [
-        (nets.anet, nets.anet.head), (nets.unet, nets.unet.head), (nets.rnet, nets.rnet.ircm.head)
+        (nets.dnet, nets.dnet.head), (nets.anet, nets.anet.head), (nets.unet, nets.unet.head), (nets.rnet, nets.rnet.ircm.head)
     ]  # fmt: skip
     for net, head in trunks:
         net.forward = torch.autocast(device.type, torch.bfloat16)(net.forward)

@@ -66,7 +66,12 @@ def without_bars():
     sky[..., :30, :] = 0
     ramp *= (torch.arange(96).sub(47.5).abs() < 24)[:, None] * torch.linspace(-0.2, 0.2, 96).clamp_min(0)[:, None]
     lamp[..., 40:60, 60:70] = 1
-    even = {"nearly black": lamp * 0 + 1 / 255, "white": lamp * 0 + 1, "one pixel": noise[..., :1, :1], "two rows": noise[..., :2, :]}
+    even = {
+        "nearly black": lamp * 0 + 1 / 255,
+        "white": lamp * 0 + 1,
+        "one pixel": noise[..., :1, :1],
+        "two rows": noise[..., :2, :],
+    }
     return {"nothing": noise, "a sky": sky, "a gradient": ramp, "a lamp": lamp, **even}
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ..tiling.windows import Span, Window, size_of
 from .exposure import luma
 from .resize import area_average
+from .sliding import sliding_mean
 
 RADIUS = 1  # pixels of the small picture
 EDGE = 0.05  # contrast of the brightened picture below which detail counts as noise
@@ -36,17 +37,11 @@ def self_guided(x: Tensor, radius: int, edge: float) -> tuple[Tensor, Tensor]:
     Returns:
         Two tensors of the shape of `x`.
     """
-    mean = _box(x, radius)
-    variance = (_box(x * x, radius) - mean * mean).clamp_min(0)
+    side = 2 * radius + 1
+    mean = sliding_mean(x, side)
+    variance = (sliding_mean(x * x, side) - mean * mean).clamp_min(0)
     slope = variance / (variance + edge**2)
-    return _box(slope, radius), _box(mean * (1 - slope), radius)
-
-
-def _box(x: Tensor, radius: int) -> Tensor:
-    """Mean over a square window of side 2 * radius + 1; at borders, over its pixels within the picture."""
-    for kernel, padding in (((2 * radius + 1, 1), (radius, 0)), ((1, 2 * radius + 1), (0, radius))):
-        x = F.avg_pool2d(x, kernel, stride=1, padding=padding, count_include_pad=False)
-    return x
+    return sliding_mean(slope, side), sliding_mean(mean * (1 - slope), side)
 
 
 def reduced_size(size: tuple[int, int], longest: int) -> tuple[int, int]:

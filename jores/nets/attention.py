@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import LayerNorm2d, zero_
+from .blocks import LayerNorm2d, plus, spare, zero_
 
 
 class LearnedScale(nn.Module):
@@ -82,8 +82,9 @@ class PriorAttention(nn.Module):
         k = F.normalize(k.float(), dim=-1)
         scores = self.temperature(guide.query @ k.transpose(-1, -2)).softmax(-1).to(v.dtype)  # (B, H, C/H, C/H)
         attended = rearrange(scores @ v, "b n c p -> b (n c) p").reshape(h.shape)
-        h = h + self.out(attended)
-        return h + self.out_ffn(F.gelu(self.gate(self.norm_ffn(h))) * guide.value)
+        h = plus(self.out(attended), h)
+        gated = F.gelu(self.gate(self.norm_ffn(h)))
+        return plus(self.out_ffn(torch.mul(gated, guide.value, out=spare(gated))), h)
 
     def _heads(self, x: Tensor) -> Tensor:
         return rearrange(x, "b (n c) h w -> b n c (h w)", n=self.heads)

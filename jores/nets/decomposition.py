@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from ..conditions import RetinexMaps
 from ..config import DecompositionConfig
 from ..imaging.resize import crop_to, pad_to_multiple
-from .blocks import Stack, Upsample, zero_
+from ..imaging.sliding import sliding_max, sliding_mean
+from .blocks import Stack, Upsample, plus, zero_
 
 REACH = 31  # px: L is between the pixel's brightest channel and the brightest one within this window
 FLOOR = 1 / 512  # lower bound of L, so that R = I / L is finite for black pixels, also in float16
@@ -46,7 +47,7 @@ class DecompositionNet(nn.Module):
         features = F.pixel_unshuffle(torch.cat([x, brightest, brightest.sqrt(), log], 1), 2)
         e = self.encoder(self.stem(features))  # (B, w, H/2, W/2)
         m = self.middle(self.down(e))  # (B, 2w, H/4, W/4)
-        gate = F.pixel_shuffle(self.head(self.decoder(e + self.up(m))), 2).sigmoid()
+        gate = F.pixel_shuffle(self.head(self.decoder(plus(self.up(m), e))), 2).sigmoid()
         room = (neighbourhood_max(brightest) - brightest).clamp_min(0)
         illumination = (brightest + room * gate.to(x.dtype)).clamp_min(FLOOR)
         illumination = crop_to(illumination, image.shape[-2:])
@@ -58,11 +59,7 @@ def neighbourhood_max(x: Tensor) -> Tensor:
 
     The result is never below x, because the dilation window of every blurred pixel contains x.
     """
-    half = REACH // 2
-    x = F.max_pool2d(x, (1, REACH), stride=1, padding=(0, half))
-    x = F.max_pool2d(x, (REACH, 1), stride=1, padding=(half, 0))
+    x = sliding_max(x, REACH)
     for _ in range(2):
-        for kernel in ((1, half), (half, 1)):
-            pad = (kernel[0] // 2, kernel[1] // 2)
-            x = F.avg_pool2d(x, kernel, stride=1, padding=pad, count_include_pad=False)
+        x = sliding_mean(x, REACH // 2)
     return x

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..conditions import RetinexMaps
 from ..imaging.guided_filter import self_guided
 from ..imaging.resize import resize_map
+from .blocks import spare
 from .decomposition import FLOOR
 
 TONE = 0.4  # exponent of the guide's tone curve: contrasts get similar in dark and in bright areas
@@ -94,9 +95,10 @@ def sliced(gains: Tensor, guide: Tensor) -> Tensor:
     """
     bins = gains.shape[1] // 3
     place = guide.float() * (bins - 1)
-    total = gains.new_zeros((), dtype=torch.float32)
+    total = gains.new_zeros((len(gains), 3, *guide.shape[-2:]), dtype=torch.float32)
     for i, part in enumerate(gains.float().chunk(bins, 1)):
-        total = total + (1 - (place - i).abs()).clamp_min(0) * resize_map(part, guide.shape[-2:])
+        weight = (1 - (place - i).abs()).clamp_min(0)
+        total = torch.addcmul(total, weight, resize_map(part, guide.shape[-2:]), out=spare(total))
     return total
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..config import RefinementConfig
 from ..imaging.resize import crop_to, pad_to_multiple, resize_map
-from .blocks import LayerNorm2d, ScalarEmbedding, Stack, Upsample, zero_
+from .blocks import LayerNorm2d, ScalarEmbedding, Stack, Upsample, plus, spare, zero_
 
 Modulation = tuple[Tensor, Tensor]
 
@@ -28,11 +28,13 @@ class FeatureModulation(nn.Module):
     def parameters_of(self, feature: Tensor) -> Modulation:
         """gamma and beta for the feature (B, feature, H, W): the same at every step."""
         gamma, beta = self.modulation(F.silu(self.embed(feature))).chunk(2, 1)
-        return gamma, beta
+        # Halves of one map are read slowly, at every step.
+        return tuple(x.contiguous(memory_format=torch.channels_last) for x in (gamma, beta))
 
     def forward(self, f: Tensor, modulation: Modulation) -> Tensor:
         gamma, beta = modulation
-        return f + self.norm(f) * gamma + beta
+        normed = self.norm(f)
+        return plus(torch.addcmul(f, normed, gamma, out=spare(normed)), beta)
 
 
 class FRCM(nn.Module):
@@ -63,7 +65,7 @@ class FRCM(nn.Module):
         fine = self.fine(self.stem(folded), embedding)  # (B, w0, h, w)
         coarse = self.coarse(self.down(fine), embedding)  # (B, w1, h/2, w/2)
         coarse = self.modulate_coarse(coarse, for_coarse)
-        fine = self.modulate_fine(fine + self.up(coarse), for_fine)
+        fine = self.modulate_fine(plus(self.up(coarse), fine), for_fine)
         return self.fuse(fine, embedding)
 
 
@@ -78,7 +80,7 @@ class IRCM(nn.Module):
         self.head = zero_(operations.Conv2d(width, 3 * area, 3, padding=1, **factory))
 
     def forward(self, feature: Tensor, folded: Tensor, embedding: Tensor) -> Tensor:
-        return self.head(self.decoder(feature + self.embed(folded), embedding))
+        return self.head(self.decoder(plus(self.embed(folded), feature), embedding))
 
 
 class RefinementNet(nn.Module):

@@ -62,6 +62,31 @@ def test_half_precision_stays_near_float32(dtype):
     assert (exact - rough).abs().mean() < 0.02
 
 
+def test_without_gradients_maps_are_written_over_but_no_input_is_and_nothing_changes():
+    nets = shaken(TINY)
+    images, x_t, classes = torch.rand(2, 3, 32, 48) * 0.1, torch.randn(2, 3, 32, 48), torch.rand(2, 150, 4, 6) / 150
+    given = [x.clone() for x in (images, x_t, classes)]
+
+    def run():
+        maps = nets.dnet(images)
+        exposure = nets.anet.propose_exposure(images)
+        out = nets.anet(maps, nets.anet.statistics(images, exposure, mean_colour(images)))
+        conditions = out.reflectance, out.illumination, out.features
+        level = torch.full((2,), 0.5)
+        made = maps.reflectance, maps.illumination, *conditions[:2], *out.features
+        kept = [x.clone() for x in made]
+        v = nets.unet(x_t, level, images, *conditions, classes)
+        refined = nets.rnet(x_t.clamp(-1, 1), level, *conditions)
+        assert all(torch.equal(before, after) for before, after in zip(kept, made, strict=True))
+        return *kept, v, refined
+
+    with torch.no_grad():
+        fast = run()
+    for with_gradients, without in zip(run(), fast, strict=True):
+        torch.testing.assert_close(with_gradients, without, rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(given, (images, x_t, classes), strict=True))
+
+
 def test_reflectance_times_illumination_is_the_picture_and_both_are_in_range():
     images = torch.rand(1, 3, 40, 24) ** 3
     images[..., :8] = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .checkpoint import JoReSNets
 
@@ -32,12 +32,13 @@ def reduce_precision(nets: JoReSNets, precision: str, device: torch.device | Non
     device = device or torch.device("cpu")
     if precision == "float32" or (precision == "auto" and not fast_in_bfloat16(device)):
         return
-    trunks: list[tuple[nn.Module, nn.Module]] = [
-        (nets.dnet, nets.dnet.head), (nets.anet, nets.anet.head), (nets.unet, nets.unet.head), (nets.rnet, nets.rnet.ircm.head)
-    ]  # fmt: skip
-    for net, head in trunks:
-        net.forward = torch.autocast(device.type, torch.bfloat16)(net.forward)
+    reduced = torch.autocast(device.type, torch.bfloat16)
+    heads = {nets.dnet: nets.dnet.head, nets.anet: nets.anet.head, nets.unet: nets.unet.head,
+             nets.rnet: nets.rnet.ircm.head}  # fmt: skip
+    for net, head in heads.items():
+        net.forward = reduced(net.forward)
         head.forward = _in_float32(head.forward, device.type)
+    nets.unet.guides, nets.rnet.modulations = reduced(nets.unet.guides), reduced(nets.rnet.modulations)
 
 
 def fast_in_bfloat16(device: torch.device, capabilities: Callable[[], Mapping[str, object]] | None = None) -> bool:

@@ -36,13 +36,13 @@ def refinement_bytes(config: RefinementConfig, pixels: int) -> int:
 
 
 def decomposition_bytes(config: DecompositionConfig, pixels: int) -> int:
-    """Bytes of activations of DNet (measured per pixel: compact 220, paper 270)."""
-    return int(SLACK * pixels * (60 + 6.6 * config.width))
+    """Bytes of activations of DNet (measured per pixel: compact 190, paper 240)."""
+    return int(SLACK * pixels * (58 + 5.6 * config.width))
 
 
 def retinex_bytes(config: JoReSConfig, pixels: int) -> int:
-    """Bytes of activations of ANet (measured per pixel: compact 460, paper 590)."""
-    return int(SLACK * pixels * (100 + 7.5 * config.adjustment.widths[0]))
+    """Bytes of activations of ANet (measured per pixel: compact 430, paper 550)."""
+    return int(SLACK * pixels * (84 + 7.2 * config.adjustment.widths[0]))
 
 
 def condition_bytes(config: JoReSConfig, pixels: int) -> int:

@@ -13,14 +13,13 @@ from typing import overload
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..tiling.windows import Span, Window, size_of
 from .exposure import luma
 from .resize import area_average
 from .sliding import sliding_mean
 
-RADIUS = 1  # pixels of the small picture
+SIDE = 3  # pixels of the small picture, of the window of the linear models
 EDGE = 0.05  # contrast of the brightened picture below which detail counts as noise
 DARK = 1 / 512  # keeps the gain of black finite
 BAND = 256  # rows per step, to limit memory
@@ -94,12 +93,12 @@ def guided_upsample(result: Tensor, small: Tensor, full: Tensor) -> Tensor:
         (B, 3, H, W) float32 in [0, 1] on the device of `full`.
     """
     result, small = result.float(), small.to(result.device, torch.float32)
-    gain = (_square_mean(luma(result)) + DARK) / (_square_mean(luma(small)) + DARK)  # (B, 1, h, w)
+    gain = (sliding_mean(luma(result), SIDE) + DARK) / (sliding_mean(luma(small), SIDE) + DARK)  # (B, 1, h, w)
     bright = small * gain
-    mean = _square_mean(bright)
-    covariance = _square_mean(bright * result) - mean * _square_mean(result)
-    variance = (_square_mean(bright * bright) - mean * mean).clamp_min(0)
-    slope = _square_mean(covariance / (variance + EDGE**2)).clamp(0, 1.5)  # (B, 3, h, w)
+    mean = sliding_mean(bright, SIDE)
+    covariance = sliding_mean(bright * result, SIDE) - mean * sliding_mean(result, SIDE)
+    variance = (sliding_mean(bright * bright, SIDE) - mean * mean).clamp_min(0)
+    slope = sliding_mean(covariance / (variance + EDGE**2), SIDE).clamp(0, 1.5)  # (B, 3, h, w)
     coarse = torch.cat([result, bright, slope, gain], 1).to(full.device)  # (B, 10, h, w)
     picture, size = torch.empty(full.shape, device=full.device), size_of(full)
     for top in range(0, size[0], BAND):
@@ -109,9 +108,3 @@ def guided_upsample(result: Tensor, small: Tensor, full: Tensor) -> Tensor:
         detail = full[..., rows.positions(1), :].float() * gains - coarse_bright
         picture[..., rows.positions(1), :] = (enlarged + slopes * detail).clamp(0, 1)
     return picture
-
-
-def _square_mean(x: Tensor) -> Tensor:
-    """Mean over a square window of side 2 * RADIUS + 1; at borders, over its pixels within the picture."""
-    side = 2 * RADIUS + 1
-    return F.avg_pool2d(x, side, stride=1, padding=RADIUS, count_include_pad=False)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from .exposure import luma
 from .resize import area_average
+from .sliding import sliding_mean
 
 Shift = tuple[int, int]  # rows, columns
 
@@ -236,7 +237,7 @@ def static_weight(frame: Tensor, history: Tensor, known: Tensor) -> Tensor:
     is False where there is no history; the weight is 0 there.
     """
     error = torch.where(known, frame - history, 0.0)
-    local = F.avg_pool2d(error, LOW_PASS, 1, LOW_PASS // 2, count_include_pad=False)
+    local = sliding_mean(error, LOW_PASS)
     grain = _grain(frame)
     # If most of the picture moves, the spread of the differences overestimates the noise: the grain bounds it.
     z = (error / _noise(history, error, grain, 1.5)).abs().amax(1, keepdim=True)

@@ -36,11 +36,10 @@ def filled(images: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tensor
     colours, alpha = images[:, :3], images[:, 3:]
     inside = inside_mask(images) if inside is None else inside
     if is_opaque(images):
-        if inside is None or bool(inside.all()):
+        if bool(inside.all()):
             return colours, None
         alpha = torch.ones_like(colours[:, :1])
-    alpha = alpha.float().clamp(0, 1)
-    alpha = alpha if inside is None else alpha * inside.to(alpha.device)
+    alpha = alpha.float().clamp(0, 1) * inside.to(alpha.device)
     return _fill(colours.float(), (alpha / SEEN).clamp(max=1)), alpha
 
 

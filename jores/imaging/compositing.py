@@ -62,6 +62,7 @@ def finish(
     mask = None if mask is None else feather_mask(mask.float(), finishing.feather)
     inside = inside_mask(original) if inside is None else inside
     shown = opaque(original, inside) if finishing.shadows or finishing.colour_fidelity else original[:, :3]
+    bars = not bool(inside.all())
     dark = shadow_weight(shown, finishing.shadows) if finishing.shadows else None
     cast, size = None, size_of(original)
     if finishing.colour_fidelity:
@@ -82,7 +83,7 @@ def finish(
             weight = weight * dark[..., rows, :]
         if before.shape[1] == 4:
             weight = torch.where(before[:, 3:] > 0, weight, 0)
-        if inside is not None:
+        if bars:
             weight = weight * inside[..., rows, :].to(weight.device)
         mixed = torch.where(weight > 0, torch.lerp(colours, picture, weight).clamp(0, 1), colours)
         result[..., rows, :] = torch.cat([mixed, before[:, 3:]], 1)

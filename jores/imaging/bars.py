@@ -85,7 +85,7 @@ def inside_mask(images: Tensor) -> Tensor:
     """True inside, (B, 1, H, W) bool, for pictures (B, 3 or 4, H, W); without bars it takes no memory."""
     found = [inside_of(one) for one in images.split(1)]
     if all(inside.whole for inside in found):
-        return torch.ones((), dtype=torch.bool, device=images.device).expand(len(images), 1, *images.shape[-2:])
+        return torch.ones((), dtype=torch.bool).expand(len(images), 1, *images.shape[-2:])
     return torch.cat([inside.mask() for inside in found]).to(images.device)
 
 

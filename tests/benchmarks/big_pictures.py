@@ -32,7 +32,6 @@ from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, build, load_bundle
 from jores.config import PRESETS
 from jores.files.pictures import read_image
-from jores.heap import keep_freed_memory
 from jores.metrics import psnr
 from jores.precision import PRECISIONS, reduce_precision
 from jores.semantics import load_segmenter
@@ -77,7 +76,6 @@ def tiny_nets() -> JoReSNets:
 
 
 def measure(row: dict, results: multiprocessing.Queue) -> None:
-    keep_freed_memory()  # as the command line does
     torch.set_num_threads(row["threads"])
     nets = load_bundle(row["weights"]) if row["nets"] == "released" else tiny_nets()
     reduce_precision(nets, row["precision"])

@@ -1,8 +1,7 @@
 """Time and peak memory of the whole pipeline on one picture.
 
-    python -m tests.benchmarks.speed [--size 600x400 --threads 2 --weights BUNDLE --precision bfloat16] [--host]
+    python -m tests.benchmarks.speed [--size 600x400 --threads 2 --weights BUNDLE --precision bfloat16]
 
-Freed memory is kept for the next maps, as the command line does (see `jores.heap`); with --host it is not, as in one.
 Seconds are medians; "light" is what the segmenter sees: of bigger pictures DNet and ANet once more, reduced. Absolute
 figures depend on the machine; the shares of the stages and the ratio to one copy of the picture do less.
 """
@@ -23,7 +22,6 @@ import torch
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
-from jores.heap import keep_freed_memory
 from jores.precision import PRECISIONS, reduce_precision
 from jores.semantics import load_segmenter
 from jores.tiling.windows import size_of
@@ -38,10 +36,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
-    parser.add_argument("--host", action="store_true")
     args = parser.parse_args()
-    if not args.host:
-        keep_freed_memory()
     torch.set_num_threads(args.threads)
     width, height = (int(n) for n in args.size.split("x"))
     low = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)) * 0.1

@@ -22,7 +22,7 @@ from .conditions import (
 from .diffusion.sampling import Callback, Denoise, Mean, Refine, ddim_in_tiles, start_noise
 from .diffusion.schedule import NoiseSchedule
 from .imaging.alpha import filled
-from .imaging.bars import inside_mask
+from .imaging.bars import insides_of
 from .imaging.compositing import check_mask, finish
 from .imaging.guided_filter import enlarged, reduced
 from .imaging.resize import area_average
@@ -71,8 +71,8 @@ def enhance(
     Raises:
         ValueError: an argument cannot be used; raised before any work.
     """
-    inside = inside_mask(checked(images))
-    full, alpha = filled(images, inside)
+    insides = insides_of(checked(images))
+    full, alpha = filled(images, insides)
     check_mask(mask, images)
     low, alpha = reduced(full, options.working_size), reduced(alpha, options.working_size)
     tiles = Tiler.choose(options.tile, nets.config, low, weight_of(nets.unet).device)
@@ -82,7 +82,7 @@ def enhance(
         lambda: _sampled(low, alpha, full, nets, segmenter, options, callback, keeper),
     )
     keeper.told(made.exposure)
-    return finish(made.x0, images, finishing, mask=mask, reuse=not keeper.keeps, inside=inside)
+    return finish(made.x0, images, finishing, mask=mask, reuse=not keeper.keeps, insides=insides)
 
 
 def _sampled(

@@ -115,7 +115,7 @@ def enhance_frames(
                 if not (frame.fading or later.fading):
                     steady(place(later.low), place(later.picture))
         picture, original = steady(place(frame.low), place(frame.picture)), place(frame.original)
-        yield finish(picture * 2 - 1, original, finishing, mask=frame.mask, inside=frame.summary.inside.mask())
+        yield finish(picture * 2 - 1, original, finishing, mask=frame.mask, insides=[frame.summary.inside])
 
 
 def _place(nets: JoReSNets, options: SampleOptions, device: torch.device | str | None) -> Callable[[Tensor], Tensor]:
@@ -245,7 +245,7 @@ def _judged(frame: Frame, following: list[Frame], past: deque[float], after: lis
 
 
 def _rgb(frame: Frame, place: Callable[[Tensor], Tensor]) -> Tensor:
-    return opaque(place(frame.original).float(), frame.summary.inside.mask()).clamp(0, 1)
+    return opaque(place(frame.original).float(), [frame.summary.inside]).clamp(0, 1)
 
 
 def _with_following(frames: Iterator[Frame]) -> Iterator[tuple[Frame, list[Frame], bool]]:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from jores import pipeline
+from jores.imaging import bars
 from jores.imaging.bars import inside_in_turn, inside_of
 from jores.imaging.exposure import mean_luma
 from jores.video import enhance_frames
@@ -111,6 +112,16 @@ def test_bars_come_back_bit_by_bit(nets, picture, level):
             result[..., 108:, :], image[..., 108:, :]
         )
         assert result.shape == image.shape and float(result[:, :3, 20:108].mean()) > 2 * float(picture.mean())
+
+
+@pytest.mark.parametrize("finishing", ({}, {"shadows": 0.5, "colour_fidelity": 0.5}))
+def test_an_enhancement_looks_for_the_bars_of_each_picture_once(nets, picture, finishing, monkeypatch):
+    seen = []
+    monkeypatch.setattr(bars, "inside_of", lambda image: seen.append(image.shape[-2:]) or inside_of(image))
+    for images in (barred(picture), picture, torch.cat([picture, barred(picture)])):
+        seen.clear()
+        flat(pipeline.enhance)(images, nets, steps=0, working_size=96, **finishing)
+        assert seen.count(images.shape[-2:]) == len(images)
 
 
 def test_stage_by_stage_gives_the_same(nets, picture):

@@ -7,11 +7,13 @@ picture (see `bars`) count as transparent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .bars import inside_mask
+from .bars import Inside, insides_of, mask_of
 from .resize import area_average
 
 SEEN = 1 / 16
@@ -23,29 +25,30 @@ def is_opaque(images: Tensor) -> bool:
     return images.shape[1] == 3 or bool(images[:, 3:].amin() >= 1)
 
 
-def filled(images: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+def filled(images: Tensor, insides: Sequence[Inside] | None = None) -> tuple[Tensor, Tensor | None]:
     """Splits (B, 3 or 4, H, W) pictures into colours, with hidden ones replaced, and alpha.
 
     Args:
-        inside: (B or 1, 1, H, W), False in black bars; None: bars are looked for.
+        insides: one per picture, or one for all: where they lie between black bars; None: bars are looked for.
 
     Returns:
         Colours (B, 3, H, W), unchanged where alpha is at least SEEN, and alpha (B, 1, H, W) in [0, 1], 0 in bars, or
         None for opaque pictures without bars.
     """
     colours, alpha = images[:, :3], images[:, 3:]
-    inside = inside_mask(images) if inside is None else inside
+    inside = mask_of(insides_of(images) if insides is None else insides)
     if is_opaque(images):
-        if bool(inside.all()):
+        if inside is None:
             return colours, None
         alpha = torch.ones_like(colours[:, :1])
-    alpha = alpha.float().clamp(0, 1) * inside.to(alpha.device)
+    alpha = alpha.float().clamp(0, 1)
+    alpha = alpha if inside is None else alpha * inside.to(alpha.device)
     return _fill(colours.float(), (alpha / SEEN).clamp(max=1)), alpha
 
 
-def opaque(images: Tensor, inside: Tensor | None = None) -> Tensor:
+def opaque(images: Tensor, insides: Sequence[Inside] | None = None) -> Tensor:
     """The colours (B, 3, H, W) of `filled`, for (B, 3 or 4, H, W) pictures."""
-    return filled(images, inside)[0]
+    return filled(images, insides)[0]
 
 
 def joined(colours: Tensor, alpha: Tensor | None) -> Tensor:

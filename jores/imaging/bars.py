@@ -7,6 +7,7 @@ it that could be lifted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,12 +82,14 @@ def inside_in_turn(before: Inside | None, frame: Tensor) -> Inside:
     return before if bool(still) else inside_of(frame)
 
 
-def inside_mask(images: Tensor) -> Tensor:
-    """True inside, (B, 1, H, W) bool, for pictures (B, 3 or 4, H, W); without bars it takes no memory."""
-    found = [inside_of(one) for one in images.split(1)]
-    if all(inside.whole for inside in found):
-        return torch.ones((), dtype=torch.bool).expand(len(images), 1, *images.shape[-2:])
-    return torch.cat([inside.mask() for inside in found]).to(images.device)
+def insides_of(images: Tensor) -> list[Inside]:
+    """`inside_of` each of (B, 3 or 4, H, W) pictures."""
+    return [inside_of(one) for one in images.split(1)]
+
+
+def mask_of(insides: Sequence[Inside]) -> Tensor | None:
+    """True inside, (B, 1, H, W) bool on the processor, for B pictures of the same size; None if none of them has bars."""
+    return None if all(inside.whole for inside in insides) else torch.cat([inside.mask() for inside in insides])
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Pure functions on (B, C, H, W) float pictures in [0, 1]. Masks, shadows and colo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..options import FinishOptions
 from ..tiling.windows import Span, Window, size_of
 from .alpha import opaque
-from .bars import inside_mask
+from .bars import Inside, insides_of, mask_of
 from .exposure import luma, smoothstep
 from .guided_filter import self_guided
 from .resize import area_average, resize_map
@@ -36,7 +36,7 @@ def finish(
     *,
     mask: Tensor | None = None,
     reuse: bool = False,
-    inside: Tensor | None = None,
+    insides: Sequence[Inside] | None = None,
 ) -> Tensor:
     """Converts x0 to a picture and blends it with the original.
 
@@ -48,7 +48,7 @@ def finish(
         original: (B, 3 or 4, H, W) in [0, 1].
         mask: (B or 1, 1, H, W) in [0, 1]: weight of the result.
         reuse: x0 may be overwritten, if possible, because big pictures leave little memory.
-        inside: (B or 1, 1, H, W), False in the black bars of the original; None: they are looked for.
+        insides: one per picture, or one for all: where the originals lie between black bars; None: bars are looked for.
 
     Returns:
         (B, 3 or 4, H, W) float32 in [0, 1], on the device of `original` and with its alpha.
@@ -60,9 +60,9 @@ def finish(
     if bool(x0.amax().isnan()):
         raise ValueError("x0 holds NaN: the weights are damaged, or need a dtype of higher precision (float32)")
     mask = None if mask is None else feather_mask(mask.float(), finishing.feather)
-    inside = inside_mask(original) if inside is None else inside
-    shown = opaque(original, inside) if finishing.shadows or finishing.colour_fidelity else original[:, :3]
-    bars = not bool(inside.all())
+    insides = insides_of(original) if insides is None else insides
+    shown = opaque(original, insides) if finishing.shadows or finishing.colour_fidelity else original[:, :3]
+    inside = mask_of(insides)
     dark = shadow_weight(shown, finishing.shadows) if finishing.shadows else None
     cast, size = None, size_of(original)
     if finishing.colour_fidelity:
@@ -83,7 +83,7 @@ def finish(
             weight = weight * dark[..., rows, :]
         if before.shape[1] == 4:
             weight = torch.where(before[:, 3:] > 0, weight, 0)
-        if bars:
+        if inside is not None:
             weight = weight * inside[..., rows, :].to(weight.device)
         mixed = torch.where(weight > 0, torch.lerp(colours, picture, weight).clamp(0, 1), colours)
         result[..., rows, :] = torch.cat([mixed, before[:, 3:]], 1)

@@ -40,7 +40,7 @@ class FrameSummary:
 def summarise(before: FrameSummary | None, frame: Tensor) -> FrameSummary:
     """Summary of a frame (1, 3 or 4, H, W) in [0, 1]; `before` is that of the previous frame, None for the first."""
     inside = inside_in_turn(before and before.inside, frame)
-    small = thumbnail(opaque(frame, inside.mask())).clamp(0, 1)
+    small = thumbnail(opaque(frame, [inside])).clamp(0, 1)
     cut = before is None or is_other_scene(before.thumbnail, small)
     return FrameSummary(small, float(mean_luma(small)), cut, is_black(small), inside)
 

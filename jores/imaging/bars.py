@@ -88,7 +88,7 @@ def insides_of(images: Tensor) -> list[Inside]:
 
 
 def mask_of(insides: Sequence[Inside]) -> Tensor | None:
-    """True inside, (B, 1, H, W) bool on the processor, for B pictures of the same size; None if none of them has bars."""
+    """True inside, (B, 1, H, W) bool on the processor, for B pictures of one size; None if none of them has bars."""
     return None if all(inside.whole for inside in insides) else torch.cat([inside.mask() for inside in insides])
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import JoReSNets
+from .nets.refinement import RefinementNet
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 FAST = ("avx512_bf16", "amx_bf16")  # processor features that compute bfloat16 faster than float32
@@ -21,24 +22,31 @@ def reduce_precision(nets: JoReSNets, precision: str, device: torch.device | Non
     it is where L lies between its bounds: R * L is the dark picture still, whose rounding the gain would amplify.
 
     Args:
+        nets: those of its parts that are there.
         precision: one of PRECISIONS; "auto" means bfloat16 on processors with one of FAST, and float32 elsewhere.
         device: of the nets (default: the CPU).
 
     Raises:
-        ValueError: an unknown precision.
+        ValueError: an unknown precision, or one that the device cannot compute in.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, not {precision}")
     device = device or torch.device("cpu")
     if precision == "float32" or (precision == "auto" and not fast_in_bfloat16(device)):
         return
+    if not torch.amp.is_autocast_available(device.type):
+        raise ValueError(f"precision: {device.type} devices cannot compute in {precision}: choose auto or float32")
     reduced = torch.autocast(device.type, torch.bfloat16)
-    heads = {nets.dnet: nets.dnet.head, nets.anet: nets.anet.head, nets.unet: nets.unet.head,
-             nets.rnet: nets.rnet.ircm.head}  # fmt: skip
-    for net, head in heads.items():
+    for net in (nets.decomposition, nets.adjustment, nets.denoiser, nets.refinement):
+        if net is None:
+            continue
+        head = net.ircm.head if isinstance(net, RefinementNet) else net.head
         net.forward = reduced(net.forward)
         head.forward = _in_float32(head.forward, device.type)
-    nets.unet.guides, nets.rnet.modulations = reduced(nets.unet.guides), reduced(nets.rnet.modulations)
+    if nets.denoiser is not None:
+        nets.denoiser.guides = reduced(nets.denoiser.guides)
+    if nets.refinement is not None:
+        nets.refinement.modulations = reduced(nets.refinement.modulations)
 
 
 def fast_in_bfloat16(device: torch.device, capabilities: Callable[[], Mapping[str, object]] | None = None) -> bool:

@@ -16,6 +16,7 @@ from ..jores.checkpoint import PARTS
 from ..jores.conditions import Keeper
 from ..jores.imaging.guided_filter import reduced_size
 from ..jores.options import ClipOptions, FinishOptions, SampleOptions, at_quality
+from ..jores.precision import PRECISIONS
 from ..jores.tiling.windows import size_of
 from ..jores.video import HELD_BYTES, enhance_frames
 from .host.budget import enhance_bytes
@@ -45,6 +46,7 @@ from .schema import (
     exposure_input,
     mask_input,
     node_schema,
+    precision_input,
     quality_input,
     seed_input,
     steps_input,
@@ -162,6 +164,7 @@ class JoReSEnhance(io.ComfyNode):
                 brightness_input(),
                 quality_input(),
                 texture_input(),
+                precision_input(),
             ],
             outputs=[
                 io.Image.Output(
@@ -195,6 +198,7 @@ class JoReSEnhance(io.ComfyNode):
         brightness: float = 0.0,
         quality: str = "standard",
         texture: float = SampleOptions.texture,
+        precision: str = PRECISIONS[0],
     ) -> io.NodeOutput:
         node = "Enhance Low Light"
         options = at_quality(
@@ -203,7 +207,7 @@ class JoReSEnhance(io.ComfyNode):
         )
         pixels = from_image(image, node)
         weight = from_mask(mask, len(pixels), size_of(pixels), node)
-        nets = kept_nets(bundle_path(model_name))
+        nets = kept_nets(bundle_path(model_name), precision)
         segmenter = kept_segmenter(segmenter_path(SHIPPED_SEGMENTER_NAME)) if semantic and options.steps else None
         size = reduced_size(size_of(pixels), options.working_size)
         progress, tiler = StepProgress(len(pixels) * max(1, options.steps)), tiler_of(tile, nets.config, size)
@@ -212,11 +216,7 @@ class JoReSEnhance(io.ComfyNode):
             there = tiler.covers(size) and size == size_of(pixels)  # full frames fit on the device
             held = HELD_BYTES * pixels[0, 0].numel() if there and smooth_frames and len(pixels) > 1 else 0
             needed = enhance_bytes(nets.config, window_pixels(tiler, size)) + held
-            loaded = nets.load(
-                needed,
-                *PARTS,
-                beside=(segmenter,) if segmenter else (),
-            )
+            loaded = nets.load(needed, *PARTS, beside=(segmenter,) if segmenter else ())
             keep_while_loaded(nets, *nets.parts.values())
             if segmenter:
                 keep_while_loaded(segmenter, segmenter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..jores.precision import PRECISIONS
 from ..jores.semantics import load_segmenter
 from .host.folders import (
     SHIPPED_BUNDLE_NAME,
@@ -17,7 +18,7 @@ from .host.folders import (
 from .host.latents import pixel_vae
 from .host.model import load_native
 from .host.patchers import load_patchers, manage
-from .schema import Nets, Segmenter, node_schema
+from .schema import Nets, Segmenter, node_schema, precision_input
 
 
 class JoReSLoadModel(io.ComfyNode):
@@ -33,6 +34,7 @@ class JoReSLoadModel(io.ComfyNode):
                     "model_name", options=bundle_names(), default=SHIPPED_BUNDLE_NAME,
                     tooltip="The shipped model, or a bundle (.safetensors) that you put into models/jores.",
                 ),
+                precision_input(),
             ],
             outputs=[
                 io.Model.Output(
@@ -53,13 +55,13 @@ class JoReSLoadModel(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model_name: str) -> io.NodeOutput:
+    def execute(cls, model_name: str, precision: str = PRECISIONS[0]) -> io.NodeOutput:
         path = bundle_path(model_name)
-        nets = load_patchers(path, "decomposition", "adjustment", "refinement")
-        return io.NodeOutput(load_native(path), nets, pixel_vae())
+        nets = load_patchers(path, "decomposition", "adjustment", "refinement", precision=precision)
+        return io.NodeOutput(load_native(path, precision), nets, pixel_vae())
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str | None) -> str:
+    def fingerprint_inputs(cls, model_name: str | None, **_kwargs) -> str:
         return file_stamp(bundle_path(model_name) if model_name else None)
 
 

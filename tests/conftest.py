@@ -35,6 +35,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--renew-schema", action="store_true", help="write tests/schema.json and locales/en anew")
 
 
+EXACT = "--force-fp32"
+"""ComfyUI's option for tests that compare nodes with the library to 1e-4: else its nets compute in bfloat16 on some
+processors (tests/test_node_precision.py)."""
+
+
 @pytest.fixture(autouse=True)
 def _threads_as_before() -> Iterator[None]:
     """A test that writes AV1 itself, as root, must not make the rest of the suite a real-time process: the servers
@@ -87,7 +92,7 @@ def comfy_server(
 ) -> Iterator[Server]:
     """One ComfyUI for the whole run, with the pack under an odd folder name; started by the first test that asks."""
     base = tmp_path_factory.mktemp("comfyui base")
-    with start_server(base, tree=comfy_tree, cpu=not pytestconfig.getoption("gpu")) as server:
+    with start_server(base, tree=comfy_tree, cpu=not pytestconfig.getoption("gpu"), arguments=[EXACT]) as server:
         yield server
 
 
@@ -116,6 +121,7 @@ def comfy_inprocess(
     # Both before anything else of ComfyUI, which looks for a GPU and for its folders while it is imported.
     args.cpu = not pytestconfig.getoption("gpu")
     args.base_directory = str(base)
+    args.force_fp32 = True  # EXACT
     import nodes
 
     if Path(nodes.__file__).resolve().parent != comfy_tree:

@@ -66,7 +66,7 @@ def test_dials_cost_what_depends_on_them_and_change_no_pixel(pack, counted):
     brighter = enhance(pack, image, brightness=1.0)[0]
     assert counted == {"decompose": 1, "segment": 1, "sample": 2}
     path = pack.load("nodes.host.folders").bundle_path(SHIPPED)
-    pack.load("nodes.host.kept").kept_nets(path).results.make_room(1 << 60)
+    pack.load("nodes.host.kept").kept_nets(path, "auto").results.make_room(1 << 60)
     for change, made in zip((*changes, {"brightness": 1.0}), (*quick, brighter), strict=True):
         assert torch.equal(enhance(pack, image, **change)[0], made), change
 

@@ -28,8 +28,10 @@ class _Last:
     stamp: str = ""
     seen: Callable[[], Any] = lambda: None
 
-    def get(self, path: Path, load: Callable[[], Any]) -> Any:
+    def get(self, path: Path, load: Callable[[], Any], how: str = "") -> Any:
+        """What `load` gives, or gave last for the same file and the same `how`."""
         stamp, value = file_stamp(path), self.seen()
+        stamp = stamp and f"{stamp} {how}"
         if value is None or not stamp or stamp != self.stamp:
             value = load()
             self.stamp, self.seen = stamp, weakref.ref(value)
@@ -39,9 +41,9 @@ class _Last:
 _bundle, _segmenter = _Last(), _Last()
 
 
-def kept_nets(path: Path) -> NetPatchers:
-    """All nets of a bundle, loaded or kept. Raises CheckpointError."""
-    return _bundle.get(path, lambda: load_patchers(path, *PARTS))
+def kept_nets(path: Path, precision: str) -> NetPatchers:
+    """All nets of a bundle, loaded or kept. Raises CheckpointError, ValueError."""
+    return _bundle.get(path, lambda: load_patchers(path, *PARTS, precision=precision), precision)
 
 
 def kept_segmenter(path: Path) -> ModelPatcher:

@@ -18,7 +18,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
-from ...jores.checkpoint import load_bundle
+from ...jores.checkpoint import JoReSNets, load_bundle
 from ...jores.conditions import SEMANTIC_STRIDE, cut_features
 from ...jores.config import DenoiserConfig, JoReSConfig
 from ...jores.diffusion.schedule import NoiseSchedule
@@ -33,7 +33,7 @@ from .conds import CoarseMap, CoarseMaps
 from .flow_sampling import sample_from_the_mean
 from .latents import PixelSpace
 from .model_sampling import model_sampling
-from .patchers import Adjusted
+from .patchers import Adjusted, as_precise
 from .pictures import shown_size
 from .shared import SharedByKey, SharedByMaps
 from .windows import CUT_KEY, MEAN_KEY, TILE_KEY, TILED_KEY, tiler_of, window_pixels
@@ -70,8 +70,9 @@ class JoReSModelConfig(comfy.supported_models_base.BASE):
     unet_config: dict[str, Any] = {}
     unet_extra_config: dict[str, Any] = {}
     latent_format = PixelSpace
-    # bfloat16 rounds a dark picture (5 % brightness) by a quarter of an 8-bit level, which brightening amplifies. The
-    # UNet is small enough for float32. ComfyUI's --fp16-unet and --bf16-unet still override this.
+    # bfloat16 rounds a dark picture (5 % brightness) by a quarter of an 8-bit level, which brightening amplifies. So
+    # inputs, outputs and weights are float32, and `as_precise` chooses what lies between. ComfyUI's --fp16-unet and
+    # --bf16-unet still override this.
     supported_inference_dtypes = [torch.float32]
 
     def inpaint_model(self) -> bool:
@@ -239,8 +240,10 @@ def check_same_model(feature_widths: tuple[int, ...], adjusted: Adjusted, what: 
         )
 
 
-def load_native(path: Path, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
-    """The MODEL of a bundle's UNet. Raises CheckpointError.
+def load_native(
+    path: Path, precision: str = "float32", disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """The MODEL of a bundle's UNet, see `as_precise`. Raises CheckpointError, ValueError.
 
     Newer hosts store this function in the MODEL and call it again when they need another copy: with `disable_dynamic`
     for nodes that need permanently loaded weights (TorchCompileModel, hooks), without it for another device.
@@ -254,9 +257,11 @@ def load_native(path: Path, disable_dynamic: bool = False) -> comfy.model_patche
     config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, load, config.supported_inference_dtypes))
     model = JoReSDiffusion(config, nets.config, device=offload)
     in_fast_layout(model.diffusion_model, load).load_state_dict(weights)
+    if dtype == torch.float32:
+        as_precise(JoReSNets(nets.config, denoiser=model.diffusion_model), precision)
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else LoadedPatcher
     patcher = patcher_class(model, load_device=load, offload_device=offload)
-    patcher.cached_patcher_init = (load_native, (path,))
+    patcher.cached_patcher_init = (load_native, (path, precision))
     if nets.config.denoiser.detail_std:
         sample_from_the_mean(patcher)
     patcher.add_callback(CallbacksMP.ON_CLEANUP, lambda patcher: patcher.model.diffusion_model.begin())

@@ -11,12 +11,14 @@ import comfy.model_management as mm
 import comfy.ops
 import comfy.utils
 import torch
+from comfy.cli_args import args
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...jores.checkpoint import JoReSNets, load_bundle
 from ...jores.conditions import RetinexCondition
 from ...jores.config import JoReSConfig
+from ...jores.precision import reduce_precision
 from ...jores.tiling.memory import is_out_of_memory
 from .progress import StepProgress
 from .results import Results
@@ -26,8 +28,8 @@ from .results import Results
 class NetPatchers:
     """JORES_NETS: DNet, ANet and RNet, which the host loads and unloads separately; for Enhance also the UNet.
 
-    They stay in float32, because dark pictures need the precision and the nets are small. `results` caches results of
-    the last pictures, for nodes that use it.
+    Their weights stay in float32, because dark pictures need the precision and the nets are small; `load_patchers` may
+    let them compute in bfloat16. `results` caches results of the last pictures, for nodes that use it.
     """
 
     config: JoReSConfig
@@ -60,13 +62,25 @@ class Adjusted:
         return Adjusted(self.condition.frame(i), self.low[i : i + 1], source, self.nets)
 
 
-def load_patchers(path: Path, *parts: str) -> NetPatchers:
-    """The named parts of a bundle under the host's memory management, in float32. Raises CheckpointError."""
+def load_patchers(path: Path, *parts: str, precision: str = "float32") -> NetPatchers:
+    """The named parts of a bundle under the host's memory management, see `as_precise`. Raises CheckpointError."""
     offload = mm.unet_offload_device()
     nets = load_bundle(
         path, parts=parts, operations=comfy.ops.manual_cast, device=offload, runs_on=mm.get_torch_device()
     )
+    as_precise(nets, precision)
     return NetPatchers(nets.config, {name: manage(net) for name, net in nets.parts().items()})
+
+
+def as_precise(nets: JoReSNets, precision: str) -> None:
+    """`jores.precision.reduce_precision`; with "auto", who started the host with float32 gets float32.
+
+    Raises:
+        ValueError: the device of the host cannot compute in this precision.
+    """
+    if precision == "auto" and (args.force_fp32 or args.fp32_unet):
+        precision = "float32"
+    reduce_precision(nets, precision, mm.get_torch_device())
 
 
 def manage(net: torch.nn.Module) -> ModelPatcher:

@@ -27,7 +27,7 @@ from jores.metrics import psnr
 from jores.training import RECIPES
 from jores.training.data import Sampler
 from jores.training.losses import picture_loss
-from jores.training.pairs import Pair, load_pairs, load_photos
+from jores.training.pairs import Pair, load_pairs, load_photos, validation_pairs
 from jores.training.recipe import load_recipe
 from tests.test_nets import TINY
 from tests.two_processes import TWO_PROCESSES
@@ -190,6 +190,16 @@ def test_a_table_may_say_by_how_much_its_pairs_are_off(data, tmp_path):
     (tmp_path / "pairs.tsv").write_text("\n".join(table) + "\n", encoding="utf-8")
     assert [pair.name for pair in load_pairs(tmp_path, "train")] == ["1", "2", "4", "5"]
     assert len(load_pairs(tmp_path, "val")) == 2 and len(load_pairs(data, "train")) == 6
+
+
+def test_a_set_may_have_no_pairs_to_validate_on_if_another_has(data, tmp_path):
+    for folder in ("low", "high"):
+        shutil.copytree(data / folder, tmp_path / folder)
+    text = (data / "pairs.tsv").read_text(encoding="utf-8")
+    (tmp_path / "pairs.tsv").write_text(text.replace("\tval\t", "\ttrain\t"), encoding="utf-8")
+    assert [pair.name for pair in validation_pairs([data, tmp_path])] == [p.name for p in load_pairs(data, "val")]
+    with pytest.raises(ValueError, match="no set of --data has pairs with split=val"):
+        validation_pairs([tmp_path])
 
 
 def test_photographs_smaller_than_the_crop_fit_into_a_batch(data):

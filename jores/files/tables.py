@@ -17,6 +17,10 @@ class Pair(NamedTuple):
     high: Path | None = None
 
 
+class NoPairError(ValueError):
+    """A table has no pair in a split."""
+
+
 def pairs_of_table(table: Path, split: str) -> list[Pair]:
     """The pairs of `rows_of_table`, with paths relative to the table resolved. Raises ValueError, as it does."""
     rows = rows_of_table(table, split)
@@ -30,7 +34,8 @@ def rows_of_table(table: Path, split: str) -> list[dict[str, str]]:
         split: name of a split, or "all".
 
     Raises:
-        ValueError: a column is missing, or the split has no pair.
+        ValueError: a column is missing.
+        NoPairError: the split has no pair.
         OSError: the table cannot be read.
     """
     with table.open(encoding="utf-8", newline="") as file:
@@ -39,7 +44,7 @@ def rows_of_table(table: Path, split: str) -> list[dict[str, str]]:
             raise ValueError(f"{table}: needs the columns id, split, low and high, separated by tabs")
         rows = [row for row in reader if split in ("all", row["split"])]
     if not rows:
-        raise ValueError(f"{table}: no pair in split {split!r}")
+        raise NoPairError(f"{table}: no pair in split {split!r}")
     return rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor, nn
 
-from ..files.tables import rows_of_table
+from ..files.tables import NoPairError, rows_of_table
 from .convert import to_tensor
 
 
@@ -121,6 +122,17 @@ def load_sets(
         for pair in pairs:
             pair.weight = share / len(pairs)
     return [pair for pairs in sets for pair in pairs]
+
+
+def validation_pairs(sources: list[Path]) -> list[Pair]:
+    """The pairs with split=val of all sets. A set may have none, but not every set. Raises ValueError."""
+    found = []
+    for source in sources:
+        with suppress(NoPairError):
+            found += load_pairs(source, "val")
+    if not found:
+        raise ValueError("no set of --data has pairs with split=val: name one that does, to validate on")
+    return found
 
 
 def kind_of(table: Path, row: dict[str, str]) -> str:

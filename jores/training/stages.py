@@ -14,7 +14,7 @@ from ..checkpoint import JoReSNets, build_part, held_parts, load_bundle
 from ..config import PRESETS, JoReSConfig
 from .data import Sampler
 from .loop import LoopConfig, Stage, train
-from .pairs import MAX_SHIFT, half_by_scene, load_photos, load_sets
+from .pairs import MAX_SHIFT, half_by_scene, load_photos, load_sets, validation_pairs
 from .recipe import read_recipe
 
 NEEDS = {
@@ -48,7 +48,7 @@ def build_stage(args: argparse.Namespace, recipe: dict[str, Any]) -> Stage:
     nets = _starting_nets(args, recipe)
     data = dict(recipe["data"])
     train_pairs = load_sets(args.data, args.split, data.pop("set_shares", None), data.pop("max_shift", MAX_SHIFT))
-    val_pairs = half_by_scene(load_sets(args.data, "val"), 0)[:: recipe.get("validate_every", 1)]
+    val_pairs = half_by_scene(validation_pairs(args.data), 0)[:: recipe.get("validate_every", 1)]
     wants_photos = data.get("photo_share") or data.get("photos")
     photos = load_photos(args.photos) if args.photos and wants_photos else None
     if args.stage == "expose":

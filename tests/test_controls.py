@@ -54,12 +54,21 @@ def test_a_feather_lies_inside_the_mask_and_grows_with_the_depth(pixels):
     row = soft[0, 0, 30, 20:80]
     assert torch.equal(row, row.flip(0)) and bool((row[:30].diff() >= 0).all())
     depth = torch.arange(1, 21)  # the window is 40 rows high: from a depth of 20 on they fall again
-    assert torch.equal((row[:20] == 1), depth > pixels)
+    assert torch.equal((row[:20] == 1), depth > min(pixels, 19))  # the middle is as deep as it gets
     original, x0 = noise(1, 3, *SIZE) * 3 - 1, torch.zeros(1, 3, *SIZE)
     result = flat(pipeline.finish)(x0, original, mask=mask, feather=pixels, shadows=0.3, colour_fidelity=0.5)
     outside = (mask == 0).expand_as(original)
     assert torch.equal(result[outside], original[outside])
     assert result[~outside].min() >= 0 and result[~outside].max() <= 1
+
+
+def test_a_thin_stroke_is_enhanced_in_its_middle_beside_a_wide_area_too():
+    mask = torch.zeros(1, 1, *SIZE)
+    mask[..., 10:15, 5:60] = 1  # a stroke of five pixels
+    mask[..., 25:, 20:80] = 0.5
+    soft = feather_mask(mask, 40)
+    assert torch.equal(soft[0, 0, 12, 10:50], torch.ones(40)) and soft[0, 0, 10, 10:50].max() < 0.5
+    assert soft[0, 0, 30, 40] < 0.5 * soft[0, 0, 45, 40]
 
 
 def test_a_feather_knows_no_edge_at_the_border_of_the_picture():
@@ -82,6 +91,20 @@ def test_shadows_leaves_what_is_lit_and_enhances_what_is_dark_up_to_the_edge():
     blue = torch.zeros(1, 3, 8, 8)
     blue[:, 2] = 0.9  # lit, though its luma is 0.1
     assert shadow_weight(blue, 1.0).max() == 0
+
+
+@pytest.mark.parametrize(("power", "lit"), [(0.2, 0.91), (0.35, 0.67), (0.7, 0.5)])
+def test_shadows_turn_no_tones_upside_down(power, lit):
+    """Steps of light from dark to bright, enhanced by a power: what was brighter is at least as bright afterwards."""
+    tones = torch.linspace(0.04, 0.96, 24).repeat_interleave(32)
+    original = tones.expand(1, 3, 96, -1)
+    result = flat(pipeline.finish)(original.pow(power) * 2 - 1, original, shadows=1.0)
+    steps = result[0, 0, 48].view(24, 32).mean(1)
+    assert steps.diff().min() > -0.02
+    assert steps[:2].min() > 0.95 * 0.04**power  # the dark is enhanced
+    before = tones.view(24, 32)[:, 0]
+    kept = before > lit + 0.04
+    assert kept.any() and (steps - before)[kept].abs().max() < 0.02  # the light stays
 
 
 def test_colour_fidelity_takes_over_the_cast_and_nothing_else():

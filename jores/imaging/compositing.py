@@ -20,7 +20,10 @@ from .guided_filter import self_guided
 from .resize import area_average, resize_map
 
 DARK, LIT = 0.15, 0.5
-"""Local illumination (0..1) below which a pixel counts as dark, and above which as lit."""
+"""Local illumination (0..1) below which a pixel counts as dark, and above which as lit, if not `lit_from`."""
+
+_SLOPE = 0.3  # with `shadows`, of the tones between dark and lit: less than in either, but never upside down
+_FEW = 0.01  # share of pixels as dark as DARK, from which on their brightness in the result counts
 
 _LIGHT_SIDE, _LIGHT_RADIUS, _LIGHT_EDGE = 256, 6, 0.1  # of the guided filter: size and radius in pixels, contrast
 _COLOUR_SIDE = 24  # long side of the grid on which colour casts are compared
@@ -63,10 +66,12 @@ def finish(
     insides = insides_of(original) if insides is None else insides
     shown = opaque(original, insides) if finishing.shadows or finishing.colour_fidelity else original[:, :3]
     inside = mask_of(insides)
-    dark = shadow_weight(shown, finishing.shadows) if finishing.shadows else None
-    cast, size = None, size_of(original)
+    decode = lambda x: x.to(original.device).float() / 2 + 0.5  # noqa: E731
+    dark, cast, size = None, None, size_of(original)
+    if finishing.shadows:
+        dark = shadow_weight(shown, finishing.shadows, lit_from(shown, x0, decode))
     if finishing.colour_fidelity:
-        cast = _colour_grid(x0, shown, finishing.colour_fidelity, lambda x: x.to(original.device).float() / 2 + 0.5)
+        cast = _colour_grid(x0, shown, finishing.colour_fidelity, decode)
     reuse = reuse and x0.shape == original.shape and x0.dtype == torch.float32 and x0.device == original.device
     result = x0 if reuse else torch.empty(original.shape, device=original.device)
     for top in range(0, original.shape[-2], BAND):  # intermediate results of a big picture would fill the memory
@@ -105,7 +110,8 @@ def feather_mask(mask: Tensor, pixels: int) -> Tensor:
     """Softens the edges of a mask inwards: its values fall to 0 over the last `pixels` pixels before the edge.
 
     Zeros stay zero, so the enhancement never leaves the mask. The border of the picture is not an edge. Thin parts
-    become weaker but do not vanish. A mask without zeros has no edge and is returned unchanged.
+    become weaker but do not vanish; a stroke that is thin all over has a soft edge that ends in its middle. A mask
+    without zeros has no edge and is returned unchanged.
 
     Args:
         mask: (B, 1, H, W) in [0, 1].
@@ -118,12 +124,33 @@ def feather_mask(mask: Tensor, pixels: int) -> Tensor:
         raise ValueError(f"feather must be 0 pixels or more, not {pixels}")
     if pixels == 0:
         return mask
-    edges = [_distance_to_zero(one) for one in mask[:, 0].detach().cpu().numpy()]
-    depth = torch.from_numpy(np.stack(edges)).to(mask)[:, None] if edges else torch.zeros_like(mask)
-    return mask * smoothstep(depth, 0.0, pixels + 1.0)
+    if not len(mask):
+        return mask
+    edges = [_distances(one, pixels + 1.0) for one in mask[:, 0].detach().cpu().numpy()]
+    depth, reach = (torch.from_numpy(np.stack(maps)).to(mask)[:, None] for maps in zip(*edges, strict=True))
+    return mask * smoothstep(depth, 0.0, reach)
 
 
-def shadow_weight(images: Tensor, amount: float) -> Tensor:
+def lit_from(images: Tensor, result: Tensor, decode: Callable[[Tensor], Tensor] = Tensor.float) -> Tensor:
+    """Local illumination from which on a pixel counts as lit, (B, 1, 1, 1): LIT, or more if dark areas get very bright.
+
+    What was twice as bright as a dark area must not be darker than it in the result. So the tones rise from where DARK
+    ends in the result, by _SLOPE, until they meet those of the input.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1], the input.
+        result: (B, 3, H, W), fully enhanced; `decode` converts a band of it to [0, 1].
+    """
+    light = _coarse_in_bands(images, _LIGHT_SIDE, lambda x: x.float().clamp(0, 1).amax(1, keepdim=True))
+    made = _coarse_in_bands(result, _LIGHT_SIDE, lambda x: decode(x).clamp(0, 1).amax(1, keepdim=True))
+    weight = (1 - (light - DARK).abs() / (DARK / 3)).clamp_min(0)
+    few = _FEW * weight[0].numel()
+    total = (weight * made.to(weight)).sum((1, 2, 3), keepdim=True) + few * DARK
+    reached = total / (weight.sum((1, 2, 3), keepdim=True) + few)
+    return ((reached - _SLOPE * DARK) / (1 - _SLOPE)).clamp_min(LIT)
+
+
+def shadow_weight(images: Tensor, amount: float, lit: float | Tensor = LIT) -> Tensor:
     """Weight of the enhancement per pixel that limits it to dark areas.
 
     The local illumination is the maximum of R, G and B (as in LIME), smoothed by a self-guided filter. The filter
@@ -132,12 +159,13 @@ def shadow_weight(images: Tensor, amount: float) -> Tensor:
     Args:
         images: (B, 3, H, W), the input.
         amount: 0 gives 1 everywhere, 1 gives 0 in lit areas.
+        lit: local illumination from which on an area counts as lit, (B, 1, 1, 1) or a number.
 
     Returns:
         (B, 1, H, W) float32 in [0, 1].
     """
     light = _local_light(images.amax(1, keepdim=True).float().clamp(0, 1))
-    return 1 - amount * smoothstep(light, DARK, LIT)
+    return 1 - amount * smoothstep(light, DARK, lit)
 
 
 def colour_scale(images: Tensor, original: Tensor, amount: float) -> Tensor:
@@ -174,12 +202,19 @@ def scale_colours(images: Tensor, scale: Tensor) -> Tensor:
     return (scaled * (luma(images) / luma(scaled).clamp_min(1e-6))).clamp(0, 1)
 
 
-def _distance_to_zero(mask: np.ndarray) -> np.ndarray:
-    """Distance in pixels from each pixel of (H, W) to the nearest 0; infinite if there is none."""
-    from scipy.ndimage import distance_transform_edt  # imported late, because few pictures have a feathered mask
+def _distances(mask: np.ndarray, most: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of each pixel of (H, W): the distance in pixels to the nearest 0, and the largest such distance in its stroke.
+
+    A stroke is a connected area that is not 0. Distances larger than `most` are `most`.
+    """
+    from scipy.ndimage import distance_transform_edt, label, maximum  # imported late: few masks have a feather
 
     inside = mask > 0
-    return np.full(mask.shape, np.inf) if inside.all() else np.asarray(distance_transform_edt(inside))
+    if inside.all():
+        return np.full(mask.shape, most), np.full(mask.shape, most)
+    depth = np.minimum(np.asarray(distance_transform_edt(inside)), most)
+    strokes, count = label(inside)
+    return depth, np.append(1.0, maximum(depth, strokes, np.arange(1, count + 1)))[strokes]
 
 
 def _local_light(light: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def luma_of(colours: Tensor) -> Tensor:
     return luma(colours[:, :, None, None]).flatten()
 
 
-def smoothstep(x: Tensor, low: float, high: float) -> Tensor:
+def smoothstep(x: Tensor, low: float, high: float | Tensor) -> Tensor:
     """Smoothstep: 0 up to `low`, 1 from `high` on, and a smooth cubic in between."""
     t = ((x - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)

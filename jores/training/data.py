@@ -20,6 +20,7 @@ from ..imaging.exposure import mean_colour, mean_luma, shadow_share
 from ..imaging.resize import area_average
 from ..nets.adjustment import THUMBNAIL
 from .camera import Camera
+from .cloth import Cloth
 from .convert import to_tensor
 from .darkening import Darkening
 from .pairs import Pair, in_threads
@@ -73,6 +74,7 @@ class Sampler:
         as_pairs: share of these samples that is darkened by the `Camera` of a random pair. Half of them use the
             well-lit picture of a pair instead of a photograph.
         retouch: share of the samples whose target brightness differs from that of the well-lit picture.
+        cloth: share of the samples darkened on the fly that get a piece of patterned `Cloth` before.
 
     Raises:
         ValueError: `pairs` is empty.
@@ -88,10 +90,11 @@ class Sampler:
         photo_share: float = 0.0,
         as_pairs: float = 0.0,
         retouch: float = 0.0,
+        cloth: float = 0.0,
     ) -> None:
         if not pairs:
             raise ValueError("no training pairs: is the split empty?")
-        self.pairs, self.batch, self.retouch = pairs, batch, retouch
+        self.pairs, self.batch, self.retouch, self.cloth = pairs, batch, retouch, cloth
         self.drawn = np.cumsum([pair.weight for pair in pairs])
         self.crop = min(crop, *(min(pair.high.shape[:2]) for pair in pairs))
         self.photos = [_at_least(photo, self.crop) for photo in photos or []]
@@ -120,6 +123,7 @@ class Sampler:
         high, bright = to_tensor(_flip(pair.high[crop.slices], crop)), fine_thumbnail(_flip(pair.high[view], crop))
         place = crop.place(view)
         if darken:
+            high = Cloth.draw(rng)(high) if rng.random() < self.cloth else high
             darken = darken.fitted(bright)
             low, thumb_low = darken(high, seeded(rng), place), darkened_thumbnail(bright, darken, rng)
         else:

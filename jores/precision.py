@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .checkpoint import JoReSNets
 from .nets.refinement import RefinementNet
@@ -36,17 +37,15 @@ def reduce_precision(nets: JoReSNets, precision: str, device: torch.device | Non
         return
     if not torch.amp.is_autocast_available(device.type):
         raise ValueError(f"precision: {device.type} devices cannot compute in {precision}: choose auto or float32")
-    reduced = torch.autocast(device.type, torch.bfloat16)
     for net in (nets.decomposition, nets.adjustment, nets.denoiser, nets.refinement):
-        if net is None:
-            continue
-        head = net.ircm.head if isinstance(net, RefinementNet) else net.head
-        net.forward = reduced(net.forward)
-        head.forward = _in_float32(head.forward, device.type)
+        if net is not None:
+            _compute(net, "forward", device.type, torch.bfloat16)
+            head = net.ircm.head if isinstance(net, RefinementNet) else net.head
+            _compute(head, "forward", device.type, torch.float32)
     if nets.denoiser is not None:
-        nets.denoiser.guides = reduced(nets.denoiser.guides)
+        _compute(nets.denoiser, "guides", device.type, torch.bfloat16)
     if nets.refinement is not None:
-        nets.refinement.modulations = reduced(nets.refinement.modulations)
+        _compute(nets.refinement, "modulations", device.type, torch.bfloat16)
 
 
 def fast_in_bfloat16(device: torch.device, capabilities: Callable[[], Mapping[str, object]] | None = None) -> bool:
@@ -55,9 +54,18 @@ def fast_in_bfloat16(device: torch.device, capabilities: Callable[[], Mapping[st
     return device.type == "cpu" and any(find().get(feature) for feature in FAST)
 
 
-def _in_float32(forward: Callable[[Tensor], Tensor], kind: str) -> Callable[[Tensor], Tensor]:
-    def exact(x: Tensor) -> Tensor:
-        with torch.autocast(kind, enabled=False):
-            return forward(x.float())
+def _compute(net: nn.Module, name: str, kind: str, dtype: torch.dtype) -> None:
+    """Makes a method of the net compute in `dtype`, on devices of this kind.
 
-    return exact
+    Each call enters an autocast of its own, because one object cannot be entered twice, and a net calls its own
+    methods. The net is held weakly: a method of its own among its attributes would keep it alive.
+    """
+    method, held = getattr(type(net), name), weakref.ref(net)
+
+    def computed(*args: object, **kwargs: object) -> object:
+        if dtype == torch.float32:
+            args = tuple(a.float() if isinstance(a, Tensor) else a for a in args)
+        with torch.autocast(kind, torch.bfloat16, enabled=dtype != torch.float32):
+            return method(held(), *args, **kwargs)
+
+    setattr(net, name, computed)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import comfy.model_management as mm
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..jores import pipeline
@@ -20,7 +20,7 @@ from ..jores.precision import PRECISIONS
 from ..jores.tiling.windows import size_of
 from ..jores.video import HELD_BYTES, enhance_frames
 from .host.budget import enhance_bytes
-from .host.cards import exposure_card
+from .host.cards import exposure_card, text_card
 from .host.checks import latent_samples
 from .host.fingerprints import other_original
 from .host.folders import (
@@ -112,7 +112,7 @@ class JoReSFinish(io.ComfyNode):
         if told is None:
             return io.NodeOutput(result)
         log.warning("%s: %s", node, told)
-        return io.NodeOutput(result, ui=ui.PreviewText(told))
+        return io.NodeOutput(result, ui=text_card(told))
 
 
 class JoReSEnhance(io.ComfyNode):

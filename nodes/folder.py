@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from comfy_api.latest import io
 
+from .host.cards import text_card
 from .host.folders import SHIPPED_FOLDER, file_stamp, folder_names, folder_pictures
-from .schema import node_schema
+from .schema import SHOWS_FROM_CACHE, node_schema
+
+log = logging.getLogger(__name__)
+NODE = "Load Folder of Photographs"
 
 
 class JoReSLoadFolder(io.ComfyNode):
@@ -15,9 +20,10 @@ class JoReSLoadFolder(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return node_schema(
             node_id="JoReSLoadFolder",
-            display_name="Load Folder of Photographs",
+            display_name=NODE,
             description="Loads the photographs of a folder inside ComfyUI's input folder one by one: the nodes that "
             "follow run once for each of them. Sizes may differ.",
+            **SHOWS_FROM_CACHE,
             search_aliases=["folder", "load folder", "batch of photos", "many pictures", "directory", "JoReS"],
             inputs=[
                 io.Combo.Input(
@@ -48,21 +54,31 @@ class JoReSLoadFolder(io.ComfyNode):
     def execute(cls, folder: str, first: int, count: int) -> io.NodeOutput:
         from ..jores.files.pictures import read_image  # imported late, because Pillow slows down the host's start
 
-        images, names = [], []
-        for name, path in chosen(folder, first, count):
-            images.append(read_image(path).pixels[None].movedim(1, -1).contiguous())
-            names.append(f"JoReS/{name}")
-        return io.NodeOutput(images, names)
+        images, names, damaged = [], [], []
+        taken, total = chosen(folder, first, count)
+        for name, path in taken:
+            try:
+                images.append(read_image(path).pixels[None].movedim(1, -1).contiguous())
+                names.append(f"JoReS/{name}")
+            except (OSError, ValueError) as error:  # as on the command line, the others are still processed
+                damaged.append(str(error))
+        if not images:
+            raise ValueError(f"{NODE}: none of {len(damaged)} photograph(s) can be read: {damaged[0]}")
+        told = left_out(first, len(taken), total, damaged)
+        if not told:
+            return io.NodeOutput(images, names)
+        log.warning("%s: %s", NODE, told)
+        return io.NodeOutput(images, names, ui=text_card(told))
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None, first: int | None, count: int | None) -> str:
         if folder is None or first is None or count is None:
             return ""
-        return "|".join(file_stamp(path) for _name, path in chosen(folder, first, count))
+        return "|".join(file_stamp(path) for _name, path in chosen(folder, first, count)[0])
 
 
-def chosen(folder: str, first: int, count: int) -> list[tuple[str, Path]]:
-    """Names and files of at most `count` photographs, starting with number `first` (1 is the first).
+def chosen(folder: str, first: int, count: int) -> tuple[list[tuple[str, Path]], int]:
+    """Names and files of at most `count` photographs, from number `first` on (1 is the first); how many there are.
 
     Raises:
         ValueError: there is no such folder, it holds no picture, or fewer than `first`.
@@ -70,7 +86,14 @@ def chosen(folder: str, first: int, count: int) -> list[tuple[str, Path]]:
     paths = folder_pictures(folder)
     if first > len(paths):
         raise ValueError(
-            f"Load Folder of Photographs: first is {first}, but '{folder}' holds {len(paths)} photograph(s): take a "
-            "smaller number"
+            f"{NODE}: first is {first}, but '{folder}' holds {len(paths)} photograph(s): take a smaller number"
         )
-    return paths[first - 1 : first - 1 + count]
+    return paths[first - 1 : first - 1 + count], len(paths)
+
+
+def left_out(first: int, taken: int, total: int, damaged: list[str]) -> str:
+    """What a user must know of photographs that are not among the outputs; "" if all are."""
+    said = [f"{len(damaged)} photograph(s) left out, which cannot be read: {'; '.join(damaged)}"] if damaged else []
+    if (last := first - 1 + taken) < total:
+        said.append(f"these are {first} to {last} of {total} photographs: to go on, set first to {last + 1}")
+    return "\n".join(said)

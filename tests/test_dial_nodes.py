@@ -241,6 +241,31 @@ def test_a_folder_comes_as_its_photographs_by_name(pack):
     assert node.fingerprint_inputs(folder="holiday", first=1, count=16) != before
 
 
+def test_a_folder_says_what_it_left_out(pack):
+    folder = pack.base / "input" / "mixed"
+    folder.mkdir(parents=True)
+    for name in "acde":
+        Image.new("L", (8, 8), 40).save(folder / f"{name}.png")
+    (folder / "b.jpg").write_bytes(b"no picture at all")
+    done = pack.nodes["JoReSLoadFolder"].execute(folder="mixed", first=1, count=3)
+    assert done.result[1] == ["JoReS/mixed/a", "JoReS/mixed/c"]
+    damaged, rest = done.ui["text"][0].split("\n")
+    assert "1 photograph(s) left out" in damaged and str(folder / "b.jpg") in damaged
+    assert rest == "these are 1 to 3 of 5 photographs: to go on, set first to 4"
+    assert pack.nodes["JoReSLoadFolder"].execute(folder="mixed", first=4, count=3).ui is None
+    with pytest.raises(ValueError, match="Load Folder of Photographs: none of 1 photograph.s. can be read: .*b.jpg"):
+        run(pack, "JoReSLoadFolder", folder="mixed", first=2, count=1)
+
+
+@pytest.mark.parametrize("frames", [1, 16, 12345])
+def test_the_text_on_the_chart_is_never_cut(pack, frames):
+    """The last letter is drawn, and right of it there is room."""
+    cards, text = pack.load("nodes.host.cards"), pack.load("nodes.enhance").exposure_text
+    bins = torch.ones(cards.BINS) / cards.BINS
+    card = np.asarray(cards.drawn(bins, bins, text(0.61, 0.0, 1.0, frames)))[:33]
+    assert (card == cards.GROUND).all(-1)[:, -11:].all() and not (card == cards.GROUND).all()
+
+
 def test_a_comparison_shows_both_untouched(pack):
     before, after = torch.rand(1, 20, 31, 3), torch.rand(2, 20, 31, 3)
     both = run(pack, "JoReSCompare", before=before, after=after, mode="side by side", position=0.5)[0]

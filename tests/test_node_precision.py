@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -86,6 +88,36 @@ def test_auto_is_what_processor_and_host_want(pack, image, processor, free_choic
     monkeypatch.setattr(free_choice, option, True)
     assert torch.equal(enhance(pack, image), exact)
     assert torch.equal(enhance(pack, image, precision="bfloat16"), quick)  # said in the graph: it counts
+
+
+def test_what_runs_after_the_nodes_computes_as_before(pack, image):  # noqa: F811
+    """ComfyUI runs a whole prompt in one inference mode, whose end would hide what a node left switched on."""
+    with torch.inference_mode():
+        for sampler in ("own", "stock"):
+            five_stages(pack, image, "bfloat16", sampler)
+            assert not torch.is_autocast_enabled("cpu"), sampler
+        enhance(pack, image, precision="bfloat16")
+        assert not torch.is_autocast_enabled("cpu") and (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_nets_of_two_precisions_stay_loaded_side_by_side_and_go_with_their_patchers(pack, image):  # noqa: F811
+    import comfy.model_management as mm
+
+    kept, path = pack.load("nodes.host.kept"), pack.load("nodes.host.folders").bundle_path(SHIPPED)
+    unload()
+    nets = {}
+    for name in ("float32", "bfloat16", "float32", "bfloat16"):
+        enhance(pack, image, precision=name)
+        assert nets.setdefault(name, kept.kept_nets(path, name)) is kept.kept_nets(path, name)
+    assert len(mm.current_loaded_models) == 9  # twice four nets, and the segmenter
+    alive = [weakref.ref(patcher.model) for both in nets.values() for patcher in both.parts.values()]
+    gc.disable()
+    try:
+        nets.clear()
+        unload()
+        assert [net() for net in alive] == [None] * 8
+    finally:
+        gc.enable()
 
 
 def test_a_device_without_bfloat16_is_named(pack, monkeypatch):  # noqa: F811

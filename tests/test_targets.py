@@ -269,7 +269,20 @@ def test_what_is_skipped_in_folders_is_named(tmp_path, options, capsys):
     (tmp_path / "in" / "inner.png").mkdir()
     assert main(["enhance", str(tmp_path / "in"), "--output", str(tmp_path / "out"), *options]) == 0
     assert "skipped in the folders" in (told := capsys.readouterr().err)
-    assert "2 .gif" in told and "1 .psd" in told and "1 .png" in told
+    assert "2 .gif" in told and "1 .psd" in told and ".png:" not in told
+    inner = tmp_path / "in" / "inner.png"
+    assert f"1 folder(s) inside were not searched: name them, too ({inner})" in told
+    assert main(["enhance", str(tmp_path), "--output", str(tmp_path / "out"), *options]) != 0
+    assert "the 2 folder(s) in it are not searched: name them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "told"), [("bright.jpg", "names a folder, not a file .jpg"), ("notes", "is a file")])
+def test_output_is_a_folder(tmp_path, options, capsys, name, told):
+    picture(tmp_path / "in" / "a.png")
+    (tmp_path / "notes").write_text("mine")
+    assert main(["enhance", str(tmp_path / "in"), "--output", str(tmp_path / name), *options]) != 0
+    assert told in capsys.readouterr().err and (tmp_path / "notes").read_text() == "mine"
+    assert not (tmp_path / "bright.jpg").exists()
 
 
 def test_enhancers_keep_alpha_out_of_the_exposure(tmp_path, options):

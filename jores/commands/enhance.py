@@ -189,6 +189,7 @@ def run(args: argparse.Namespace) -> int:
     share = Share.from_environment(args)
     skipped: list[Path] = []
     files = find_images(args.inputs, (*FORMATS, *VIDEO_FORMATS), skipped=skipped)
+    _check_output(args.output)
     args.output.mkdir(parents=True, exist_ok=True)
     todo = plan(files, args.output, result_name, also=[p for p in (args.mask, args.weights) if p])
     _check_stripping(args, todo)
@@ -214,6 +215,19 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
+def _check_output(output: Path) -> None:
+    """Raises ValueError if the folder of the results has the name of a picture or film, or is a file."""
+    if output.is_dir():
+        return
+    if output.exists():
+        raise ValueError(f"--output {output}: this is a file; name a folder. Nothing was done")
+    if output.suffix.lower() in (*FORMATS, *VIDEO_FORMATS):
+        raise ValueError(
+            f"--output {output}: results keep the names of their inputs, so --output names a folder, not a file "
+            f"{output.suffix}. Nothing was done"
+        )
+
+
 def _check_stripping(args: argparse.Namespace, todo: list[Job]) -> None:
     """Raises ValueError for --strip-metadata with videos, whose metadata cannot be removed."""
     films = [str(job.path) for job in todo if job.path.suffix.lower() in VIDEO_FORMATS]
@@ -224,11 +238,15 @@ def _check_stripping(args: argparse.Namespace, todo: list[Job]) -> None:
 
 
 def _summary(failures: list[str], count: int, skipped: list[Path]) -> str:
-    """The failures, one per line, and the number of skipped files in folders by suffix."""
+    """The failures, one per line, the folders in folders, and the number of files skipped there by suffix."""
     lines = [f"jores: {failure}\n" for failure in failures]
     if failures:
         lines.append(f"jores: {len(failures)} of {count} files failed\n")
-    kinds = Counter(path.suffix.lower() or path.name for path in skipped)
+    folders = [path for path in skipped if path.is_dir()]
+    if folders:
+        named = ", ".join(map(str, folders[:3])) + (", ..." if len(folders) > 3 else "")
+        lines.append(f"jores: {len(folders)} folder(s) inside were not searched: name them, too ({named})\n")
+    kinds = Counter(path.suffix.lower() or path.name for path in skipped if path not in set(folders))
     if kinds:
         named = ", ".join(f"{number} {kind}{_wanted(kind)}" for kind, number in sorted(kinds.items()))
         lines.append(f"jores: skipped in the folders, because their kind is not supported: {named}\n")

@@ -59,7 +59,9 @@ def find_images(
         if skipped is not None:
             skipped += [p for p in everything if p not in set(inside)]
         if not inside:
-            raise ImageFileError(f"{path}: no picture directly in this folder ({', '.join(suffixes)})")
+            folders = sum(p.is_dir() for p in everything)
+            hint = f"; the {folders} folder(s) in it are not searched: name them" if folders else ""
+            raise ImageFileError(f"{path}: no picture directly in this folder ({', '.join(suffixes)}){hint}")
         found.update(dict.fromkeys(inside))
     if not found:
         raise ImageFileError("no picture was given")

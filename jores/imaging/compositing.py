@@ -213,8 +213,10 @@ def _distances(mask: np.ndarray, most: float) -> tuple[np.ndarray, np.ndarray]:
     if inside.all():
         return np.full(mask.shape, most), np.full(mask.shape, most)
     depth = np.minimum(np.asarray(distance_transform_edt(inside)), most)
-    strokes, count = label(inside)
-    return depth, np.append(1.0, maximum(depth, strokes, np.arange(1, count + 1)))[strokes]
+    strokes = np.empty(mask.shape, np.int32)
+    label(inside, output=strokes)
+    deepest = np.asarray(maximum(depth, strokes, np.arange(int(strokes.max()) + 1)))
+    return depth, np.maximum(deepest, 1.0)[strokes]
 
 
 def _local_light(light: Tensor) -> Tensor:

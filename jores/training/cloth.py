@@ -1,7 +1,7 @@
-"""Lays cloth with a coloured pattern over a part of a picture: checks, stripes and dots, as tablecloths and shirts have.
+"""Lays cloth with a coloured pattern over a part of a picture: checks, stripes and dots, as tablecloths have.
 
-Few photographs hold such cloth, and after a short exposure and JPEG its pattern looks like blotches of coloured noise. A
-net that has never seen it takes it out with the noise.
+Few photographs hold such cloth, and after a short exposure and JPEG its pattern looks like blotches of coloured noise.
+A net that has never seen it takes it out with the noise.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The chart under a node after its run: the chosen exposure, and histograms before and after."""
+"""What stands under a node after its run: the chosen exposure with histograms before and after, or a message."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,8 +25,25 @@ BEFORE, AFTER = (86, 180, 233), (230, 159, 0)
 
 def exposure_card(before: Tensor, after: Tensor, text: str) -> dict[str, tuple]:
     """UI output of a node: `text`, and a chart with it and the luma histograms of two IMAGEs (B, H, W, C)."""
-    picture = torch.from_numpy(np.array(drawn(tones(before), tones(after), text))).float() / 255
-    return {**ui.PreviewImage(picture[None]).as_dict(), "text": (text,)}
+    return {**_preview(drawn(tones(before), tones(after), text)), "text": (text,)}
+
+
+def text_card(text: str) -> dict[str, tuple]:
+    """UI output of a node: `text`, and a picture of it, because hosts show text under few nodes."""
+    from PIL import Image, ImageDraw, ImageFont  # imported late, because Pillow slows down the host's start
+
+    font = ImageFont.load_default(17)
+    widest = int((SIZE[0] - 24) / font.getlength("n"))
+    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, widest)]
+    card = Image.new("RGB", (SIZE[0], 22 * len(lines) + 16), GROUND)
+    for i, line in enumerate(lines):
+        ImageDraw.Draw(card).text((12, 6 + 22 * i), line, AFTER, font)
+    return {**_preview(card), "text": (text,)}
+
+
+def _preview(card: Image.Image) -> dict[str, tuple]:
+    picture = torch.from_numpy(np.array(card)).float() / 255
+    return ui.PreviewImage(picture[None]).as_dict()
 
 
 def tones(image: Tensor) -> Tensor:
@@ -42,8 +60,9 @@ def drawn(before: Tensor, after: Tensor, text: str) -> Image.Image:
     from PIL import Image, ImageDraw, ImageFont  # imported late, because Pillow slows down the host's start
 
     card, (width, height), top = Image.new("RGB", SIZE, GROUND), SIZE, 62
-    pen, font, small = ImageDraw.Draw(card), ImageFont.load_default(21), ImageFont.load_default(17)
-    pen.text((12, 6), text, INK, font)
+    pen, small = ImageDraw.Draw(card), ImageFont.load_default(17)
+    fonts = (ImageFont.load_default(points) for points in range(21, 9, -1))
+    pen.text((12, 6), text, INK, next((font for font in fonts if font.getlength(text) <= width - 24), small))
     pen.text((12, 34), "before", BEFORE, small)
     pen.text((84, 34), "after", AFTER, small)
     highest = float(torch.maximum(before, after).max()) ** 0.5 or 1.0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +20,34 @@ from .folders import file_stamp
 from .patchers import NetPatchers, load_patchers, manage
 
 
-@dataclass
-class _Last:
-    """Weak reference to the last loaded model, and the stamp of its file."""
+class _Kept:
+    """Weak references to loaded models, by the stamp of their file and by how they were loaded."""
 
-    stamp: str = ""
-    seen: Callable[[], Any] = lambda: None
+    def __init__(self) -> None:
+        self.seen: weakref.WeakValueDictionary[tuple[str, str], Any] = weakref.WeakValueDictionary()
 
     def get(self, path: Path, load: Callable[[], Any], how: str = "") -> Any:
-        """What `load` gives, or gave last for the same file and the same `how`."""
-        stamp, value = file_stamp(path), self.seen()
-        stamp = stamp and f"{stamp} {how}"
-        if value is None or not stamp or stamp != self.stamp:
+        """What `load` gives, or gave before for the same file and the same `how`."""
+        stamp = file_stamp(path)
+        value = self.seen.get((stamp, how)) if stamp else None
+        if value is None:
             value = load()
-            self.stamp, self.seen = stamp, weakref.ref(value)
+            if stamp:
+                self.seen[stamp, how] = value
         return value
 
 
-_bundle, _segmenter = _Last(), _Last()
+_bundles, _segmenters = _Kept(), _Kept()
 
 
 def kept_nets(path: Path, precision: str) -> NetPatchers:
     """All nets of a bundle, loaded or kept. Raises CheckpointError, ValueError."""
-    return _bundle.get(path, lambda: load_patchers(path, *PARTS, precision=precision), precision)
+    return _bundles.get(path, lambda: load_patchers(path, *PARTS, precision=precision), precision)
 
 
 def kept_segmenter(path: Path) -> ModelPatcher:
     """The segmenter in a folder, loaded or kept. Raises SegmenterError."""
-    return _segmenter.get(path, lambda: manage(load_segmenter(path)))
+    return _segmenters.get(path, lambda: manage(load_segmenter(path)))
 
 
 def keep_while_loaded(value: Any, *patchers: ModelPatcher) -> None:

@@ -83,6 +83,19 @@ def test_the_exposure_dial_is_obeyed(nets, segmenter, scene):
     assert means == pytest.approx([0.3, 0.45, 0.6], abs=0.1) and means == sorted(means)
 
 
+@pytest.mark.parametrize("share", [0.03, 0.1, 0.3, 0.6, 0.85, 0.95])
+def test_a_picture_is_made_as_dark_as_it_is_told(nets, segmenter, share):
+    """The nets have learned to brighten; below its own brightness a picture is dimmed, and looks like itself."""
+    low = plain_shapes()[None]
+    wanted = share * mean_luma(low)
+    adjusted = pipeline.adjust(nets, pipeline.decompose(nets, low), exposure=wanted)
+    assert torch.equal(adjusted.exposure, wanted)
+    made = flat(pipeline.enhance)(low, nets, segmenter, exposure=wanted.item(), steps=2)
+    for picture, close in ((adjusted.picture, 0.06), (made, 0.12)):  # what is drawn is not dimmed
+        assert (mean_luma(picture) / wanted).item() == pytest.approx(1, abs=0.1)
+        assert (picture / share - low).abs().mean() < close
+
+
 def test_noise_is_gone(scene):
     low, _, _, x0 = scene
     assert grain((x0 + 1) / 2) < 0.3 * grain(low)

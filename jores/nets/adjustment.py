@@ -20,6 +20,7 @@ from .lifting import local_lift, uniform_lift
 THUMBNAIL = (48, 64)  # height and width in pixels
 CAST = 4  # values that describe a colour cast, see `colour_cast`
 SHADOWS = 3  # values that describe the shadows, see `shadow_scalars`
+DIMMEST_TOLD = 0.9  # least target brightness that the net is told, in means of the picture itself
 
 
 class AdjustmentNet(nn.Module):
@@ -71,11 +72,22 @@ class AdjustmentNet(nn.Module):
             mean: mean colour (B, 3) of the pictures.
             shadows: target and own `shadow_share` (B, 2); None lets the exposure head propose them.
         """
-        thumbnail = area_average(images, THUMBNAIL)
+        thumbnail, told = area_average(images, THUMBNAIL), self.told(exposure, mean.to(exposure.device))
         if shadows is None:
-            shadows = self.exposure_head.shadows(thumbnail, exposure)
-        gains = self.gain_grid(thumbnail, exposure, shadow_scalars(shadows))
+            shadows = self.exposure_head.shadows(thumbnail, told)
+        gains = self.gain_grid(thumbnail, told, shadow_scalars(shadows))
         return GlobalStatistics(exposure, mean.to(exposure.device), shadows, gains)
+
+    def told(self, exposure: Tensor, mean: Tensor) -> Tensor:
+        """The exposure (B,) that the net is told: not much below the picture's own brightness, given by `mean` (B, 3).
+
+        It has learned to brighten. A picture that shall become darker is multiplied by a number afterwards.
+        """
+        return (
+            torch.maximum(exposure, DIMMEST_TOLD * luma_of(mean).to(exposure))
+            if self.embed_shadows is not None
+            else exposure
+        )
 
     def forward(self, maps: RetinexMaps, statistics: GlobalStatistics, *, clamp: bool = True) -> RetinexCondition:
         """R', L' and features for `maps`, which may be those of a window.
@@ -86,7 +98,8 @@ class AdjustmentNet(nn.Module):
         """
         r = pad_to_multiple(maps.reflectance, self.multiple_of)  # (B, 3, H, W)
         illumination = pad_to_multiple(maps.illumination, self.multiple_of)  # (B, 1, H, W)
-        gain = exposure_gain(luma_of(statistics.mean), statistics.exposure).to(r.dtype)
+        told = self.told(statistics.exposure, statistics.mean)
+        gain = exposure_gain(luma_of(statistics.mean), told).to(r.dtype)
         cast = colour_cast(statistics.mean).to(r.dtype)
         lift = self.lift(r, illumination, gain.view(-1, 1, 1, 1), statistics.gains)
         r, illumination = lift.reflectance, lift.illumination
@@ -94,7 +107,7 @@ class AdjustmentNet(nn.Module):
         x = F.pixel_unshuffle(
             torch.cat([r, illumination.sqrt(), lift.lifted, lift.bright, log], 1), 2
         )  # (B, 44, H/2, W/2)
-        scalars = torch.stack([statistics.exposure.float() * 8, gain.float().log() * 2], 1)
+        scalars = torch.stack([told.float() * 8, gain.float().log() * 2], 1)
         embedding = self.embed(scalars, r.dtype) + self.embed_cast(cast)
         if self.embed_shadows is not None:
             embedding = embedding + self.embed_shadows(shadow_scalars(statistics.shadows).to(r.dtype))
@@ -106,6 +119,9 @@ class AdjustmentNet(nn.Module):
         illumination = crop_to((lift.lifted * keep[:, 1:] + out[:, 3:4]) * lift.brightness, maps.size)
         if clamp:
             reflectance, illumination = reflectance.clamp(0, 1), illumination.clamp(0, 1)
+        illumination = illumination * (statistics.exposure / told.clamp_min(DARKEST)).clamp(0, 1).to(r).view(
+            -1, 1, 1, 1
+        )
         return RetinexCondition(reflectance, illumination, features, statistics.exposure)
 
     def _trunk(self, x: Tensor, embedding: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
+import functools
 from collections.abc import Callable, Mapping
 
 import torch
@@ -30,22 +30,29 @@ def reduce_precision(nets: JoReSNets, precision: str, device: torch.device | Non
     Raises:
         ValueError: an unknown precision, or one that the device cannot compute in.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, not {precision}")
     device = device or torch.device("cpu")
-    if precision == "float32" or (precision == "auto" and not fast_in_bfloat16(device)):
+    if chosen_precision(precision, device) == "float32":
         return
-    if not torch.amp.is_autocast_available(device.type):
-        raise ValueError(f"precision: {device.type} devices cannot compute in {precision}: choose auto or float32")
+    try:
+        torch.autocast(device.type, torch.bfloat16)
+    except (RuntimeError, AssertionError) as error:
+        told = f"precision: {device.type} devices cannot compute in {precision}: choose auto or float32"
+        raise ValueError(told) from error
     for net in (nets.decomposition, nets.adjustment, nets.denoiser, nets.refinement):
         if net is not None:
-            _compute(net, "forward", device.type, torch.bfloat16)
+            names = tuple(name for name in ("forward", "guides", "modulations") if hasattr(net, name))
+            _compute(net, names, device.type, torch.bfloat16)
             head = net.ircm.head if isinstance(net, RefinementNet) else net.head
-            _compute(head, "forward", device.type, torch.float32)
-    if nets.denoiser is not None:
-        _compute(nets.denoiser, "guides", device.type, torch.bfloat16)
-    if nets.refinement is not None:
-        _compute(nets.refinement, "modulations", device.type, torch.bfloat16)
+            _compute(head, ("forward",), device.type, torch.float32)
+
+
+def chosen_precision(precision: str, device: torch.device) -> str:
+    """What "auto" means on this device; other `precision`s as they are. Raises ValueError for an unknown one."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, not {precision}")
+    if precision == "auto":
+        return "bfloat16" if fast_in_bfloat16(device) else "float32"
+    return precision
 
 
 def fast_in_bfloat16(device: torch.device, capabilities: Callable[[], Mapping[str, object]] | None = None) -> bool:
@@ -54,18 +61,25 @@ def fast_in_bfloat16(device: torch.device, capabilities: Callable[[], Mapping[st
     return device.type == "cpu" and any(find().get(feature) for feature in FAST)
 
 
-def _compute(net: nn.Module, name: str, kind: str, dtype: torch.dtype) -> None:
-    """Makes a method of the net compute in `dtype`, on devices of this kind.
+def _compute(net: nn.Module, names: tuple[str, ...], kind: str, dtype: torch.dtype) -> None:
+    """Makes the named methods of the net compute in `dtype`, on devices of this kind.
 
-    Each call enters an autocast of its own, because one object cannot be entered twice, and a net calls its own
-    methods. The net is held weakly: a method of its own among its attributes would keep it alive.
+    The net becomes one of a subclass, so that copies of it are their own, which wrapped methods among its attributes
+    would not be.
     """
-    method, held = getattr(type(net), name), weakref.ref(net)
+    net.__class__ = _computing(type(net), names, kind, dtype)
 
-    def computed(*args: object, **kwargs: object) -> object:
-        if dtype == torch.float32:
-            args = tuple(a.float() if isinstance(a, Tensor) else a for a in args)
-        with torch.autocast(kind, torch.bfloat16, enabled=dtype != torch.float32):
-            return method(held(), *args, **kwargs)
 
-    setattr(net, name, computed)
+@functools.cache
+def _computing(net: type[nn.Module], names: tuple[str, ...], kind: str, dtype: torch.dtype) -> type[nn.Module]:
+    def method(name: str) -> Callable[..., object]:
+        def computed(self: nn.Module, *args: object, **kwargs: object) -> object:
+            if dtype == torch.float32:
+                args = tuple(a.float() if isinstance(a, Tensor) else a for a in args)
+            # An autocast of its own for each call: a net calls its own methods, and none can be entered twice.
+            with torch.autocast(kind, torch.bfloat16, enabled=dtype != torch.float32):
+                return getattr(net, name)(self, *args, **kwargs)
+
+        return computed
+
+    return type(net.__name__, (net,), {name: method(name) for name in names})

@@ -13,6 +13,7 @@ from .schema import SHOWS_FROM_CACHE, node_schema
 
 log = logging.getLogger(__name__)
 NODE = "Load Folder of Photographs"
+SHOWN = 3  # damaged files that a message names
 
 
 class JoReSLoadFolder(io.ComfyNode):
@@ -23,7 +24,8 @@ class JoReSLoadFolder(io.ComfyNode):
             display_name=NODE,
             description="Loads the photographs of a folder inside ComfyUI's input folder one by one: the nodes that "
             "follow run once for each of them. Sizes may differ.",
-            **SHOWS_FROM_CACHE,
+            # As an output node, on older hosts, it would run, and could fail, where nothing is connected to it.
+            **{key: value for key, value in SHOWS_FROM_CACHE.items() if key != "is_output_node"},
             search_aliases=["folder", "load folder", "batch of photos", "many pictures", "directory", "JoReS"],
             inputs=[
                 io.Combo.Input(
@@ -74,7 +76,8 @@ class JoReSLoadFolder(io.ComfyNode):
     def fingerprint_inputs(cls, folder: str | None, first: int | None, count: int | None) -> str:
         if folder is None or first is None or count is None:
             return ""
-        return "|".join(file_stamp(path) for _name, path in chosen(folder, first, count)[0])
+        taken, total = chosen(folder, first, count)
+        return "|".join([str(total), *(file_stamp(path) for _name, path in taken)])
 
 
 def chosen(folder: str, first: int, count: int) -> tuple[list[tuple[str, Path]], int]:
@@ -93,7 +96,10 @@ def chosen(folder: str, first: int, count: int) -> tuple[list[tuple[str, Path]],
 
 def left_out(first: int, taken: int, total: int, damaged: list[str]) -> str:
     """What a user must know of photographs that are not among the outputs; "" if all are."""
-    said = [f"{len(damaged)} photograph(s) left out, which cannot be read: {'; '.join(damaged)}"] if damaged else []
+    said = []
+    if damaged:
+        named = "; ".join(damaged[:SHOWN]) + ("; ..." if len(damaged) > SHOWN else "")
+        said.append(f"{len(damaged)} photograph(s) left out, which cannot be read: {named}")
     if (last := first - 1 + taken) < total:
         said.append(f"these are {first} to {last} of {total} photographs: to go on, set first to {last + 1}")
     return "\n".join(said)

@@ -110,7 +110,7 @@ def precision_input() -> io.Combo.Input:
     """What the nets compute in. Optional, so that older graphs still run."""
     return io.Combo.Input(
         "precision", options=list(PRECISIONS), default=PRECISIONS[0], optional=True,
-        tooltip="What the nets compute in. auto: bfloat16 on processors that are faster with it, which saves a quarter "
+        tooltip="What the nets compute in. auto: bfloat16 on processors that are faster with it, which saves a third "
         "of the time and changes pixels by about a level of 8 bits; float32 elsewhere. ComfyUI's --fp32-unet and "
         "--force-fp32 keep float32.",
         **ADVANCED,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import skimage.data
 import torch
@@ -86,8 +87,8 @@ def test_shadows_leaves_what_is_lit_and_enhances_what_is_dark_up_to_the_edge():
     weight = shadow_weight(original, 1.0)
     assert weight[..., :44].min() > 0.95 and weight[..., 46:].max() < 0.05
     torch.testing.assert_close(shadow_weight(original, 0.5), (1 + weight) / 2)
-    result = flat(pipeline.finish)(torch.ones_like(original), original, shadows=1.0)
-    assert result[..., :44].min() > 0.95 and torch.equal(result[..., 55:], original[..., 55:])
+    result = flat(pipeline.finish)(torch.full_like(original, -0.4), original, shadows=1.0)
+    assert result[..., :44].min() > 0.28 and torch.equal(result[..., 55:], original[..., 55:])
     blue = torch.zeros(1, 3, 8, 8)
     blue[:, 2] = 0.9  # lit, though its luma is 0.1
     assert shadow_weight(blue, 1.0).max() == 0
@@ -105,6 +106,19 @@ def test_shadows_turn_no_tones_upside_down(power, lit):
     before = tones.view(24, 32)[:, 0]
     kept = before > lit + 0.04
     assert kept.any() and (steps - before)[kept].abs().max() < 0.02  # the light stays
+
+
+@pytest.mark.parametrize("power", [0.2, 0.35])
+def test_with_shadows_no_tone_depends_on_a_threshold_of_the_dark(power):
+    """A wall beside a dark area that gets lighter in small steps: it is never darker than that, and never jumps."""
+    walls = []
+    for dark in torch.linspace(0.02, 0.3, 29):
+        original = torch.full((1, 3, *SIZE), float(dark))
+        original[..., 45:] = 0.42
+        result = flat(pipeline.finish)(original.pow(power) * 2 - 1, original, shadows=1.0)
+        walls.append(float(result[0, 0, 30, 70]))
+        assert walls[-1] > float(result[0, 0, 30, 10]) - 0.06, dark
+    assert np.abs(np.diff(walls)).max() < 0.06
 
 
 def test_colour_fidelity_takes_over_the_cast_and_nothing_else():

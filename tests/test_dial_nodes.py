@@ -252,7 +252,12 @@ def test_a_folder_says_what_it_left_out(pack):
     damaged, rest = done.ui["text"][0].split("\n")
     assert "1 photograph(s) left out" in damaged and str(folder / "b.jpg") in damaged
     assert rest == "these are 1 to 3 of 5 photographs: to go on, set first to 4"
-    assert pack.nodes["JoReSLoadFolder"].execute(folder="mixed", first=4, count=3).ui is None
+    node, stamp = pack.nodes["JoReSLoadFolder"], {"folder": "mixed", "first": 1, "count": 3}
+    before = node.fingerprint_inputs(**stamp)
+    Image.new("L", (8, 8), 40).save(folder / "f.png")
+    assert node.fingerprint_inputs(**stamp) != before  # what it says of the rest is no longer true
+    assert not node.define_schema().is_output_node  # it must not run where nothing is connected to it
+    assert pack.nodes["JoReSLoadFolder"].execute(folder="mixed", first=4, count=9).ui is None
     with pytest.raises(ValueError, match="Load Folder of Photographs: none of 1 photograph.s. can be read: .*b.jpg"):
         run(pack, "JoReSLoadFolder", folder="mixed", first=2, count=1)
 

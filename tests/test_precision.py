@@ -1,5 +1,6 @@
 """bfloat16 on processors: when it is chosen, and how little of a picture it changes."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,17 @@ def test_a_picture_changes_by_a_level_at_most(weights):
     difference = (made - wanted).abs() * 255
     assert 0 < difference.max() <= 1.5 and (difference > 1).float().mean() < 1e-3
     assert made.dtype == torch.float32
+
+
+def test_a_copy_of_a_net_computes_with_its_own_weights():
+    quick = load_bundle(SHIPPED_WEIGHTS)
+    reduce_precision(quick, "bfloat16")
+    copied = copy.deepcopy(quick)
+    wanted = enhance(low(), quick)
+    for part in quick.parts().values():
+        for weight in part.parameters():
+            weight.data.zero_()
+    assert torch.equal(enhance(low(), copied), wanted) and type(copied.unet).__name__ == "DenoisingUNet"
 
 
 def test_float32_changes_nothing():

@@ -272,6 +272,9 @@ def test_what_is_skipped_in_folders_is_named(tmp_path, options, capsys):
     assert "2 .gif" in told and "1 .psd" in told and ".png:" not in told
     inner = tmp_path / "in" / "inner.png"
     assert f"1 folder(s) inside were not searched: name them, too ({inner})" in told
+    own = ["--output", str(tmp_path / "in" / "bright"), "--resume"]
+    assert [main(["enhance", str(tmp_path / "in"), *own, *options]) for _ in range(2)] == [0, 0]
+    assert f"name them, too ({inner})" in capsys.readouterr().err  # not its own results
     assert main(["enhance", str(tmp_path), "--output", str(tmp_path / "out"), *options]) != 0
     assert "the 2 folder(s) in it are not searched: name them" in capsys.readouterr().err
 

@@ -191,6 +191,7 @@ def run(args: argparse.Namespace) -> int:
     files = find_images(args.inputs, (*FORMATS, *VIDEO_FORMATS), skipped=skipped)
     _check_output(args.output)
     args.output.mkdir(parents=True, exist_ok=True)
+    skipped = [path for path in skipped if not (path.is_dir() and path.samefile(args.output))]
     todo = plan(files, args.output, result_name, also=[p for p in (args.mask, args.weights) if p])
     _check_stripping(args, todo)
     enhancer = Enhancer.from_args(args, share.device)
@@ -219,9 +220,9 @@ def _check_output(output: Path) -> None:
     """Raises ValueError if the folder of the results has the name of a picture or film, or is a file."""
     if output.is_dir():
         return
-    if output.exists():
+    if os.path.lexists(output):  # also a link to what is not there
         raise ValueError(f"--output {output}: this is a file; name a folder. Nothing was done")
-    if output.suffix.lower() in (*FORMATS, *VIDEO_FORMATS):
+    if output.suffix.lower() in (*FORMATS, *VIDEO_FORMATS, *DEVELOPED):
         raise ValueError(
             f"--output {output}: results keep the names of their inputs, so --output names a folder, not a file "
             f"{output.suffix}. Nothing was done"

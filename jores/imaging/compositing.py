@@ -5,6 +5,7 @@ Pure functions on (B, C, H, W) float pictures in [0, 1]. Masks, shadows and colo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,7 +24,7 @@ DARK, LIT = 0.15, 0.5
 """Local illumination (0..1) below which a pixel counts as dark, and above which as lit, if not `lit_from`."""
 
 _SLOPE = 0.3  # with `shadows`, of the tones between dark and lit: less than in either, but never upside down
-_FEW = 0.01  # share of pixels as dark as DARK, from which on their brightness in the result counts
+_FEW = 0.01  # share of dark pixels from which on their brightness in the result counts
 
 _LIGHT_SIDE, _LIGHT_RADIUS, _LIGHT_EDGE = 256, 6, 0.1  # of the guided filter: size and radius in pixels, contrast
 _COLOUR_SIDE = 24  # long side of the grid on which colour casts are compared
@@ -135,7 +136,8 @@ def lit_from(images: Tensor, result: Tensor, decode: Callable[[Tensor], Tensor] 
     """Local illumination from which on a pixel counts as lit, (B, 1, 1, 1): LIT, or more if dark areas get very bright.
 
     What was twice as bright as a dark area must not be darker than it in the result. So the tones rise from where DARK
-    ends in the result, by _SLOPE, until they meet those of the input.
+    ends in the result, by _SLOPE, until they meet those of the input. Where DARK ends is told by the power that fits
+    all dark areas, so it follows the light of a scene without jumps.
 
     Args:
         images: (B, 3, H, W) in [0, 1], the input.
@@ -143,10 +145,11 @@ def lit_from(images: Tensor, result: Tensor, decode: Callable[[Tensor], Tensor] 
     """
     light = _coarse_in_bands(images, _LIGHT_SIDE, lambda x: x.float().clamp(0, 1).amax(1, keepdim=True))
     made = _coarse_in_bands(result, _LIGHT_SIDE, lambda x: decode(x).clamp(0, 1).amax(1, keepdim=True))
-    weight = (1 - (light - DARK).abs() / (DARK / 3)).clamp_min(0)
-    few = _FEW * weight[0].numel()
-    total = (weight * made.to(weight)).sum((1, 2, 3), keepdim=True) + few * DARK
-    reached = total / (weight.sum((1, 2, 3), keepdim=True) + few)
+    light, made = light.clamp_min(DARK / 8), made.to(light).clamp_min(DARK / 8)
+    weight = (light / DARK).clamp_max(1).square() * (1 - light / LIT).clamp_min(0)  # dark, but not black: noise
+    few = _FEW * weight[0].numel() * math.log(DARK)
+    logs, logs_before = ((weight * x.log()).sum((1, 2, 3), keepdim=True) + few for x in (made, light))
+    reached = DARK ** (logs / logs_before).clamp(0, 1)
     return ((reached - _SLOPE * DARK) / (1 - _SLOPE)).clamp_min(LIT)
 
 
@@ -207,7 +210,7 @@ def _distances(mask: np.ndarray, most: float) -> tuple[np.ndarray, np.ndarray]:
 
     A stroke is a connected area that is not 0. Distances larger than `most` are `most`.
     """
-    from scipy.ndimage import distance_transform_edt, label, maximum  # imported late: few masks have a feather
+    from scipy.ndimage import distance_transform_edt, label  # imported late: few masks have a feather
 
     inside = mask > 0
     if inside.all():
@@ -215,8 +218,9 @@ def _distances(mask: np.ndarray, most: float) -> tuple[np.ndarray, np.ndarray]:
     depth = np.minimum(np.asarray(distance_transform_edt(inside)), most)
     strokes = np.empty(mask.shape, np.int32)
     label(inside, output=strokes)
-    deepest = np.asarray(maximum(depth, strokes, np.arange(int(strokes.max()) + 1)))
-    return depth, np.maximum(deepest, 1.0)[strokes]
+    deepest = np.ones(int(strokes.max()) + 1)
+    np.maximum.at(deepest, strokes.ravel(), depth.ravel())
+    return depth, deepest[strokes]
 
 
 def _local_light(light: Tensor) -> Tensor:

@@ -119,9 +119,8 @@ class AdjustmentNet(nn.Module):
         illumination = crop_to((lift.lifted * keep[:, 1:] + out[:, 3:4]) * lift.brightness, maps.size)
         if clamp:
             reflectance, illumination = reflectance.clamp(0, 1), illumination.clamp(0, 1)
-        illumination = illumination * (statistics.exposure / told.clamp_min(DARKEST)).clamp(0, 1).to(r).view(
-            -1, 1, 1, 1
-        )
+        dimmed = torch.where(told > statistics.exposure, statistics.exposure / told, 1.0)
+        illumination = illumination * dimmed.to(r).view(-1, 1, 1, 1)
         return RetinexCondition(reflectance, illumination, features, statistics.exposure)
 
     def _trunk(self, x: Tensor, embedding: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:

@@ -74,7 +74,8 @@ class Sampler:
         as_pairs: share of these samples that is darkened by the `Camera` of a random pair. Half of them use the
             well-lit picture of a pair instead of a photograph.
         retouch: share of the samples whose target brightness differs from that of the well-lit picture.
-        cloth: share of the samples darkened on the fly that get a piece of patterned `Cloth` before.
+        cloth: share of the samples darkened on the fly that get a piece of patterned `Cloth` before. It takes its light
+            from the picture, so thumbnail and statistics stay those of the picture without it.
 
     Raises:
         ValueError: `pairs` is empty.
@@ -123,7 +124,8 @@ class Sampler:
         high, bright = to_tensor(_flip(pair.high[crop.slices], crop)), fine_thumbnail(_flip(pair.high[view], crop))
         place = crop.place(view)
         if darken:
-            high = Cloth.draw(rng)(high) if rng.random() < self.cloth else high
+            if self.cloth and rng.random() < self.cloth:
+                high = Cloth.draw(rng)(high)
             darken = darken.fitted(bright)
             low, thumb_low = darken(high, seeded(rng), place), darkened_thumbnail(bright, darken, rng)
         else:

@@ -33,7 +33,7 @@ def text_card(text: str) -> dict[str, tuple]:
     from PIL import Image, ImageDraw, ImageFont  # imported late, because Pillow slows down the host's start
 
     font = ImageFont.load_default(17)
-    widest = int((SIZE[0] - 24) / font.getlength("n"))
+    widest = int((SIZE[0] - 24) / font.getlength("M"))
     lines = [part for line in text.splitlines() for part in textwrap.wrap(line, widest)]
     card = Image.new("RGB", (SIZE[0], 22 * len(lines) + 16), GROUND)
     for i, line in enumerate(lines):
@@ -62,7 +62,9 @@ def drawn(before: Tensor, after: Tensor, text: str) -> Image.Image:
     card, (width, height), top = Image.new("RGB", SIZE, GROUND), SIZE, 62
     pen, small = ImageDraw.Draw(card), ImageFont.load_default(17)
     fonts = (ImageFont.load_default(points) for points in range(21, 9, -1))
-    pen.text((12, 6), text, INK, next((font for font in fonts if font.getlength(text) <= width - 24), small))
+    pen.text(
+        (12, 6), text, INK, next((f for f in fonts if f.getlength(text) <= width - 24), ImageFont.load_default(10))
+    )
     pen.text((12, 34), "before", BEFORE, small)
     pen.text((84, 34), "after", AFTER, small)
     highest = float(torch.maximum(before, after).max()) ** 0.5 or 1.0

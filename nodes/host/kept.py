@@ -17,7 +17,7 @@ from comfy.model_patcher import ModelPatcher
 from ...jores.checkpoint import PARTS
 from ...jores.semantics import load_segmenter
 from .folders import file_stamp
-from .patchers import NetPatchers, load_patchers, manage
+from .patchers import NetPatchers, host_precision, load_patchers, manage
 
 
 class _Kept:
@@ -42,6 +42,7 @@ _bundles, _segmenters = _Kept(), _Kept()
 
 def kept_nets(path: Path, precision: str) -> NetPatchers:
     """All nets of a bundle, loaded or kept. Raises CheckpointError, ValueError."""
+    precision = host_precision(precision)
     return _bundles.get(path, lambda: load_patchers(path, *PARTS, precision=precision), precision)
 
 

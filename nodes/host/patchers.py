@@ -18,7 +18,7 @@ from torch import Tensor
 from ...jores.checkpoint import JoReSNets, load_bundle
 from ...jores.conditions import RetinexCondition
 from ...jores.config import JoReSConfig
-from ...jores.precision import reduce_precision
+from ...jores.precision import chosen_precision, reduce_precision
 from ...jores.tiling.memory import is_out_of_memory
 from .progress import StepProgress
 from .results import Results
@@ -72,15 +72,16 @@ def load_patchers(path: Path, *parts: str, precision: str = "float32") -> NetPat
     return NetPatchers(nets.config, {name: manage(net) for name, net in nets.parts().items()})
 
 
-def as_precise(nets: JoReSNets, precision: str) -> None:
-    """`jores.precision.reduce_precision`; with "auto", who started the host with float32 gets float32.
-
-    Raises:
-        ValueError: the device of the host cannot compute in this precision.
-    """
+def host_precision(precision: str) -> str:
+    """What "auto" means in this host: float32 for who started it so. Raises ValueError for an unknown precision."""
     if precision == "auto" and (args.force_fp32 or args.fp32_unet):
-        precision = "float32"
-    reduce_precision(nets, precision, mm.get_torch_device())
+        return "float32"
+    return chosen_precision(precision, mm.get_torch_device())
+
+
+def as_precise(nets: JoReSNets, precision: str) -> None:
+    """`jores.precision.reduce_precision` for this host. Raises ValueError if its device cannot compute so."""
+    reduce_precision(nets, host_precision(precision), mm.get_torch_device())
 
 
 def manage(net: torch.nn.Module) -> ModelPatcher:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jores.imaging.exposure import luma
-from jores.training.cloth import KINDS, PERIODS, Cloth
+from jores.training.cloth import KINDS, PERIODS, Cloth, Planes
 from jores.training.data import Sampler
 from jores.training.pairs import Pair
 
@@ -55,3 +55,12 @@ def test_samples_get_it_by_their_share_and_without_it_nothing_changes():
     again = Sampler(pairs, [photo], crop=64, batch=8, photo_share=1.0)(np.random.default_rng(3))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert first["high"].std() < 1e-6 and (woven(np.random.default_rng(3))["high"].std((1, 2, 3)) > 0.01).sum() >= 6
+
+
+def test_planes_are_even_on_both_sides_of_their_edge():
+    made = Planes(((0.1, 0.1, 0.1), (0.8, 0.8, 0.7)), 0.0, 0.0)(torch.rand(3, *SIZE))
+    for part, tone in ((made[..., :62], (0.1, 0.1, 0.1)), (made[..., 66:], (0.8, 0.8, 0.7))):
+        torch.testing.assert_close(part, torch.tensor(tone).view(3, 1, 1).expand_as(part))
+    for seed in range(20):
+        drawn = Planes.draw(np.random.default_rng(seed))(torch.zeros(3, *SIZE))
+        assert 0 <= drawn.min() and drawn.max() <= 1

@@ -84,3 +84,41 @@ class Cloth:
         y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
         distance = ((y - self.centre[0]) / self.radii[0]).square() + ((x - self.centre[1]) / self.radii[1]).square()
         return ((1 - distance) * min(height, width) / 8).clamp(0, 1)[None]
+
+
+@dataclass(frozen=True)
+class Planes:
+    """A dark plane beside a bright one, as a wall beside a window: nets that see it keep planes even up to their edge.
+
+    Attributes:
+        tones: RGB in [0, 1] on both sides.
+        angle: of the edge, in radians.
+        offset: distance of the edge from the centre, as a share of the shorter side.
+    """
+
+    tones: tuple[tuple[float, float, float], tuple[float, float, float]]
+    angle: float
+    offset: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Planes:
+        """Random settings: tones that are nearly grey, one darker than the other."""
+        dark, light = float(rng.uniform(0.05, 0.5)), float(rng.uniform(0.5, 1.0))
+        first, second = (np.clip(tone * rng.uniform(0.9, 1.1, 3), 0, 1) for tone in (dark, light))
+        return cls(
+            (
+                (float(first[0]), float(first[1]), float(first[2])),
+                (float(second[0]), float(second[1]), float(second[2])),
+            ),
+            float(rng.uniform(0, 2 * math.pi)),
+            float(rng.uniform(-0.35, 0.35)),
+        )
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        """The planes, in the size of the picture (3, H, W)."""
+        height, width = picture.shape[1:]
+        y, x = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
+        across = (x - width / 2) * math.cos(self.angle) + (y - height / 2) * math.sin(self.angle)
+        side = (across - self.offset * min(height, width) + 0.5).clamp(0, 1)[None]
+        first, second = (torch.tensor(tone).view(3, 1, 1) for tone in self.tones)
+        return torch.lerp(first, second, side)

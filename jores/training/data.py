@@ -20,7 +20,7 @@ from ..imaging.exposure import mean_colour, mean_luma, shadow_share
 from ..imaging.resize import area_average
 from ..nets.adjustment import THUMBNAIL
 from .camera import Camera
-from .cloth import Cloth
+from .cloth import Cloth, Planes
 from .convert import to_tensor
 from .darkening import Darkening
 from .pairs import Pair, in_threads
@@ -35,6 +35,7 @@ def _at_least(photo: Pair, side: int) -> Pair:
     return Pair(photo.name, np.asarray(Image.fromarray(photo.high).resize((wide, high), Image.Resampling.LANCZOS)))
 
 
+PLANES = 0.4  # share of the samples with cloth that are plain planes instead
 OVERSAMPLING = 4  # size of `fine_thumbnail` in sizes of `thumbnail`: darkening comes before the last averaging
 
 
@@ -125,7 +126,7 @@ class Sampler:
         place = crop.place(view)
         if darken:
             if self.cloth and rng.random() < self.cloth:
-                high = Cloth.draw(rng)(high)
+                high = (Planes if rng.random() < PLANES else Cloth).draw(rng)(high)
             darken = darken.fitted(bright)
             low, thumb_low = darken(high, seeded(rng), place), darkened_thumbnail(bright, darken, rng)
         else:

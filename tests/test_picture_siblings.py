@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import struct
@@ -28,6 +29,7 @@ def options(tmp_path_factory):
     return ["--weights", str(path), "--segmenter", "none", "--device", "cpu", "--steps", "1"]
 
 
+@functools.cache  # it holds the second in which it was made
 def profile(space: str) -> bytes:
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     data[16:20] = space.ljust(4).encode()

@@ -208,7 +208,7 @@ def enhance(pack, comfy_inprocess, monkeypatch):  # noqa: F811
     shutil.copy(checkpoint.SHIPPED_WEIGHTS, path)
     for name in ("load_patchers", "load_segmenter"):
         load = getattr(kept, name)
-        monkeypatch.setattr(kept, name, lambda *a, load=load, name=name: (loaded.append(name), load(*a))[1])
+        monkeypatch.setattr(kept, name, lambda *a, load=load, name=name, **k: (loaded.append(name), load(*a, **k))[1])
     image = dark(1, 32, 48, 3)
 
     def enhance():

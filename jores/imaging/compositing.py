@@ -66,14 +66,13 @@ def finish(
     mask = None if mask is None else feather_mask(mask.float(), finishing.feather)
     insides = insides_of(original) if insides is None else insides
     shown = opaque(original, insides) if finishing.shadows or finishing.colour_fidelity else original[:, :3]
-    inside = mask_of(insides)
-    decode = lambda x: x.to(original.device).float() / 2 + 0.5  # noqa: E731
+    inside, decode = mask_of(insides), lambda x: x.to(original.device).float() / 2 + 0.5
     dark, cast, size = None, None, size_of(original)
     if finishing.shadows:
         dark = shadow_weight(shown, finishing.shadows, lit_from(shown, x0, decode))
     if finishing.colour_fidelity:
         cast = _colour_grid(x0, shown, finishing.colour_fidelity, decode)
-    reuse = reuse and x0.shape == original.shape and x0.dtype == torch.float32 and x0.device == original.device
+    reuse = reuse and (x0.shape, x0.dtype, x0.device) == (original.shape, torch.float32, original.device)
     result = x0 if reuse else torch.empty(original.shape, device=original.device)
     for top in range(0, original.shape[-2], BAND):  # intermediate results of a big picture would fill the memory
         rows = slice(top, top + BAND)
@@ -82,9 +81,8 @@ def finish(
         if cast is not None:
             band = Window(Span(top, min(top + BAND, size[0])), Span(0, size[1]))
             picture = scale_colours(picture, band.sample(cast, size, 1))
-        weight = torch.full_like(before[:, :1], finishing.strength)
-        if mask is not None:
-            weight = mask[..., rows, :].to(before) * finishing.strength
+        whole = torch.ones_like(before[:, :1]) if mask is None else mask[..., rows, :].to(before)
+        weight = whole * finishing.strength
         if dark is not None:
             weight = weight * dark[..., rows, :]
         if before.shape[1] == 4:

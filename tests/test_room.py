@@ -228,7 +228,7 @@ def test_enhance_keeps_its_nets_until_the_host_needs_the_room_or_the_file_change
     assert enhance.loaded == ["load_patchers", "load_segmenter"]
     assert torch.equal(enhance.run(), first) and len(enhance.loaded) == 2
     mm.unload_all_models()
-    assert enhance.kept._bundle.seen() is None and enhance.kept._segmenter.seen() is None
+    assert not enhance.kept._bundles.seen and not enhance.kept._segmenters.seen
     assert torch.equal(enhance.run(), first) and len(enhance.loaded) == 4
     os.utime(enhance.path, ns=(1, 1))
     assert torch.equal(enhance.run(), first) and enhance.loaded[4:] == ["load_patchers"]

@@ -135,6 +135,9 @@ def test_conditions_priors_and_latents_of_another_picture_are_refused(host, grap
         our_sample(host, graph.one, 1, model=foreign)
     with pytest.raises(ValueError, match=message):
         ksample(host, foreign, graph.one)
+    with pytest.raises(ValueError, match=message):  # the negative conditioning alone
+        mixed = SimpleNamespace(**{**vars(graph.one), "negative": graph.other.negative})
+        ksample(host, refine(host, graph.plain, graph.nets, graph.one.condition), mixed, cfg=2.0)
     recipe = run(host, "JoReSSampler", eta=0.0)[0], run(host, "JoReSSigmas", model=graph.plain, steps=1)[0]
     with pytest.raises(ValueError, match=message):
         custom_sample(host, graph.one, *recipe, model=foreign)
@@ -168,6 +171,10 @@ def test_finish_warns_of_another_original_and_takes_an_edited_one(host, graph, c
     assert finish(host, batch, scene(1, 3).flip(0), caplog)
     second = stock(host.stock.LatentFromBatch, batch, 1, 1)
     assert not finish(host, second, scene(1, 3)[1:2], caplog) and finish(host, second, scene(1, 3)[:1], caplog)
+    other = {**graph.other.latent, "samples": our_sample(host, graph.other, 1)}
+    joined = stock(importlib.import_module("comfy_extras.nodes_latent").LatentBatch, latent, other)
+    assert not finish(host, joined, torch.cat([scene(0), scene(7)]), caplog)
+    assert finish(host, joined, torch.cat([scene(3), scene(4)]), caplog)
     assert not finish(host, {"samples": latent["samples"]}, scene(7), caplog)  # nothing is known of it
 
 

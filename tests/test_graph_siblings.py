@@ -166,3 +166,32 @@ def test_other_samplers_give_nearly_the_same_picture(host, graph, sampler, sched
     expected = ksample(host, graph.one.model, graph.one, steps=4)["samples"].clamp(-1, 1)
     made = ksample(host, graph.one.model, graph.one, sampler_name=sampler, scheduler=scheduler, steps=6)["samples"]
     assert (made.clamp(-1, 1) - expected).abs().mean() * 127.5 < 4
+
+
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("recipe", ["ours", "stock", "stock without RNet"])
+def test_inside_of_a_noise_mask_is_the_result_and_outside_the_latent(host, graph, recipe, empty):  # noqa: F811
+    size = tuple(graph.one.latent["samples"].shape[-2:])
+    mask = torch.zeros(1, 1, *size)
+    mask[..., 8:36, 12:48] = 1
+    held = graph.one.latent["samples"] if empty else scene(0).movedim(-1, 1) * 2 - 1
+    latent = {**graph.one.latent, "samples": held, "noise_mask": mask}
+    if recipe == "ours":
+        method = run(host, "JoReSSampler", eta=0.0)[0], run(host, "JoReSSigmas", model=graph.plain, steps=4)[0]
+        sampled = lambda latent: custom_sample(host, SimpleNamespace(**{**vars(graph.one), "latent": latent}), *method)  # noqa: E731
+    else:
+        model = graph.plain if "without" in recipe else graph.one.model
+        sampled = lambda latent: ksample(host, model, graph.one, latent, steps=4)["samples"]  # noqa: E731
+    made, whole = (sampled(one).float() for one in (latent, graph.one.latent))
+    inside = mask.expand_as(made) > 0
+    assert (made - whole)[inside].abs().max() < 4 / 127.5 and (made - whole)[inside].abs().mean() < 0.5 / 127.5
+    assert (made - held)[~inside].abs().max() < 1 / 127.5
+
+
+def test_context_windows_are_refused(host, graph):  # noqa: F811
+    """They cut the frames of a batch, but not what the conditioning holds of them."""
+    node = importlib.import_module("comfy_extras.nodes_context_windows").ContextWindowsManualNode
+    model = node.execute(graph.batch.model, 2, 1, "standard_static", 1, False, "pyramid", 0).result[0]
+    with pytest.raises(ValueError, match="Context Windows cut the batch"):
+        ksample(host, model, graph.batch)
+    our_sample(host, graph.batch, 1)

@@ -40,8 +40,7 @@ def graph(pack):
     library.save_bundle(folder / NAME, nets)
     model, loaded, _vae = run(pack, "JoReSLoadModel", model_name=NAME)
     image = torch.rand(1, *SIZE, 3, generator=torch.Generator().manual_seed(1)) * 0.12
-    retinex = run(pack, "JoReSDecompose", nets=loaded, image=image)[0]
-    condition = run(pack, "JoReSAdjust", nets=loaded, retinex=retinex, exposure=0.4, denoise=1.0)[0]
+    condition = exposed(pack, SimpleNamespace(nets=loaded, image=image), 0.4)
     positive, _, latent = run(pack, "JoReSCondition", condition=condition)
     return SimpleNamespace(
         model=model, nets=loaded, image=image, condition=condition, positive=positive, latent=latent,
@@ -68,14 +67,19 @@ def ours(pack, graph, texture, *, tile=0, positive=None):
     )[0]["samples"]  # fmt: skip
 
 
-def stock(pack, graph, sampler, model):
-    """SamplerCustomAdvanced with the sigmas of 'Schedule JoReS Sigmas'."""
+def exposed(pack, graph, exposure):
+    retinex = run(pack, "JoReSDecompose", nets=graph.nets, image=graph.image)[0]
+    return run(pack, "JoReSAdjust", nets=graph.nets, retinex=retinex, exposure=exposure, denoise=1.0)[0]
+
+
+def stock(pack, graph, sampler, model, sigmas=None):
+    """SamplerCustomAdvanced; its sigmas are those of 'Schedule JoReS Sigmas' unless given."""
     call = lambda node, *inputs: (node.execute if hasattr(node, "execute") else getattr(node(), node.FUNCTION))(*inputs)  # noqa: E731
     first = lambda outputs: getattr(outputs, "result", outputs)[0]  # noqa: E731
     with torch.inference_mode():
         guider = first(call(pack.custom.BasicGuider, model, graph.positive))
         noise = first(call(pack.custom.RandomNoise, SEED))
-        sigmas = run(pack, "JoReSSigmas", model=graph.model, steps=STEPS)[0]
+        sigmas = run(pack, "JoReSSigmas", model=graph.model, steps=STEPS)[0] if sigmas is None else sigmas
         return first(call(pack.custom.SamplerCustomAdvanced, noise, guider, sampler, sigmas, graph.latent))["samples"]
 
 
@@ -110,6 +114,31 @@ def test_apply_rnet_mixes_for_stock_samplers(pack, graph, name):
     torch.testing.assert_close(some, torch.lerp(graph.mean, full, 0.3), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["uni_pc", "uni_pc_bh2"])
+def test_samplers_that_write_into_the_sigmas_do_it_in_a_copy(pack, graph, name):
+    sampler = pack.samplers.sampler_object(name)
+    sigmas = run(pack, "JoReSSigmas", model=graph.model, steps=STEPS)[0]
+    before = sigmas.clone()
+    given = stock(pack, graph, sampler, refined(pack, graph, 0.0), sigmas)
+    torch.testing.assert_close(given, graph.mean, atol=1e-4, rtol=0)
+    assert torch.equal(sigmas, before), "the host keeps them for the next prompt"
+
+
+def test_the_mean_is_that_of_the_conditioning_which_is_in_force_at_the_end(pack, graph):
+    """Of two exposures for two ranges of steps, as ConditioningSetTimestepRange gives them."""
+    other = exposed(pack, graph, 0.2)
+    ranges = [
+        [part, {**options, "start_percent": start, "end_percent": end}]
+        for (part, options), start, end in (
+            (graph.positive[0], 0.0, 0.6), (run(pack, "JoReSCondition", condition=other)[0][0], 0.6, 1.0)
+        )
+    ]  # fmt: skip
+    both = SimpleNamespace(**{**vars(graph), "positive": ranges})
+    sampler = pack.samplers.sampler_object("euler")
+    given = stock(pack, both, sampler, refined(pack, graph, 0.0))
+    torch.testing.assert_close(given, other.condition.picture * 2 - 1, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("texture", [0.3, 1.0])
 def test_of_two_nodes_in_a_row_the_last_decides(pack, graph, texture):
     sampler = pack.samplers.sampler_object("euler")
@@ -123,8 +152,7 @@ def test_of_two_nodes_in_a_row_the_last_decides(pack, graph, texture):
 
 def test_two_exposures_joined_by_masks_each_keep_their_own_mean(pack, graph):
     """The mean is blended as the host blends the conditionings, and not taken from one of them."""
-    retinex = run(pack, "JoReSDecompose", nets=graph.nets, image=graph.image)[0]
-    darker = run(pack, "JoReSAdjust", nets=graph.nets, retinex=retinex, exposure=0.2, denoise=1.0)[0]
+    darker = exposed(pack, graph, 0.2)
     other = run(pack, "JoReSCondition", condition=darker)[0]
     left = torch.zeros(1, *SIZE)
     left[..., : SIZE[1] // 2] = 1

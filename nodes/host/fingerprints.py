@@ -112,6 +112,8 @@ def other_original(latent: dict[str, Any], original: Tensor) -> str | None:
         fits = [alike(given[i % len(given)], one) for i, one in enumerate(wanted)]
     else:  # unknown which pictures are still in the latent
         fits = [any(alike(one, other) for other in wanted) for one in given]
+        if len(latent["samples"]) > len(wanted):  # repeated, or joined with others (LatentBatch keeps the first's entry)
+            fits = [any(fits)]
     if all(fits):
         return None
     which = "" if len(fits) == 1 else f" {fits.index(False) + 1}"

@@ -31,7 +31,13 @@ def sample_from_the_mean(model: ModelPatcher) -> None:
         late = len(call.sigmas) > 1 and float(call.sigmas[0]) < 0.99 * float(first)
         if late and call.denoise_mask is None and call.latent is not None and not torch.any(call.latent):
             call = call._replace(latent=call.mean_picture(call.noise))
-        return call.run()
+        if call.denoise_mask is None or call.latent is None:
+            return call.run()
+        # Outside of the mask the net must see what it was trained on; the latent comes back at the end.
+        mask, mean = call.denoise_mask.to(call.latent), call.mean_picture(call.noise).to(call.latent)
+        inside = torch.lerp(mean, call.latent, mask) if torch.any(call.latent) else mean
+        made = call._replace(latent=inside).run()
+        return torch.lerp(call.latent.to(made), made, mask.to(made))
 
     wrap_sampling(model, WRAPPER_KEY, sample)
 

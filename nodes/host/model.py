@@ -154,6 +154,11 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
 
     def apply_model(self, *args: Any, **kwargs: Any) -> Tensor:
         """Also tells the net whether its weights have changed. Hooks may change them between two calls."""
+        if (kwargs.get("transformer_options") or {}).get("context_window") is not None:
+            raise ValueError(
+                "Context Windows cut the batch, but not the JoReS model's condition: take that node out; for clips "
+                "'Enhance Low Light' and 'Sample JoReS Diffusion' go frame by frame"
+            )
         patcher = self.current_patcher
         hooked = getattr(patcher, "current_hooks", None) is not None
         self.diffusion_model.guides_of.valid_for(object() if hooked else getattr(patcher, "patches_uuid", None))

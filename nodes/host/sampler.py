@@ -131,7 +131,7 @@ class Refinement:
     def __call__(self, args: HostOptions) -> Tensor:
         x0, base = args["denoised"], args["model"]
         check_schedule(base.model_sampling, base.jores.schedule, NODE)
-        self.check(args.get("cond") or [], len(x0))
+        self.check([*(args.get("cond") or []), *(args.get("uncond") or [])], len(x0))
         level, shared = base.noise_level(args["sigma"]), base.diffusion_model.for_rnet
         return self.refine(x0, level, tiler=self.kept_tiler(base, x0), shared=shared)
 
@@ -206,6 +206,8 @@ def few_step_sampler(
                 for hook in refiners:
                     kept = None if cut_here else hook.kept_tiler(guider.inner_model, x)
                     x0 = hook.refine(x0, one * alpha_bar**0.5, frame, part, kept, shared)
+                if (mask := extra_args.get("denoise_mask")) is not None and refiners:  # RNet ran after the host's mask
+                    x0 = torch.where(mask > 0, x0, model.latent_image.to(x0))
                 return x0
 
             return denoise, refine, mean if schedule.config.detail_std else None

@@ -35,15 +35,16 @@ class StockSampling(NamedTuple):
         return getattr(self.executor.class_obj, "sampler_function", None)
 
     def run(self) -> Tensor:
-        return self.executor(*self[1:])
+        """The sampler gets a copy of the sigmas, because uni_pc changes the last one in place."""
+        return self.executor(*self._replace(sigmas=self.sigmas.clone())[1:])
 
-    def mean_picture(self, like: Tensor) -> Tensor:
-        """R' x L' in [-1, 1] of the positive conditioning, (B, 3, H, W) as `like`."""
+    def mean_picture(self, like: Tensor, at: int = 0) -> Tensor:
+        """R' x L' in [-1, 1] of the positive conditioning at step `at`, (B, 3, H, W) as `like`."""
         options = with_option(self.extra_args["model_options"], MEAN_KEY)
         model, conds = self.guider.inner_model, [self.guider.conds["positive"]]
-        sigmas = model.model_sampling.sigmas
-        middle = sigmas[len(sigmas) // 2]  # any level will do, but of one near 0 little is left in float32
-        levels = middle.to(like) * like.new_ones(len(like))
+        sampling = model.model_sampling  # any level of that step will do, but of one near 0 little is left in float32
+        level = self.sigmas[at].to(like).clamp(float(sampling.sigma_min), float(sampling.sigma_max))
+        levels = level * like.new_ones(len(like))
         return comfy.samplers.calc_cond_batch(model, conds, like, levels, options)[0]
 
 
@@ -64,7 +65,7 @@ def mix_after_sampling(model: ModelPatcher, texture: float) -> None:
         own = getattr(call.sampler_function, WRAPPER_KEY, False)
         if own or len(call.sigmas) < 2 or float(call.sigmas[-1]) != 0:  # done already, or not the end of the sampling
             return made
-        mean = call.mean_picture(made)
+        mean = call.mean_picture(made, -2)
         if call.latent is not None and call.denoise_mask is not None:  # outside of its noise mask the latent stays
             mean = torch.lerp(call.latent.to(mean), mean, call.denoise_mask.to(mean))
         return torch.lerp(mean, made, texture)

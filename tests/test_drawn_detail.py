@@ -90,6 +90,14 @@ def test_eyes_and_mouth_stay_where_they_are(face, part):
     assert all((moved[0, 0] >= other).all() for other in moved.values())
 
 
+@pytest.mark.parametrize("steps", [20, 60])
+def test_more_steps_than_learned_do_not_engrave_the_picture(nets, face, steps):
+    low = face.dark.low[..., 32:160, 32:160]
+    few, many = (flat(pipeline.enhance)(low, nets, None, steps=n, texture=1.0) for n in (8, steps))
+    roughness = [fine_detail(luma(picture)).std() for picture in (few, many)]
+    assert roughness[1] < 1.1 * roughness[0]
+
+
 def test_a_seed_changes_nothing_without_texture(nets, segmenter, face):
     low = face.dark.low[..., :96, :96]
     none, other, some, different = (
@@ -221,3 +229,16 @@ def test_stock_samplers_draw_what_the_library_draws(graph, name, texture):
     drawn = levels((expected - picture) / 2)
     assert levels((given - expected) / 2) < min(1, drawn / 4)
     assert drawn > texture  # more than a level where all of it is used
+
+
+def test_many_steps_of_a_stock_sampler_hardly_engrave_the_picture(graph):
+    """Twenty, as many people are used to. Stock schedulers end at less noise than the net has learned."""
+    positive, negative, latent = graph.inputs
+    with torch.inference_mode():
+        few, many = (
+            graph.ksampler().sample(
+                graph.refined(1.0), 5, steps, 1.0, "euler", "simple", positive, negative, latent, 1.0
+            )[0]["samples"]
+            for steps in (8, 20)
+        )  # fmt: skip
+    assert fine_detail(luma(many)).std() < 1.25 * fine_detail(luma(few)).std()

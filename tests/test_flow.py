@@ -291,3 +291,20 @@ def test_a_mesh_of_single_pixels_is_taken_out_of_what_is_drawn(pattern):
     left = without_mesh(scene + mesh) - without_mesh(scene)
     assert left.abs().max() < 0.1 * mesh.abs().max()
     assert (without_mesh(scene) - scene).std() < 0.2 * scene.std()
+
+
+@pytest.mark.parametrize("steps", [9, 20, 100, 876])
+def test_more_steps_than_the_net_has_learned_end_where_the_learned_ones_do(steps):
+    schedule = NoiseSchedule(FLOW.schedule)
+    times = schedule.timesteps(steps)
+    assert times[0] == 999 and times[-1] == schedule.timesteps(8)[-1] and len(times) == steps
+    assert all(later < t for t, later in zip(times, times[1:], strict=False))
+    shares = [schedule.refined_share(steps, last=i == steps - 1) for i in range(steps)]
+    assert 8 <= sum(shares) < 9.01 and shares[-1] == 1
+    with pytest.raises(ValueError, match="steps must be between 1 and 876"):
+        schedule.timesteps(877)
+
+
+def test_former_schedules_have_no_such_end():
+    former = NoiseSchedule(PRESETS["compact"].schedule)
+    assert former.timesteps(20)[-1] == 49 and former.refined_share(20, last=False) == 1

@@ -54,6 +54,13 @@ def ddim_step(
     return (x_t if noise is None else x_t + sigma * noise), x0
 
 
+def partly(refine: Refine | None, share: float) -> Refine | None:
+    """`refine`, of which only a share is taken over."""
+    if refine is None or share == 1:
+        return refine
+    return lambda x0, alpha_bar: torch.lerp(x0, refine(x0, alpha_bar), share)
+
+
 def step_noise(
     schedule: NoiseSchedule, t: int, t_next: int, eta: float, like: Tensor, generator: torch.Generator | None
 ) -> Tensor | None:
@@ -112,9 +119,11 @@ def ddim_in_tiles(
     for i in range(steps):
         noise = step_noise(schedule, taus[i], taus[i + 1], eta, x_t, generator)
         shrink = _shrink(tiler, size) if callback is not None else 0
+        share = schedule.refined_share(steps, last=i == steps - 1)
 
-        def step(window: Window, i=i, noise=noise, shrink=shrink) -> tuple[Tensor, ...]:
+        def step(window: Window, i=i, noise=noise, shrink=shrink, share=share) -> tuple[Tensor, ...]:
             denoise, refine, mean = stage(window)
+            refine = partly(refine, share)
             x, cut = window.cut(x_t).to(like), None if noise is None else window.cut(noise).to(like)
             made, x0 = ddim_step(denoise, x, schedule, taus[i], taus[i + 1], eta=eta, refine=refine, noise=cut)
             if mean is not None and i == steps - 1 and options.texture < 1:

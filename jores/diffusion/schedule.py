@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ..config import ScheduleConfig
 
+LEARNED_STEPS = 8  # a flow is trained on what it draws itself in up to so many steps
+
 
 class NoiseSchedule:
     """alpha_bar_t for t = 0..T-1, and conversions between x_t, x0, eps and the UNet's output.
@@ -33,13 +35,26 @@ class NoiseSchedule:
     def timesteps(self, steps: int) -> list[int]:
         """`steps` evenly spaced time steps, from T-1 downwards: 999, 749, 499, 249 for 4 of 1000, as in PyDiff.
 
+        The last of more than LEARNED_STEPS of a flow begins where that of LEARNED_STEPS does. With less noise the net
+        takes what it drew for the scene's own detail, and sharpens it at every step.
+
         Raises:
-            ValueError: `steps` is not within 1..T.
+            ValueError: there are not so many.
         """
         total = self.config.timesteps
-        if not 1 <= steps <= total:
-            raise ValueError(f"steps must be between 1 and {total}, not {steps}")
+        last = total - 1 - (LEARNED_STEPS - 1) * total // LEARNED_STEPS if self.config.detail_std else 0
+        if not 1 <= steps <= total - last:
+            raise ValueError(f"steps must be between 1 and {total - last}, not {steps}")
+        if last and steps > LEARNED_STEPS:
+            return [total - 1 - i * (total - 1 - last) // (steps - 1) for i in range(steps)]
         return [total - 1 - i * total // steps for i in range(steps)]
+
+    def refined_share(self, steps: int, *, last: bool) -> float:
+        """Share of RNet's correction that one of `steps` steps takes over; `last`: whether it is the last one.
+
+        All of it, unless a flow takes more than LEARNED_STEPS: corrections add up, and shall be those of LEARNED_STEPS.
+        """
+        return 1.0 if last or not self.config.detail_std else min(1.0, LEARNED_STEPS / steps)
 
     def alpha_bar(self, t: int) -> float:
         """alpha_bar_t; 1 for t < 0 (the clean picture)."""

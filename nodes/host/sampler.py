@@ -133,7 +133,12 @@ class Refinement:
         check_schedule(base.model_sampling, base.jores.schedule, NODE)
         self.check([*(args.get("cond") or []), *(args.get("uncond") or [])], len(x0))
         level, shared = base.noise_level(args["sigma"]), base.diffusion_model.for_rnet
-        return self.refine(x0, level, tiler=self.kept_tiler(base, x0), shared=shared)
+        refined = self.refine(x0, level, tiler=self.kept_tiler(base, x0), shared=shared)
+        sigmas = args["model_options"].get("transformer_options", {}).get("sample_sigmas")
+        if sigmas is None or len(sigmas) < 3:
+            return refined
+        last = float(args["sigma"].max()) <= float(sigmas[-2]) * (1 + SAME_SIGMA)
+        return torch.lerp(x0, refined, base.schedule.refined_share(len(sigmas) - 1, last=last))
 
 
 def _plain(options: HostOptions, guider: comfy.samplers.CFGGuider) -> HostOptions:

@@ -13,7 +13,8 @@ from jores import pipeline, statistics
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, build, load_bundle
 from jores.conditions import SemanticPrior
 from jores.files.pictures import read_image
-from jores.imaging.compositing import colour_scale, feather_mask, scale_colours, shadow_weight
+from jores.imaging.colours import colour_scale, scale_colours
+from jores.imaging.compositing import feather_mask, shadow_weight
 from jores.imaging.exposure import luma, mean_luma
 from jores.imaging.resize import area_average
 from jores.metrics import psnr
@@ -135,6 +136,31 @@ def test_colour_fidelity_takes_over_the_cast_and_nothing_else():
     # A plain gain has changed no colour, and there is none to be had from black.
     torch.testing.assert_close(colour_scale(detail, detail * 0.02, 1.0), torch.ones_like(detail), atol=0.02, rtol=0)
     assert bool(torch.isfinite(scale_colours(detail, colour_scale(detail, detail * 0, 1.0))).all())
+
+
+def test_the_colour_of_a_lamp_does_not_spread_to_the_wall_beside_it():
+    original, made = torch.full((1, 3, 120, 180), 0.11), torch.full((1, 3, 120, 180), 0.55)
+    for picture, lamp in ((original, (0.95, 0.65, 0.2)), (made, (1.0, 0.72, 0.3))):
+        picture[..., 32:70, 62:93] = torch.tensor(lamp).view(3, 1, 1)
+    kept = scale_colours(made, colour_scale(made, original, 1.0))
+    wall = torch.ones(1, 1, 120, 180, dtype=torch.bool)
+    wall[..., 30:72, 60:95] = False
+    assert (kept - made).abs().amax(1, keepdim=True)[wall].max() < 0.03
+    assert (kept[0, 0] / kept[0, 2])[50, 78] > 0.9 * 0.95 / 0.2  # the lamp itself is as it was
+
+
+@pytest.mark.parametrize("dials", [{}, {"colour_fidelity": 1.0}, {"strength": 0.4, "shadows": 0.5}])
+def test_a_black_and_white_picture_stays_so(dials):
+    x0, grey = noise(2, 3, *SIZE) * 2 - 1, noise(2, 1, *SIZE).expand(-1, 3, -1, -1) * 0.2
+    mixed = torch.cat([grey[:1], grey[1:] * torch.tensor([1, 1, 1.01]).view(3, 1, 1)])
+    made = flat(pipeline.finish)(x0, mixed, **dials)
+    assert torch.equal(made[0, 0], made[0, 1]) and torch.equal(made[0, 0], made[0, 2])
+    assert (made[1, 0] - made[1, 2]).abs().max() > 0.1
+    clear = torch.cat([grey, torch.zeros_like(grey[:, :1])], 1)
+    clear[..., 4:, 4:] = torch.cat([grey, torch.ones_like(grey[:, :1])], 1)[..., 4:, 4:]
+    clear[:, 0, :4, :4] += 0.1  # colours that are not seen
+    made = flat(pipeline.finish)(x0, clear, **dials)[..., 4:, 4:]
+    assert torch.equal(made[:, 0], made[:, 1]) and torch.equal(made[:, 0], made[:, 2])
 
 
 def test_masks_of_classes_by_name():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from ..options import FinishOptions
 from ..tiling.windows import Span, Window, size_of
 from .alpha import opaque
 from .bars import Inside, insides_of, mask_of
+from .colours import LIGHT_EDGE, LIGHT_RADIUS, LIGHT_SIDE, ColourCast, scale_colours
 from .exposure import luma, smoothstep
-from .guided_filter import self_guided
-from .resize import area_average, resize_map
+from .guided_filter import reduced, reduced_in_bands, self_guided
+from .resize import resize_map
 
 DARK, LIT = 0.15, 0.5
 """Local illumination (0..1) below which a pixel counts as dark, and above which as lit, if not `lit_from`."""
@@ -26,9 +28,6 @@ DARK, LIT = 0.15, 0.5
 _SLOPE = 0.3  # with `shadows`, of the tones between dark and lit: less than in either, but never upside down
 _FEW = 0.01  # share of dark pixels from which on their brightness in the result counts
 
-_LIGHT_SIDE, _LIGHT_RADIUS, _LIGHT_EDGE = 256, 6, 0.1  # of the guided filter: size and radius in pixels, contrast
-_COLOUR_SIDE = 24  # long side of the grid on which colour casts are compared
-_LARGEST_SHIFT = 4.0  # largest gain of a channel
 BAND = 256  # rows per step, to limit memory
 
 
@@ -45,7 +44,7 @@ def finish(
     """Converts x0 to a picture and blends it with the original.
 
     Where the mask or the strength is 0, in fully transparent pixels and in black bars, the original's colours are
-    returned bit by bit, even outside [0, 1].
+    returned bit by bit, even outside [0, 1]. Black-and-white pictures stay so; the nets would give them a tint.
 
     Args:
         x0: (B, 3, H, W) in [-1, 1].
@@ -67,11 +66,11 @@ def finish(
     insides = insides_of(original) if insides is None else insides
     shown = opaque(original, insides) if finishing.shadows or finishing.colour_fidelity else original[:, :3]
     inside, decode = mask_of(insides), lambda x: x.to(original.device).float() / 2 + 0.5
-    dark, cast, size = None, None, size_of(original)
+    dark, cast, size, grey = None, None, size_of(original), black_and_white(original)
     if finishing.shadows:
         dark = shadow_weight(shown, finishing.shadows, lit_from(shown, x0, decode))
     if finishing.colour_fidelity:
-        cast = _colour_grid(x0, shown, finishing.colour_fidelity, decode)
+        cast = ColourCast.of(x0, shown, finishing.colour_fidelity, decode)
     reuse = reuse and (x0.shape, x0.dtype, x0.device) == (original.shape, torch.float32, original.device)
     result = x0 if reuse else torch.empty(original.shape, device=original.device)
     for top in range(0, original.shape[-2], BAND):  # intermediate results of a big picture would fill the memory
@@ -80,7 +79,10 @@ def finish(
         picture, colours = (picture.clamp(-1, 1) + 1) / 2, before[:, :3]
         if cast is not None:
             band = Window(Span(top, min(top + BAND, size[0])), Span(0, size[1]))
-            picture = scale_colours(picture, band.sample(cast, size, 1))
+            enlarged = partial(band.sample, size=size, stride=1)
+            picture = scale_colours(picture, cast.gains(shown[..., rows, :], enlarged))
+        if grey is not None:
+            picture = torch.where(grey, luma(picture), picture)
         whole = torch.ones_like(before[:, :1]) if mask is None else mask[..., rows, :].to(before)
         weight = whole * finishing.strength
         if dark is not None:
@@ -92,6 +94,22 @@ def finish(
         mixed = torch.where(weight > 0, torch.lerp(colours, picture, weight).clamp(0, 1), colours)
         result[..., rows, :] = torch.cat([mixed, before[:, 3:]], 1)
     return result
+
+
+def black_and_white(images: Tensor) -> Tensor | None:
+    """Which of (B, 3 or 4, H, W) have three equal channels wherever they are not transparent: (B, 1, 1, 1) bool.
+
+    None: not one of them.
+    """
+    grey = torch.ones(len(images), 1, 1, 1, dtype=torch.bool, device=images.device)
+    for band in images.split(BAND, 2):
+        equal = (band[:, :1] == band[:, 1:3]).all(1, keepdim=True)
+        if band.shape[1] == 4:
+            equal = equal | (band[:, 3:] == 0)
+        grey &= equal.amin((1, 2, 3), keepdim=True)
+        if not bool(grey.any()):  # known after the first rows of a colour picture
+            return None
+    return grey
 
 
 def check_mask(mask: Tensor | None, original: Tensor) -> None:
@@ -141,8 +159,8 @@ def lit_from(images: Tensor, result: Tensor, decode: Callable[[Tensor], Tensor] 
         images: (B, 3, H, W) in [0, 1], the input.
         result: (B, 3, H, W), fully enhanced; `decode` converts a band of it to [0, 1].
     """
-    light = _coarse_in_bands(images, _LIGHT_SIDE, lambda x: x.float().clamp(0, 1).amax(1, keepdim=True))
-    made = _coarse_in_bands(result, _LIGHT_SIDE, lambda x: decode(x).clamp(0, 1).amax(1, keepdim=True))
+    light = reduced_in_bands(images, LIGHT_SIDE, lambda x: x.float().clamp(0, 1).amax(1, keepdim=True))
+    made = reduced_in_bands(result, LIGHT_SIDE, lambda x: decode(x).clamp(0, 1).amax(1, keepdim=True))
     light, made = light.clamp_min(DARK / 8), made.to(light).clamp_min(DARK / 8)
     weight = (light / DARK).clamp_max(1).square() * (1 - light / LIT).clamp_min(0)  # dark, but not black: noise
     few = _FEW * weight[0].numel() * math.log(DARK)
@@ -169,40 +187,6 @@ def shadow_weight(images: Tensor, amount: float, lit: float | Tensor = LIT) -> T
     return 1 - amount * smoothstep(light, DARK, lit)
 
 
-def colour_scale(images: Tensor, original: Tensor, amount: float) -> Tensor:
-    """Gains per channel that give a result the colour cast of its original; see `scale_colours`.
-
-    The cast is the low-frequency chroma: averages over squares of about 1/24 of the long side, divided by their luma.
-    The colours of details are not changed.
-
-    Args:
-        images: the result, (B, 3, H, W) in [0, 1].
-        original: the input, (B, 3, H, W) in [0, 1].
-        amount: 0 gives 1 everywhere, 1 takes over the full cast.
-
-    Returns:
-        (B, 3, H, W) float32, between 1/4 and 4.
-    """
-    return resize_map(_colour_grid(images, original.to(images.device), amount, torch.Tensor.float), images.shape[-2:])
-
-
-def _colour_grid(images: Tensor, original: Tensor, amount: float, decode: Callable[[Tensor], Tensor]) -> Tensor:
-    """`colour_scale` at its coarse size, (B, 3, h, w). `decode` converts a band of `images` to [0, 1]."""
-    grid = _coarse_in_bands(images, _COLOUR_SIDE, lambda x: decode(x).clamp(0, 1))
-    grid_before = _coarse_in_bands(original, _COLOUR_SIDE, lambda x: x.float().clamp(0, 1))
-    # Offsets keep black without colour. They are proportional to the mean, so that a global gain changes no colour.
-    offset = 0.01 * luma(grid).mean((2, 3), keepdim=True) + 1e-4
-    offset_before = 0.01 * luma(grid_before).mean((2, 3), keepdim=True) + 1e-4
-    ratio = _chroma(grid_before, offset_before) / _chroma(grid, offset)  # (B, 3, h, w)
-    return ratio.clamp(1 / _LARGEST_SHIFT, _LARGEST_SHIFT).pow(amount)
-
-
-def scale_colours(images: Tensor, scale: Tensor) -> Tensor:
-    """Multiplies (B, 3, H, W) pictures in [0, 1] by `scale` of the same shape, restores their luma and clips."""
-    scaled = images * scale
-    return (scaled * (luma(images) / luma(scaled).clamp_min(1e-6))).clamp(0, 1)
-
-
 def _distances(mask: np.ndarray, most: float) -> tuple[np.ndarray, np.ndarray]:
     """Of each pixel of (H, W): the distance in pixels to the nearest 0, and the largest such distance in its stroke.
 
@@ -223,28 +207,6 @@ def _distances(mask: np.ndarray, most: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _local_light(light: Tensor) -> Tensor:
     """Self-guided filter of (B, 1, H, W), fitted on a reduced copy (fast guided filter, He & Sun 2015)."""
-    fitted = self_guided(_coarse(light, _LIGHT_SIDE), _LIGHT_RADIUS, _LIGHT_EDGE)
+    fitted = self_guided(reduced(light, LIGHT_SIDE), LIGHT_RADIUS, LIGHT_EDGE)
     slope, intercept = (resize_map(x, tuple(light.shape[-2:])) for x in fitted)
     return (slope * light + intercept).clamp(0, 1)
-
-
-def _coarse(x: Tensor, side: int) -> Tensor:
-    """Area average with a long side of at most `side` pixels."""
-    return area_average(x, _coarse_size(x, side))
-
-
-def _coarse_size(x: Tensor, side: int) -> tuple[int, int]:
-    height, width = x.shape[-2:]
-    scale = min(1.0, side / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _coarse_in_bands(x: Tensor, side: int, convert: Callable[[Tensor], Tensor]) -> Tensor:
-    """`_coarse(convert(x), side)`, converted row by row of the coarse grid, to limit memory."""
-    (rows, columns), height = _coarse_size(x, side), x.shape[-2]
-    bands = [x[..., i * height // rows : -(-(i + 1) * height // rows), :] for i in range(rows)]
-    return torch.cat([area_average(convert(band), (1, columns)) for band in bands], -2)
-
-
-def _chroma(grid: Tensor, offset: Tensor) -> Tensor:
-    return (grid + offset) / (luma(grid) + offset)

@@ -9,6 +9,7 @@ full-size picture that is added. In flat or noisy areas the slope is near 0, so 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import overload
 
 import torch
@@ -64,6 +65,13 @@ def reduced(images: Tensor | None, longest: int) -> Tensor | None:
         return None
     size = reduced_size(size_of(images), longest)
     return images if size == size_of(images) else area_average(images, size)
+
+
+def reduced_in_bands(x: Tensor, longest: int, convert: Callable[[Tensor], Tensor]) -> Tensor:
+    """`reduced(convert(x), longest)`, converted row by row of the reduced picture, to limit memory."""
+    (rows, columns), height = reduced_size(size_of(x), longest), x.shape[-2]
+    bands = [x[..., i * height // rows : -(-(i + 1) * height // rows), :] for i in range(rows)]
+    return torch.cat([area_average(convert(band), (1, columns)) for band in bands], -2)
 
 
 def enlarged(x0: Tensor, low: Tensor, full: Tensor) -> Tensor:

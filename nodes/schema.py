@@ -52,7 +52,7 @@ def exposure_input() -> io.Float.Input:
     return io.Float.Input(
         "exposure", display_name="exposure (0 = auto)", default=0.0, min=0.0, max=1.0, step=0.01,
         tooltip="How bright the result should be on average: 0 = automatic (the model proposes it from the picture, "
-        "and leaves bright pictures as they are), 0.2 a night that stays night, 0.45 daylight, 1 white.",
+        "and leaves bright pictures as they are), 0.2 a night that stays night, 0.45 daylight, 0.7 very bright.",
     )  # fmt: skip
 
 

@@ -83,6 +83,15 @@ def test_the_exposure_dial_is_obeyed(nets, segmenter, scene):
     assert means == pytest.approx([0.3, 0.45, 0.6], abs=0.1) and means == sorted(means)
 
 
+@pytest.mark.parametrize("gain", [1.0, 0.3, 0.05])
+def test_a_brighter_exposure_never_gives_a_darker_picture(nets, gain):
+    """Up to white; the nets have seen few targets above 0.8."""
+    maps = pipeline.decompose(nets, plain_shapes()[None] * gain)
+    wanted = torch.linspace(0.3, 1, 15)
+    means = torch.cat([mean_luma(pipeline.adjust(nets, maps, exposure=e.view(1)).picture) for e in wanted])
+    assert means.diff().min() > -1e-3 and means[-1] > 0.6
+
+
 @pytest.mark.parametrize("share", [0.03, 0.1, 0.3, 0.6, 0.85, 0.95])
 def test_a_picture_is_made_as_dark_as_it_is_told(nets, segmenter, share):
     """The nets have learned to brighten; below its own brightness a picture is dimmed, and looks like itself."""

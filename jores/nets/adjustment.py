@@ -15,12 +15,13 @@ from ..imaging.resize import area_average, crop_to, pad_to_multiple
 from .blocks import ScalarEmbedding, Stack, Upsample, u_shape, zero_
 from .exposure_head import ExposureHead, LightHead
 from .gain_grid import GainGrid
-from .lifting import local_lift, uniform_lift
+from .lifting import local_lift, relit, uniform_lift
 
 THUMBNAIL = (48, 64)  # height and width in pixels
 CAST = 4  # values that describe a colour cast, see `colour_cast`
 SHADOWS = 3  # values that describe the shadows, see `shadow_scalars`
 DIMMEST_TOLD = 0.9  # least target brightness that the net is told, in means of the picture itself
+BRIGHTEST_TOLD = 0.8  # largest one, unless the picture itself is brighter: told more, the net gives less
 
 
 class AdjustmentNet(nn.Module):
@@ -79,15 +80,14 @@ class AdjustmentNet(nn.Module):
         return GlobalStatistics(exposure, mean.to(exposure.device), shadows, gains)
 
     def told(self, exposure: Tensor, mean: Tensor) -> Tensor:
-        """The exposure (B,) that the net is told: not much below the picture's own brightness, given by `mean` (B, 3).
+        """The exposure (B,) that the net is told: near what it has learned for pictures of this `mean` (B, 3).
 
-        It has learned to brighten. A picture that shall become darker is multiplied by a number afterwards.
+        It has learned to brighten, and has seen few targets that are nearly white. `relit` makes up the rest.
         """
-        return (
-            torch.maximum(exposure, DIMMEST_TOLD * luma_of(mean).to(exposure))
-            if self.embed_shadows is not None
-            else exposure
-        )
+        if self.embed_shadows is None:  # a bundle of release 0.1
+            return exposure
+        own = luma_of(mean).to(exposure)
+        return exposure.clamp(DIMMEST_TOLD * own, own.clamp_min(BRIGHTEST_TOLD))
 
     def forward(self, maps: RetinexMaps, statistics: GlobalStatistics, *, clamp: bool = True) -> RetinexCondition:
         """R', L' and features for `maps`, which may be those of a window.
@@ -119,8 +119,7 @@ class AdjustmentNet(nn.Module):
         illumination = crop_to((lift.lifted * keep[:, 1:] + out[:, 3:4]) * lift.brightness, maps.size)
         if clamp:
             reflectance, illumination = reflectance.clamp(0, 1), illumination.clamp(0, 1)
-        dimmed = torch.where(told > statistics.exposure, statistics.exposure / told, 1.0)
-        illumination = illumination * dimmed.to(r).view(-1, 1, 1, 1)
+        illumination = relit(illumination, (statistics.exposure / told).view(-1, 1, 1, 1))
         return RetinexCondition(reflectance, illumination, features, statistics.exposure)
 
     def _trunk(self, x: Tensor, embedding: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:

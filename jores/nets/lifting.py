@@ -109,3 +109,9 @@ def roll_off(x: Tensor, gain: Tensor) -> Tensor:
     """
     raised = (x * gain).pow(SHOULDER)
     return x * gain / (1 + raised - x.pow(SHOULDER)).clamp_min(1e-6).pow(1 / SHOULDER)
+
+
+def relit(light: Tensor, gain: Tensor) -> Tensor:
+    """L (B, 1, H, W) multiplied by `gain` (B, 1, 1, 1); where that brightens it, with a smooth roll-off."""
+    light = light * gain.clamp_max(1).to(light)
+    return roll_off(light.float(), gain.clamp_min(1).float()).to(light) if bool((gain > 1).any()) else light

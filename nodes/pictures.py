@@ -12,7 +12,7 @@ from ..jores.imaging.resize import area_average, resize_map
 from ..jores.tiling.windows import size_of
 from .host.folders import EXAMPLES, example_path, file_stamp
 from .host.pictures import from_image, to_image
-from .schema import node_schema
+from .schema import SHOWS_FROM_CACHE, node_schema
 
 GAP = 8  # pixels between two pictures
 SHOWN = 1600  # pixels, longer side of the preview under the node
@@ -27,7 +27,7 @@ class JoReSLoadExample(io.ComfyNode):
             description="Dark pictures to try the nodes on, shipped with them. For your own use Load Image or Load "
             "Video in its place.",
             search_aliases=["example", "sample picture", "test image", "demo", "dark photo", "JoReS"],
-            has_intermediate_output=True,
+            **SHOWS_FROM_CACHE,
             inputs=[
                 io.Combo.Input(
                     "picture", options=list(EXAMPLES), default=next(iter(EXAMPLES)),

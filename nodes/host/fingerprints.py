@@ -112,7 +112,7 @@ def other_original(latent: dict[str, Any], original: Tensor) -> str | None:
         fits = [alike(given[i % len(given)], one) for i, one in enumerate(wanted)]
     else:  # unknown which pictures are still in the latent
         fits = [any(alike(one, other) for other in wanted) for one in given]
-        if len(latent["samples"]) > len(wanted):  # repeated, or joined with others (LatentBatch keeps the first's entry)
+        if len(latent["samples"]) > len(wanted):  # repeated, or joined: LatentBatch keeps one entry
             fits = [any(fits)]
     if all(fits):
         return None

@@ -16,6 +16,7 @@ from jores.cli import build_parser, main
 from jores.commands.info import cost
 from jores.config import AdjustmentConfig, DecompositionConfig, DenoiserConfig, JoReSConfig, RefinementConfig
 from jores.files.pictures import Picture, read_image, write_image
+from jores.files.tables import pairs_of_table
 from jores.metrics import exposure_error, gt_mean, niqe, psnr, ssim
 from jores.pipeline import enhance
 from tests.flat import flat
@@ -152,6 +153,42 @@ def test_evaluate_tells_raw_from_gt_mean_and_reads_tables_and_folders(weights, t
     (tmp_path / "high" / "3.png").unlink()
     assert run("evaluate", *folders, *options(weights)) == 1
     assert "no ground truth for 3.webp" in capsys.readouterr().err
+
+
+def test_evaluate_takes_the_picture_of_the_same_name(weights, tmp_path, capsys):
+    generator, scores = np.random.default_rng(0), tmp_path / "new" / "scores.json"
+    for folder in ("low", "high"):
+        (tmp_path / folder).mkdir()
+    for name in ("a.bmp", "a.png"):
+        clean = Image.fromarray(generator.integers(0, 256, (4, 5, 3), dtype=np.uint8)).resize((40, 24))
+        clean.save(tmp_path / "high" / name)
+        clean.save(tmp_path / "low" / name)
+    command = ("evaluate", "--low", tmp_path / "low", "--high", tmp_path / "high", "--output", scores)
+    assert run(*command, *options(weights), "--exposure", 0.5) == 0
+    rows = json.loads(scores.read_text(encoding="utf-8"))["pictures"]
+    assert [row["picture"] for row in rows] == ["a.bmp", "a.png"]
+    (tmp_path / "low" / "a.png").unlink()
+    (tmp_path / "low" / "a.bmp").rename(tmp_path / "low" / "a.webp")
+    assert run(*command, *options(weights)) == 1
+    assert "holds more than one ground truth for a.webp" in capsys.readouterr().err
+    (tmp_path / "high" / "a.png").unlink()
+    clean.crop((0, 0, 20, 20)).save(tmp_path / "low" / "0.png")
+    clean.save(tmp_path / "high" / "0.png")
+    clean.save(tmp_path / "low" / "0a.png")
+    clean.save(tmp_path / "high" / "0a.png")
+    capsys.readouterr()
+    assert run(*command, *options(weights)) == 1
+    told = capsys.readouterr()
+    assert "differ in size: 20x20 and 40x24" in told.err and not told.out  # before any picture is scored
+
+
+def test_tables_of_other_programs(tmp_path):
+    table = tmp_path / "pairs.tsv"
+    table.write_text("id\tsplit\tlow\thigh\n1\tval\ta.png\tb.png\n", encoding="utf-8-sig")  # with a mark at its start
+    assert [pair.name for pair in pairs_of_table(table, "val")] == ["1"]
+    table.write_text("id\tsplit\tlow\thigh\n1\tval\ta.png\tb.png\n2\tval\tc.png\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="the row of '2' ends before the columns"):
+        pairs_of_table(table, "val")
 
 
 def test_evaluate_without_ground_truth_gives_niqe_of_input_and_result(weights, tmp_path, capsys):

@@ -53,14 +53,19 @@ def evaluate(
     Raises:
         ValueError: a file cannot be read or has transparent pixels, or the two pictures of a pair differ in size.
     """
-    for name, low, high in pairs:
-        dark = _read_opaque(low)
-        reference = _read_opaque(high)[None] if high else None
-        if reference is not None and dark.shape != reference.shape[1:]:
-            sizes = " and ".join(f"{x.shape[-1]}x{x.shape[-2]}" for x in (dark, reference))
-            raise ValueError(f"{low} and {high} differ in size: {sizes}")
-        figures = assess(enhance(dark)[None], reference, lpips)
-        yield {"picture": name, **figures, "niqe_input": niqe(dark[None]).item()}
+    for pair in pairs:
+        dark, reference = read_pair(pair)
+        figures = assess(enhance(dark)[None], None if reference is None else reference[None], lpips)
+        yield {"picture": pair.name, **figures, "niqe_input": niqe(dark[None]).item()}
+
+
+def read_pair(pair: Pair) -> tuple[Tensor, Tensor | None]:
+    """The dark picture (3, H, W) in [0, 1] and its ground truth, if there is one. Raises ValueError: see `evaluate`."""
+    dark, reference = _read_opaque(pair.low), _read_opaque(pair.high) if pair.high else None
+    if reference is not None and dark.shape != reference.shape:
+        sizes = " and ".join(f"{x.shape[-1]}x{x.shape[-2]}" for x in (dark, reference))
+        raise ValueError(f"{pair.low} and {pair.high} differ in size: {sizes}")
+    return dark, reference
 
 
 def _read_opaque(path: Path) -> Tensor:
@@ -126,7 +131,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("evaluate needs --low (and --high for every score except NIQE), or --pairs-tsv")
     if args.output:
         refuse_inputs(args.output, _read_files(args, pairs), "--output")
+        args.output.parent.mkdir(parents=True, exist_ok=True)
     lpips, enhancer = load_lpips(args.lpips), Enhancer.from_args(args)
+    for pair in pairs:  # a pair that cannot be scored is named before the first one is enhanced
+        read_pair(pair)
     rows = []
     for row in evaluate(pairs, lambda pixels: enhancer(pixels)[0], lpips):
         sys.stdout.write(format_row(row) if rows else format_header(row) + format_row(row))

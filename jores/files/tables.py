@@ -34,15 +34,19 @@ def rows_of_table(table: Path, split: str) -> list[dict[str, str]]:
         split: name of a split, or "all".
 
     Raises:
-        ValueError: a column is missing.
+        ValueError: a column is missing, in all rows or in one.
         NoPairError: the split has no pair.
         OSError: the table cannot be read.
     """
-    with table.open(encoding="utf-8", newline="") as file:
+    with table.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t")
         if not {"id", "split", "low", "high"} <= set(reader.fieldnames or ()):
             raise ValueError(f"{table}: needs the columns id, split, low and high, separated by tabs")
-        rows = [row for row in reader if split in ("all", row["split"])]
+        rows = list(reader)
+    short = next((row for row in rows if None in (row["id"], row["split"], row["low"], row["high"])), None)
+    if short is not None:
+        raise ValueError(f"{table}: the row of {short['id']!r} ends before the columns split, low and high")
+    rows = [row for row in rows if split in ("all", row["split"])]
     if not rows:
         raise NoPairError(f"{table}: no pair in split {split!r}")
     return rows
@@ -51,16 +55,25 @@ def rows_of_table(table: Path, split: str) -> list[dict[str, str]]:
 def pairs_of_folders(low: Path, high: Path | None = None) -> list[Pair]:
     """Pairs by file name: every picture in `low` needs one in `high` with the same name, apart from the suffix.
 
-    Without `high` the pairs have no ground truth.
+    One with the same suffix, too, goes before others. Without `high` the pairs have no ground truth.
 
     Raises:
-        ValueError: a folder holds no picture, or a dark picture has no ground truth.
+        ValueError: a folder holds no picture, or a dark picture has no ground truth, or several.
     """
     dark = find_images([low])
     if high is None:
         return [Pair(path.stem, path) for path in dark]
-    references = {path.stem: path for path in find_images([high])}
-    lonely = [path.name for path in dark if path.stem not in references]
-    if lonely:
-        raise ValueError(f"{high}: holds no ground truth for {', '.join(lonely[:5])} of {low}")
-    return [Pair(path.stem, path, references[path.stem]) for path in dark]
+    references = find_images([high])
+    fits = [
+        [r for r in references if r.name == path.name] or [r for r in references if r.stem == path.stem]
+        for path in dark
+    ]  # fmt: skip
+    for wrong, told in ((0, "no"), (2, "more than one")):
+        lonely = [path.name for path, found in zip(dark, fits, strict=True) if min(len(found), 2) == wrong]
+        if lonely:
+            raise ValueError(f"{high}: holds {told} ground truth for {', '.join(lonely[:5])} of {low}")
+    alone = [path.stem for path in dark]
+    return [
+        Pair(path.stem if alone.count(path.stem) == 1 else path.name, path, found[0])
+        for path, found in zip(dark, fits, strict=True)
+    ]

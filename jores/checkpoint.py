@@ -121,7 +121,10 @@ def save_bundle(
     }  # fmt: skip
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as any new file; the library makes one that only its owner may read
         save_file(tensors, temporary, metadata=header)
+        temporary.chmod(mode)
         rename_atomically(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -180,6 +183,8 @@ def held_parts(path: str | Path) -> tuple[str, ...]:
 def _open(path: Path) -> Any:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file. Put a JoReS bundle there, or choose the shipped one.")
+    if not os.access(path, os.R_OK):
+        raise CheckpointError(f"{path}: this user may not read the file. Change its permissions.")
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:

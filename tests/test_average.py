@@ -53,6 +53,8 @@ def test_what_cannot_be_averaged_is_refused_and_leaves_no_file(bundles, tmp_path
     for arguments, complaint in (
         ([*bundles, "--weights", "1"], "1 weights for 2 bundles"),
         ([bundles[0], other, "--weights", "1", "1"], "differ in their config"),
+        ([*bundles, "--weights", "0", "0"], "the weights 0.0 0.0 must be finite, with a sum above 0"),
+        ([*bundles, "--weights", "1", "nan"], "must be finite"),
         ([bundles[0], tmp_path / "none.safetensors", "--weights", "1", "1"], "none.safetensors"),
     ):
         with pytest.raises(SystemExit):

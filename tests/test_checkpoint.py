@@ -77,6 +77,12 @@ def test_a_truncated_file_is_named(bundle, keep):
         load_bundle(bundle)
 
 
+def test_a_bundle_may_be_read_by_whom_any_new_file_may(tmp_path):
+    save_bundle(tmp_path / "model.safetensors", build(TINY))
+    (tmp_path / "other").touch()
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_noise_and_foreign_models_are_refused(tmp_path):
     noise, foreign = tmp_path / "noise.safetensors", tmp_path / "sdxl.safetensors"
     noise.write_bytes(bytes(range(256)) * 8)

@@ -17,6 +17,7 @@ from jores.checkpoint import build, load_bundle, read_header, save_bundle
 from jores.config import PRESETS, AdjustmentConfig, DecompositionConfig, JoReSConfig, RefinementConfig
 from jores.training import RECIPES, STAGES
 from jores.training.recipe import load_recipe, merged, read_recipe
+from jores.training.settings import check_recipe
 from tests.benchmarks import training_cost
 from tests.test_training import ROOT, data  # noqa: F401  the fixture: eight tiny pairs
 
@@ -155,3 +156,29 @@ def test_costs_grow_as_they_must():
     assert more_flops == pytest.approx(4 * flops, rel=0.05) and more_kept == pytest.approx(4 * kept, rel=0.05)
     joint = training_cost.step_cost(PRESETS["compact"], "diffuse", 128, joint=True)
     assert joint[0] > flops and joint[2] > parameters
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("decompos: {}\n", r"mine\.yaml: has no setting 'decompos'; did you mean 'decompose'"),
+        ("adjust: {lop: {}}\n", r"adjust has no setting 'lop'; did you mean 'loop'"),
+        ("adjust: {loop: {learning_rat: 1.0}}\n", r"adjust: loop has no setting 'learning_rat'; did you mean"),
+        ("adjust: {data: {cropp: 32}}\n", r"adjust: data has no setting 'cropp'; did you mean 'crop'"),
+        ("adjust: {options: {smoth: 9}}\n", r"adjust: options has no setting 'smoth'; did you mean 'smooth'"),
+        ("expose: {data: {phots: 0.1}}\n", r"expose: data has no setting 'phots'; did you mean 'photos'"),
+        ("diffuse: {options: {joint: {produkt: 1}}}\n", r"options: joint has no setting 'produkt'"),
+        ("segmenter: {student: {colour: 1}}\n", r"segmenter: student has no setting 'colour'; it has"),
+        ("adjust: {loop: {learning_rate: 1e-3}}\n", r"learning_rate is the text '1e-3', not a number"),
+    ],
+)
+def test_settings_that_no_stage_has_are_named(text, said, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"base: {RECIPES / 'texture.yaml'}\n{text}", encoding="utf-8")
+    with pytest.raises(ValueError, match=said):
+        check_recipe(path, load_recipe(path))
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_our_own_recipes_have_no_unknown_setting(path):
+    check_recipe(path, load_recipe(path))

@@ -18,6 +18,7 @@ import torch
 import yaml
 from accelerate.state import AcceleratorState
 from PIL import Image
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from jores.checkpoint import held_parts, load_bundle, read_header
@@ -87,7 +88,8 @@ def start(data, recipe, out, stage, *extra, launcher=()):
     command = [sys.executable, *launcher, str(script), "train", "--stage", stage, "--data", str(data)]
     command += ["--config", str(recipe), "--out", str(out), "--cpu", *map(str, extra)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=env, text=True, start_new_session=True, **pipes)
 
 
 def run(data, recipe, out, stage, *extra, launcher=(), check=True):
@@ -101,7 +103,6 @@ def run(data, recipe, out, stage, *extra, launcher=(), check=True):
 
 def run_here(data, recipe, out, stage, *extra):
     """`run`, which must succeed, in this process: where one of its own would cost its start and show no more."""
-    handler = signal.getsignal(signal.SIGTERM)
     command = ["train", "--stage", stage, "--data", data, "--config", recipe, "--out", out, "--cpu", *extra]
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
         patch.setitem(PRESETS, "tiny", TINY)
@@ -109,7 +110,6 @@ def run_here(data, recipe, out, stage, *extra):
             assert main([str(word) for word in command]) == 0
         finally:
             AcceleratorState._reset_state(True)
-            signal.signal(signal.SIGTERM, handler)
 
 
 def test_a_run_cut_in_two_equals_one_that_was_not(data, recipe, tmp_path):
@@ -123,6 +123,47 @@ def test_a_run_cut_in_two_equals_one_that_was_not(data, recipe, tmp_path):
         assert torch.equal(x, y)
 
 
+def test_a_run_that_goes_on_follows_a_recipe_that_changed(data, recipe, tmp_path):
+    other = tmp_path / "other.yaml"
+    changed = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    changed["decompose"]["loop"] |= {"learning_rate": 0.0, "weight_decay": 0.0}
+    other.write_text(yaml.safe_dump(changed), encoding="utf-8")
+    run_here(data, recipe, tmp_path / "run", "decompose", "--stop-after", 3)
+    run_here(data, other, tmp_path / "run", "decompose", "--stop-after", 4)  # the step after has the new rate
+    weights = _weights(tmp_path / "run")
+    run_here(data, other, tmp_path / "run", "decompose")
+    assert all(torch.equal(weights[name], weight) for name, weight in _weights(tmp_path / "run").items())
+
+
+def _weights(out):
+    return load_file(out / "checkpoint/model.safetensors")
+
+
+def test_pictures_of_several_widths_are_validated_and_shown(data, recipe, tmp_path):
+    other = tmp_path / "set"
+    shutil.copytree(data, other)
+    for folder in ("low", "high"):
+        path = other / folder / "7.png"
+        Image.open(path).crop((0, 0, 56, 56)).save(path)
+    (other / "pairs.tsv").write_text(  # the sheet shows every eighth picture
+        "\n".join([(data / "pairs.tsv").read_text(encoding="utf-8").strip(), *(
+            f"{i}{j}\tval\tlow/{i}.png\thigh/{i}.png" for j in range(9) for i in (6, 7)
+        )]) + "\n", encoding="utf-8"
+    )  # fmt: skip
+    run_here(other, recipe, tmp_path / "run", "decompose")
+    assert (tmp_path / "run/contact_sheet.png").exists()
+
+
+def test_a_validation_that_fails_costs_no_step(data, recipe, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("in the validation")
+
+    monkeypatch.setattr("jores.training.decompose.Decompose.validate", fail)
+    with pytest.raises(RuntimeError, match="in the validation"):
+        run_here(data, recipe, tmp_path / "run", "decompose")
+    assert _state(tmp_path / "run", "step") == 6
+
+
 def test_other_processes_draw_the_same_batches(data, recipe, tmp_path):
     alone, helped = tmp_path / "alone", tmp_path / "helped"
     run(data, recipe, alone, "decompose", "--mixed-precision", "no")
@@ -132,16 +173,17 @@ def test_other_processes_draw_the_same_batches(data, recipe, tmp_path):
         assert torch.equal(x, y)
 
 
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_asked_to_end_keeps_its_last_step(workers, data, recipe, tmp_path):
+def test_a_run_asked_to_end_keeps_its_last_step(workers, kind, data, recipe, tmp_path):
     out = tmp_path / "run"
     process = start(data, recipe, out, "decompose", "--steps", 10**6, "--workers", workers)
     try:
         deadline = time.monotonic() + 120
         while not (out / "train.csv").exists() and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.1)
-        process.terminate()
-        assert process.wait(60) == 0
+        os.killpg(process.pid, kind)  # as terminals and job systems do
+        assert process.wait(60) == 0, process.communicate()[1][-3000:]
     finally:
         process.kill()
     assert _state(out, "step") >= 50
@@ -190,6 +232,28 @@ def test_a_table_may_say_by_how_much_its_pairs_are_off(data, tmp_path):
     (tmp_path / "pairs.tsv").write_text("\n".join(table) + "\n", encoding="utf-8")
     assert [pair.name for pair in load_pairs(tmp_path, "train")] == ["1", "2", "4", "5"]
     assert len(load_pairs(tmp_path, "val")) == 2 and len(load_pairs(data, "train")) == 6
+
+
+def test_pairs_of_different_sizes_are_named(data, tmp_path):
+    shutil.copytree(data, tmp_path, dirs_exist_ok=True)
+    Image.open(tmp_path / "low/2.png").crop((0, 0, 64, 56)).save(tmp_path / "low/2.png")
+    with pytest.raises(ValueError, match=r"low/2.png and high/2.png differ in size: 64x56 and 72x56"):
+        load_pairs(tmp_path, "train")
+
+
+def test_pairs_are_read_as_the_product_reads_pictures(data, tmp_path):
+    """16 bits of grey, and a picture that lies on its side."""
+    shutil.copytree(data, tmp_path, dirs_exist_ok=True)
+    for folder, top in (("low", 6000), ("high", 40000)):
+        grey = np.linspace(0, top, 72 * 56).reshape(56, 72).astype(np.uint16)
+        Image.fromarray(grey).save(tmp_path / folder / "0.png")
+        turned = Image.open(tmp_path / folder / "1.png").rotate(90, expand=True)
+        exif = turned.getexif()
+        exif[0x0112] = 6
+        turned.save(tmp_path / folder / "1.png", exif=exif)
+    deep, turned = load_pairs(tmp_path, "train")[:2]
+    assert deep.high.max() == pytest.approx(40000 / 257, abs=1) and deep.dark.max() == pytest.approx(6000 / 257, abs=1)
+    assert np.array_equal(turned.high, load_pairs(data, "train")[1].high)
 
 
 def test_a_set_may_have_no_pairs_to_validate_on_if_another_has(data, tmp_path):

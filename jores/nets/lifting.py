@@ -113,5 +113,5 @@ def roll_off(x: Tensor, gain: Tensor) -> Tensor:
 
 def relit(light: Tensor, gain: Tensor) -> Tensor:
     """L (B, 1, H, W) multiplied by `gain` (B, 1, 1, 1); where that brightens it, with a smooth roll-off."""
-    light = light * gain.clamp_max(1).to(light)
-    return roll_off(light.float(), gain.clamp_min(1).float()).to(light) if bool((gain > 1).any()) else light
+    brighter = roll_off(light.float(), gain.float().clamp_min(1)).to(light)
+    return torch.where(gain > 1, brighter, light * gain.to(light))

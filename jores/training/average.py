@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,12 +33,14 @@ def averaged(paths: list[Path], weights: list[float]) -> JoReSNets:
         weights: one for each bundle, normalised to a sum of 1.
 
     Raises:
-        ValueError: the number of weights differs from that of bundles, there are fewer than two bundles, or their
-            configs differ.
+        ValueError: the number of weights differs from that of bundles, there are fewer than two bundles, their sum is
+            not above 0, or the configs differ.
         CheckpointError: see `load_bundle`.
     """
     if len(paths) != len(weights) or len(paths) < 2:
         raise ValueError(f"{len(weights)} weights for {len(paths)} bundles; give two bundles or more, and one for each")
+    if not 0 < sum(weights) < math.inf:  # NaN is not, either
+        raise ValueError(f"the weights {' '.join(map(str, weights))} must be finite, with a sum above 0")
     parts = held_parts(paths[-1])
     bundles = [load_bundle(path, parts=parts) for path in paths]
     if any(nets.config != bundles[-1].config for nets in bundles):

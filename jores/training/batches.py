@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from .shutdown import leave_signals_to_the_run
+
 Draw = Callable[[np.random.Generator], dict[str, Tensor]]
 
 
@@ -28,5 +30,7 @@ def batches(draw: Draw, seed: int, process: int, steps: range, *, workers: int =
     `workers` processes draw them; 0 draws them in this process. `pin`: batches are in pinned memory. The loader has a
     generator of its own, because it would otherwise advance the global one, whose state is in the checkpoint.
     """
-    data, generator = _Batches(draw, seed, process), torch.Generator()
-    return DataLoader(data, batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin, generator=generator)
+    return DataLoader(
+        _Batches(draw, seed, process), batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin,
+        generator=torch.Generator(), worker_init_fn=leave_signals_to_the_run,
+    )  # fmt: skip

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ def train(
     cpu: bool = False,
     workers: int = 0,
 ) -> Path:
-    """Trains until the steps or minutes of `config` are reached, or SIGTERM arrives.
+    """Trains until the steps or minutes of `config` are reached, or SIGTERM or Ctrl-C arrives.
 
     Args:
         out: folder of the run. An existing run there is resumed at its last checkpoint.
@@ -145,11 +146,14 @@ class _Run:
         return c.final_rate + (1 - c.final_rate) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
     def run(self, stop_after: int) -> Path:
+        with stop_signal() as asked:
+            return self._run(stop_after, asked)
+
+    def _run(self, stop_after: int, asked: threading.Event) -> Path:
         self._resume()
         c, p = self.config, self.progress
         bar = tqdm(total=c.steps, initial=p.step, disable=not self.accelerator.is_main_process, mininterval=10)
         last_validation = time.monotonic()
-        asked = stop_signal()
         steps, cuda = range(p.step, min(c.steps, stop_after)), self.accelerator.device.type == "cuda"
         process = self.accelerator.process_index
         data = iter(batches(self.stage.batch, c.seed, process, steps, workers=self.workers, pin=cuda))
@@ -209,10 +213,12 @@ class _Run:
 
     def _validate_and_save(self) -> None:
         self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            self._validate()
-        self.accelerator.wait_for_everyone()
-        self._save()
+        try:
+            if self.accelerator.is_main_process:
+                self._validate()
+        finally:  # a validation that fails must not cost the steps before it
+            self.accelerator.wait_for_everyone()
+            self._save()
 
     def _validate(self) -> None:
         p, averaged = self.progress, self.ema.module
@@ -258,8 +264,15 @@ class _Run:
                         f"{self.out / name} holds a run of other nets (another preset, or another version of this "
                         f"program): give another --out, or go on with the version that began it. {error}"
                     ) from error
+                self._follow_recipe()
                 log.info("resumed %s at step %d", self.out, self.progress.step)
                 return
+
+    def _follow_recipe(self) -> None:
+        """Rate and decay are those of the recipe, which may have changed since the checkpoint."""
+        self.schedule.base_lrs = [self.config.learning_rate] * len(self.schedule.base_lrs)
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = self.config.weight_decay
 
 
 class _Progress:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torch import Tensor, nn
 
+from ..files.pictures import read_image
 from ..files.tables import NoPairError, rows_of_table
-from .convert import to_tensor
+from .convert import to_pixels, to_tensor
 
 
 @dataclass
@@ -49,9 +49,8 @@ class Pair:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8. Raises OSError for a file that cannot be read."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    """(H, W, 3) uint8, read and rounded from any file that `read_image` reads. Raises ValueError, as it does."""
+    return np.ascontiguousarray(to_pixels(read_image(path).pixels[:3]))
 
 
 def in_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
@@ -74,8 +73,9 @@ def load_pairs(source: Path, split: str, max_shift: float = MAX_SHIFT) -> list[P
     table, or a folder with a `pairs.tsv`.
 
     Raises:
-        ValueError: there is no table, or it cannot be used (see `rows_of_table`).
-        OSError: a picture cannot be read.
+        ValueError: there is no table, it cannot be used (see `rows_of_table`), a picture cannot be read, or the two of
+            a pair differ in size.
+        OSError: the table cannot be read.
     """
     source = Path(source)
     table = source / "pairs.tsv" if source.is_dir() else source
@@ -89,6 +89,11 @@ def load_pairs(source: Path, split: str, max_shift: float = MAX_SHIFT) -> list[P
         key: dict(zip(names, in_threads(read_rgb, [table.parent / name for name in names]), strict=True))
         for key, names in paths.items()
     }
+    for row in rows:
+        low, high = (read[key][row[key]] for key in ("low", "high"))
+        if low.shape != high.shape:
+            sizes = " and ".join(f"{x.shape[1]}x{x.shape[0]}" for x in (low, high))
+            raise ValueError(f"{table}: {row['low']} and {row['high']} differ in size: {sizes}")
     return [
         Pair(
             row["id"],

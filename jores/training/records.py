@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..checkpoint import JoReSNets
 from ..files.records import without_nan
@@ -73,7 +74,8 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 def contact_sheet(pictures: list[Tensor], path: Path) -> None:
-    """Writes (3, H, W) pictures in [0, 1] of one width below each other into a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(to_pixels(torch.cat(pictures, 1).cpu())).save(buffer, "PNG")
+    """Writes (3, H, W) pictures in [0, 1] below each other into a PNG file; narrower ones end in black."""
+    buffer, width = io.BytesIO(), max(picture.shape[2] for picture in pictures)
+    rows = [F.pad(picture, (0, width - picture.shape[2])) for picture in pictures]
+    Image.fromarray(to_pixels(torch.cat(rows, 1).cpu())).save(buffer, "PNG")
     write_atomically(path, buffer.getvalue())

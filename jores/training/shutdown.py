@@ -1,4 +1,4 @@
-"""The end of a training run: SIGTERM, and several processes."""
+"""The end of a training run: SIGTERM, Ctrl-C, and several processes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from accelerate import PartialState
 
@@ -26,12 +28,32 @@ def leave() -> None:
         os._exit(0)
 
 
-def stop_signal() -> threading.Event:
-    """An event that SIGTERM sets, so that a run can write a checkpoint before it ends.
+@contextmanager
+def stop_signal() -> Iterator[threading.Event]:
+    """An event that SIGTERM and Ctrl-C set while the context lasts, so that a run can write a checkpoint and end.
 
-    With several processes, only the event of the main process counts (see `_Run._agreed`).
+    A second Ctrl-C ends the run at once. With several processes, only the event of the main process counts (see
+    `_Run._agreed`).
     """
     asked = threading.Event()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    return asked
+
+    def interrupted(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        asked.set()
+
+    handlers = {signal.SIGTERM: lambda *_: asked.set(), signal.SIGINT: interrupted}
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under nohup
+        del handlers[signal.SIGINT]
+    here = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be handled
+    before = {kind: signal.signal(kind, handler) for kind, handler in handlers.items()} if here else {}
+    try:
+        yield asked
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler if handler is not None else signal.SIG_DFL)
+
+
+def leave_signals_to_the_run(_worker: int) -> None:
+    """For processes that draw batches: terminals and job systems signal them, too, but the run says when they end."""
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.SIG_IGN)

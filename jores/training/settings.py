@@ -1,0 +1,66 @@
+"""What a recipe may say: the settings of each stage, checked by name before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Any
+
+from .loop import LoopConfig
+
+LOOP = {field.name for field in dataclasses.fields(LoopConfig)}
+SETS = {"set_shares", "max_shift"}
+DRAWN = SETS | {"crop", "batch", "photo_share", "as_pairs", "retouch", "cloth"}
+JOINT = {"product", "structure", "edges", "maps"}
+SETTINGS: dict[str, dict[str, set[str]]] = {
+    "decompose": {"loop": LOOP, "data": DRAWN, "options": {"reflectance", "cross", "smooth"}},
+    "expose": {"loop": LOOP, "data": SETS | {"views", "batch", "lit", "photos", "own"}, "options": set()},
+    "adjust": {"loop": LOOP, "data": DRAWN, "options": JOINT | {"psnr", "smooth"}},
+    "diffuse": {
+        "loop": LOOP, "data": DRAWN,
+        "options": {
+            "refine", "psnr", "structure", "unet_structure", "prior_dropout", "start_share", "joint", "perceptual",
+            "own", "own_error", "adversary",
+        },
+    },
+    "segmenter": {
+        "loop": LOOP, "data": {"height", "width", "batch", "photo_share", "teacher_side", "val_photos"},
+        "student": {
+            "hidden_sizes", "depths", "num_attention_heads", "decoder_hidden_size", "classifier_dropout_prob",
+            "drop_path_rate",
+        },
+    },
+}  # fmt: skip
+"""Of each stage the parts of its recipe, and the names that each of them may hold."""
+
+BESIDE = {"validate_every", "segmenter"}  # settings of a stage that are no parts
+TEXTS = {"optimizer"}  # settings whose value is a text
+
+
+def check_recipe(path: Path, recipe: dict[str, Any]) -> None:
+    """Raises ValueError that names the file and the setting: an unknown name, or a text in place of a number."""
+    for stage, parts in recipe.items():
+        if stage in ("preset", "header"):
+            continue
+        _check_name(path, "", stage, {*SETTINGS, "preset", "header", "base"})
+        for part, values in (parts if isinstance(parts, dict) else {}).items():
+            _check_name(path, stage, part, {*SETTINGS[stage], *BESIDE})
+            if part in SETTINGS[stage]:
+                _check_values(path, f"{stage}: {part}", values or {}, SETTINGS[stage][part])
+
+
+def _check_values(path: Path, where: str, values: dict[str, Any], known: set[str]) -> None:
+    for name, value in values.items():
+        _check_name(path, where, name, known)
+        if isinstance(value, dict):
+            _check_values(path, f"{where}: {name}", value, JOINT)
+        elif isinstance(value, str) and name not in TEXTS:
+            raise ValueError(f"{path}: {where}: {name} is the text {value!r}, not a number; in YAML 1e-3 is 1.0e-3")
+
+
+def _check_name(path: Path, where: str, name: str, known: set[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, 1)
+        meant = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(known))}"
+        raise ValueError(f"{path}: {where + ' ' if where else ''}has no setting {name!r}; {meant}")

@@ -79,7 +79,8 @@ def enhance_frames(
         callback: as in `pipeline.enhance`, frame after frame.
 
     Raises:
-        ValueError: the number of masks is neither 1 nor that of the frames; or as `pipeline.enhance`.
+        ValueError: the number of masks is neither 1 nor that of the frames, which may show at the end; or as
+            `pipeline.enhance`.
     """
     incoming = _with_masks(frames, masks, repeat(Keeper()) if clip.keepers is None else clip.keepers)
     place = _place(nets, options, clip.device)
@@ -149,6 +150,8 @@ def _with_masks(
             following, single = mask, True
         mask = following
         yield frame, mask, keeper
+    if not single and next(given, None) is not None:
+        raise ValueError("masks: more than frames: give one mask per frame, or a single one")
 
 
 def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None, Keeper]]) -> Iterator[Frame]:

@@ -147,6 +147,12 @@ def test_masks_that_do_not_suffice_are_refused(nets, count):
         list(flat(enhance_frames)(frames, nets, steps=1, masks=masks, smooth=False))
 
 
+def test_masks_for_more_frames_than_there_are_are_refused(nets):
+    frames, masks = [torch.rand(1, 3, 16, 16)] * 3, [torch.zeros(1, 1, 16, 16)] * 4
+    with pytest.raises(ValueError, match="masks: more than frames"):
+        list(flat(enhance_frames)(frames, nets, steps=1, masks=masks, smooth=False))
+
+
 def masks() -> dict[str, Image.Image]:
     """Masks of one place, painted in different ways."""
     place = np.zeros((24, 32), np.uint8)

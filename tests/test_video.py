@@ -90,7 +90,9 @@ def test_a_cut_starts_afresh_and_what_is_masked_stays(nets, clips):
     joined = list(flat(enhance_frames)(frames, nets, steps=1, masks=[mask] * 5))
     for frame, result in zip(frames, joined, strict=True):
         assert torch.equal(result[..., :48], frame[..., :48]) and not torch.equal(result[..., 48:], frame[..., 48:])
-    alone = [list(flat(enhance_frames)(part, nets, steps=1, masks=[mask] * 5)) for part in (frames[:3], frames[3:])]
+    alone = [
+        list(flat(enhance_frames)(part, nets, steps=1, masks=[mask] * len(part))) for part in (frames[:3], frames[3:])
+    ]
     torch.testing.assert_close(torch.cat(joined), torch.cat(sum(alone, [])), rtol=0, atol=0)
 
 

@@ -245,13 +245,21 @@ def _summary(failures: list[str], count: int, skipped: list[Path]) -> str:
         lines.append(f"jores: {len(failures)} of {count} files failed\n")
     folders = [path for path in skipped if path.is_dir()]
     if folders:
-        named = ", ".join(map(str, folders[:3])) + (", ..." if len(folders) > 3 else "")
-        lines.append(f"jores: {len(folders)} folder(s) inside were not searched: name them, too ({named})\n")
-    kinds = Counter(path.suffix.lower() or path.name for path in skipped if path not in set(folders))
+        lines.append(f"jores: {len(folders)} folder(s) inside were not searched: name them, too ({_first(folders)})\n")
+    no_files = [path for path in skipped if not path.is_file() and path not in set(folders)]
+    if no_files:
+        lines.append(
+            f"jores: {len(no_files)} entry(s) are no files, or links to what is not there ({_first(no_files)})\n"
+        )
+    kinds = Counter(path.suffix.lower() or path.name for path in skipped if path.is_file())
     if kinds:
         named = ", ".join(f"{number} {kind}{_wanted(kind)}" for kind, number in sorted(kinds.items()))
         lines.append(f"jores: skipped in the folders, because their kind is not supported: {named}\n")
     return "".join(lines)
+
+
+def _first(paths: list[Path]) -> str:
+    return ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
 
 
 def _wanted(kind: str) -> str:

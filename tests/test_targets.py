@@ -271,7 +271,7 @@ def test_what_is_skipped_in_folders_is_named(tmp_path, options, capsys):
     assert main(["enhance", str(tmp_path / "in"), "--output", str(tmp_path / "out"), *options]) == 0
     assert "skipped in the folders" in (told := capsys.readouterr().err)
     assert "2 .gif" in told and "1 .psd" in told and ".png:" not in told
-    assert f"1 entry(s) are no files, or links to what is not there ({tmp_path / 'in' / 'gone.png'})" in told
+    assert f"1 entry(s) are no files, or links to nothing ({tmp_path / 'in' / 'gone.png'})" in told
     inner = tmp_path / "in" / "inner.png"
     assert f"1 folder(s) inside were not searched: name them, too ({inner})" in told
     own = ["--output", str(tmp_path / "in" / "bright"), "--resume"]

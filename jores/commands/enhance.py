@@ -248,9 +248,7 @@ def _summary(failures: list[str], count: int, skipped: list[Path]) -> str:
         lines.append(f"jores: {len(folders)} folder(s) inside were not searched: name them, too ({_first(folders)})\n")
     no_files = [path for path in skipped if not path.is_file() and path not in set(folders)]
     if no_files:
-        lines.append(
-            f"jores: {len(no_files)} entry(s) are no files, or links to what is not there ({_first(no_files)})\n"
-        )
+        lines.append(f"jores: {len(no_files)} entry(s) are no files, or links to nothing ({_first(no_files)})\n")
     kinds = Counter(path.suffix.lower() or path.name for path in skipped if path.is_file())
     if kinds:
         named = ", ".join(f"{number} {kind}{_wanted(kind)}" for kind, number in sorted(kinds.items()))

@@ -85,7 +85,16 @@ class Darkening:
             return cls(1.0, 0.0, 0.0, (1.0, 1.0, 1.0))
         if rng.random() < 0.15:
             return cls._draw_shade(rng)
-        deep = rng.random() < 0.3  # partly lit scene with deep shadows: its exposure is hardly too short
+        return cls._draw(rng, deep=rng.random() < 0.3)
+
+    @classmethod
+    def draw_in_part(cls, rng: np.random.Generator) -> Darkening:
+        """Random settings that darken shadows much more than what is bright."""
+        return cls._draw_shade(rng) if rng.random() < 0.5 else cls._draw(rng, deep=True)
+
+    @classmethod
+    def _draw(cls, rng: np.random.Generator, *, deep: bool) -> Darkening:
+        """`deep`: a partly lit scene with deep shadows, whose exposure is hardly too short."""
         gain = float(np.exp(rng.uniform(np.log(1 / 4), 0) if deep else rng.uniform(np.log(1 / 300), np.log(1 / 2))))
         signal = min(1.0, 60 * gain)  # less noise at very low gains, where it would hide the signal completely
         coloured = rng.random() < 0.2

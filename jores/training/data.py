@@ -126,7 +126,10 @@ class Sampler:
         place = crop.place(view)
         if darken:
             if self.cloth and rng.random() < self.cloth:
-                high = (Planes if rng.random() < PLANES else Cloth).draw(rng)(high)
+                if rng.random() < PLANES:
+                    high, darken = Planes.draw(rng)(high), Darkening.draw_in_part(rng)
+                else:
+                    high = Cloth.draw(rng)(high)
             darken = darken.fitted(bright)
             low, thumb_low = darken(high, seeded(rng), place), darkened_thumbnail(bright, darken, rng)
         else:

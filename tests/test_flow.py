@@ -14,13 +14,13 @@ from jores.checkpoint import FORMER_SEGMENTER, SHIPPED_SEGMENTER, SHIPPED_WEIGHT
 from jores.conditions import SemanticPrior
 from jores.config import PRESETS
 from jores.diffusion.sampling import ddim_step
-from jores.diffusion.schedule import NoiseSchedule
+from jores.diffusion.schedule import LEARNED_STEPS, NoiseSchedule
 from jores.files.pictures import read_image
 from jores.nets.denoiser import DenoisingUNet, fine_detail, without_mesh
 from jores.options import SampleOptions
 from jores.pipeline import adjust, decompose, enhance, sample
 from jores.semantics import load_segmenter
-from jores.training.flow import FlowObjective, noise_level
+from jores.training.flow import OWN_STEPS, FlowObjective, noise_level
 from jores.training.perceptual import FeatureDistance
 from tests.test_nets import TINY, shaken
 
@@ -293,16 +293,17 @@ def test_a_mesh_of_single_pixels_is_taken_out_of_what_is_drawn(pattern):
     assert (without_mesh(scene) - scene).std() < 0.2 * scene.std()
 
 
-@pytest.mark.parametrize("steps", [9, 20, 100, 876])
-def test_more_steps_than_the_net_has_learned_end_where_the_learned_ones_do(steps):
+@pytest.mark.parametrize("steps", [9, 20, 100, 751])
+def test_more_steps_than_the_net_has_learned_end_at_noise_that_it_knows(steps):
     schedule = NoiseSchedule(FLOW.schedule)
     times = schedule.timesteps(steps)
-    assert times[0] == 999 and times[-1] == schedule.timesteps(8)[-1] and len(times) == steps
+    assert times[0] == 999 and times[-1] == schedule.timesteps(4)[-1] and len(times) == steps
     assert all(later < t for t, later in zip(times, times[1:], strict=False))
     shares = [schedule.refined_share(steps, last=i == steps - 1) for i in range(steps)]
     assert 8 <= sum(shares) < 9.01 and shares[-1] == 1
-    with pytest.raises(ValueError, match="steps must be between 1 and 876"):
-        schedule.timesteps(877)
+    with pytest.raises(ValueError, match="steps must be between 1 and 751"):
+        schedule.timesteps(752)
+    assert max(OWN_STEPS) == LEARNED_STEPS
 
 
 def test_former_schedules_have_no_such_end():

@@ -36,8 +36,8 @@ class NoiseSchedule:
     def timesteps(self, steps: int) -> list[int]:
         """`steps` evenly spaced time steps, from T-1 downwards: 999, 749, 499, 249 for 4 of 1000, as in PyDiff.
 
-        The last of more than LEARNED_STEPS of a flow begins where that of LAST_AS_OF does. With less noise the net takes
-        what it drew for the scene's own detail, and sharpens it at every step.
+        The last of more than LEARNED_STEPS of a flow begins where that of LAST_AS_OF does. With less noise the net
+        takes what it drew for the scene's own detail, and sharpens it at every step.
 
         Raises:
             ValueError: there are not so many.

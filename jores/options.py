@@ -23,7 +23,7 @@ class SampleOptions:
     """Settings of the stages before compositing.
 
     Args:
-        steps: diffusion steps, 1 to the T of the model's schedule; 0: no diffusion, the picture is R' x L'.
+        steps: diffusion steps, 1 to `NoiseSchedule.most_steps`; 0: no diffusion, the picture is R' x L'.
         seed: of the start noise, which is the same for all pictures of a batch.
         exposure: target mean luma of the result, above 0 and at most 1; a tensor (B,) holds one per picture. None: ANet
             proposes it; well-lit pictures keep their own.

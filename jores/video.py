@@ -150,7 +150,7 @@ def _with_masks(
             following, single = mask, True
         mask = following
         yield frame, mask, keeper
-    if not single and next(given, None) is not None:
+    if mask is not None and not single and next(given, None) is not None:
         raise ValueError("masks: more than frames: give one mask per frame, or a single one")
 
 

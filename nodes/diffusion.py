@@ -188,8 +188,8 @@ class JoReSSample(io.ComfyNode):
         base = jores_model(model, node)
         samples = latent_samples(latent, node, "Condition JoReS Diffusion")
         check_positive(node, positive, latent)
-        if not 1 <= steps <= base.schedule.config.timesteps:
-            raise ValueError(f"{node}: steps must be 1 to {base.schedule.config.timesteps} for this model, not {steps}")
+        if not 1 <= steps <= base.schedule.most_steps:
+            raise ValueError(f"{node}: steps must be 1 to {base.schedule.most_steps} for this model, not {steps}")
         sigmas = sampling_sigmas(model.get_model_object("model_sampling"), base.schedule.timesteps(steps))
         options = SampleOptions(steps, seed, eta=eta, texture=texture)
         noise = start_noise((1, *samples.shape[1:]), seed, samples)

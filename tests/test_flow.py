@@ -299,8 +299,8 @@ def test_more_steps_than_the_net_has_learned_end_at_noise_that_it_knows(steps):
     times = schedule.timesteps(steps)
     assert times[0] == 999 and times[-1] == schedule.timesteps(4)[-1] and len(times) == steps
     assert all(later < t for t, later in zip(times, times[1:], strict=False))
-    shares = [schedule.refined_share(steps, last=i == steps - 1) for i in range(steps)]
-    assert 8 <= sum(shares) < 9.01 and shares[-1] == 1
+    shares = [schedule.refined_share(t, later) for t, later in zip(times, [*times[1:], -1], strict=True)]
+    assert max(shares) == shares[-1] == 1 and sum(shares[:-1]) == pytest.approx(6, abs=0.02)
     with pytest.raises(ValueError, match="steps must be between 1 and 751"):
         schedule.timesteps(752)
     assert max(OWN_STEPS) == LEARNED_STEPS
@@ -308,4 +308,4 @@ def test_more_steps_than_the_net_has_learned_end_at_noise_that_it_knows(steps):
 
 def test_former_schedules_have_no_such_end():
     former = NoiseSchedule(PRESETS["compact"].schedule)
-    assert former.timesteps(20)[-1] == 49 and former.refined_share(20, last=False) == 1
+    assert former.timesteps(20)[-1] == 49 and former.refined_share(99, 49) == 1

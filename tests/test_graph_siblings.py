@@ -188,6 +188,20 @@ def test_inside_of_a_noise_mask_is_the_result_and_outside_the_latent(host, graph
     assert (made - held)[~inside].abs().max() < 1 / 127.5
 
 
+@pytest.mark.parametrize("recipe", ["ours", "stock"])
+@pytest.mark.parametrize("share", [0.25, 0.75])
+def test_a_soft_noise_mask_gives_its_share_of_the_result(host, graph, recipe, share):  # noqa: F811
+    held = scene(0).movedim(-1, 1) * 2 - 1
+    mask = torch.full((1, 1, *held.shape[-2:]), share)
+    given = SimpleNamespace(**{**vars(graph.one), "latent": {**graph.one.latent, "samples": held, "noise_mask": mask}})
+    if recipe == "ours":
+        method = run(host, "JoReSSampler", eta=0.0)[0], run(host, "JoReSSigmas", model=graph.plain, steps=4)[0]
+        made, whole = (custom_sample(host, one, *method).float() for one in (given, graph.one))
+    else:
+        made, whole = (ksample(host, graph.one.model, one, steps=4)["samples"].float() for one in (given, graph.one))
+    assert (made - torch.lerp(held, whole, share)).abs().mean() < 0.5 / 127.5
+
+
 def test_context_windows_are_refused(host, graph):  # noqa: F811
     """They cut the frames of a batch, but not what the conditioning holds of them."""
     node = importlib.import_module("comfy_extras.nodes_context_windows").ContextWindowsManualNode

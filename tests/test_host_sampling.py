@@ -153,6 +153,22 @@ def test_stock_samplers_are_the_librarys_at_equal_noise(pack, graph, one, name, 
     torch.testing.assert_close(given, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("steps", [4, 20])
+def test_a_sampling_in_two_parts_is_the_whole_one(pack, graph, one, steps):
+    """With RNet, whose share of a step does not depend on how many there are before and after."""
+
+    def part(latent, first, last, noise):
+        return stock(
+            pack.stock.KSamplerAdvanced, one.model, noise, SEED, steps, 1.0, "euler", "simple", one.positive,
+            one.negative, latent, first, last, "enable" if last < steps else "disable",
+        )  # fmt: skip
+
+    whole = part(one.latent, 0, steps, "enable")["samples"]
+    half = part(one.latent, 0, steps // 2, "enable")
+    made = part(half, steps // 2, steps, "disable")["samples"]
+    torch.testing.assert_close(made, whole, atol=1e-3, rtol=0)
+
+
 def calls_of(net, work):
     """How often `net` ran during `work()`, and what that returned."""
     calls = []

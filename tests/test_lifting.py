@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from jores.conditions import RetinexMaps
-from jores.nets.lifting import TONE, brightness_guide, local_lift, roll_off, sliced, tightened
+from jores.nets.lifting import TONE, brightness_guide, local_lift, relit, roll_off, sliced, tightened
 
 BINS = 8
 
@@ -78,3 +78,11 @@ def test_the_guide_keeps_edges_and_drops_noise():
     plain, edge = brightness_guide(noisy), brightness_guide(torch.mul(*window()))
     assert plain.std() < 0.35 * noisy.amax(1).pow(TONE).std()
     assert edge[0, 0, 48, 77] < edge[0, 0, 48, 10] + 0.05 and edge[0, 0, 48, 83] > edge[0, 0, 48, 150] - 0.05
+
+
+def test_light_is_dimmed_by_a_number_and_brightened_up_to_white():
+    light = torch.linspace(0, 1, 21).view(1, 1, 1, -1).expand(3, -1, -1, -1)
+    dimmed, same, brighter = relit(light, torch.tensor([0.5, 1.0, 1.4]).view(3, 1, 1, 1))
+    assert torch.equal(dimmed, light[0] * 0.5) and torch.equal(same, light[0])
+    assert brighter[0, 0, 5] == pytest.approx(0.25 * 1.4, rel=0.01) and brighter.max() == brighter[0, 0, -1] == 1
+    assert (brighter.diff() > 0).all() and (brighter >= light[0]).all()

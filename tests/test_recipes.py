@@ -168,8 +168,10 @@ def test_costs_grow_as_they_must():
         ("adjust: {options: {smoth: 9}}\n", r"adjust: options has no setting 'smoth'; did you mean 'smooth'"),
         ("expose: {data: {phots: 0.1}}\n", r"expose: data has no setting 'phots'; did you mean 'photos'"),
         ("diffuse: {options: {joint: {produkt: 1}}}\n", r"options: joint has no setting 'produkt'"),
-        ("segmenter: {student: {colour: 1}}\n", r"segmenter: student has no setting 'colour'; it has"),
-        ("adjust: {loop: {learning_rate: 1e-3}}\n", r"learning_rate is the text '1e-3', not a number"),
+        ("segmenter: {data: {colour: 1}}\n", r"segmenter: data has no setting 'colour'; it has"),
+        ("adjust: {loop: {learning_rate: 1e-3}}\n", r"learning_rate is '1e-3', not a number"),
+        ("adjust: {options: {psnr: {a: 1}}}\n", r"psnr is \{'a': 1\}, not a number"),
+        ("adjust: {loop: 5}\n", r"adjust: loop must hold settings by name, not 5"),
     ],
 )
 def test_settings_that_no_stage_has_are_named(text, said, tmp_path):

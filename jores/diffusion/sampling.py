@@ -119,7 +119,7 @@ def ddim_in_tiles(
     for i in range(steps):
         noise = step_noise(schedule, taus[i], taus[i + 1], eta, x_t, generator)
         shrink = _shrink(tiler, size) if callback is not None else 0
-        share = schedule.refined_share(steps, last=i == steps - 1)
+        share = schedule.refined_share(taus[i], taus[i + 1])
 
         def step(window: Window, i=i, noise=noise, shrink=shrink, share=share) -> tuple[Tensor, ...]:
             denoise, refine, mean = stage(window)

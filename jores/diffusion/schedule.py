@@ -33,6 +33,12 @@ class NoiseSchedule:
         alphas_cumprod = torch.cumprod(1 - betas, 0)
         self.alphas_cumprod = rescale_zero_terminal_snr(alphas_cumprod) if config.zero_terminal_snr else alphas_cumprod
 
+    @property
+    def most_steps(self) -> int:
+        """The largest number of steps: T, for a flow less; see `timesteps`."""
+        total = self.config.timesteps
+        return 1 + (LAST_AS_OF - 1) * total // LAST_AS_OF if self.config.detail_std else total
+
     def timesteps(self, steps: int) -> list[int]:
         """`steps` evenly spaced time steps, from T-1 downwards: 999, 749, 499, 249 for 4 of 1000, as in PyDiff.
 
@@ -42,20 +48,21 @@ class NoiseSchedule:
         Raises:
             ValueError: there are not so many.
         """
-        total = self.config.timesteps
-        last = total - 1 - (LAST_AS_OF - 1) * total // LAST_AS_OF if self.config.detail_std else 0
-        if not 1 <= steps <= total - last:
-            raise ValueError(f"steps must be between 1 and {total - last}, not {steps}")
+        total, most = self.config.timesteps, self.most_steps
+        last = total - most
+        if not 1 <= steps <= most:
+            raise ValueError(f"steps must be between 1 and {most}, not {steps}")
         if last and steps > LEARNED_STEPS:
             return [total - 1 - i * (total - 1 - last) // (steps - 1) for i in range(steps)]
         return [total - 1 - i * total // steps for i in range(steps)]
 
-    def refined_share(self, steps: int, *, last: bool) -> float:
-        """Share of RNet's correction that one of `steps` steps takes over; `last`: whether it is the last one.
+    def refined_share(self, t: float, t_next: float) -> float:
+        """Share of RNet's correction that a step from time t to t_next (-1: the clean picture) takes over.
 
-        All of it, unless a flow takes more than LEARNED_STEPS: corrections add up, and shall be those of LEARNED_STEPS.
+        All of it, unless a step of a flow is shorter than one of LEARNED_STEPS: corrections add up, and shall be those
+        of LEARNED_STEPS.
         """
-        return 1.0 if last or not self.config.detail_std else min(1.0, LEARNED_STEPS / steps)
+        return min(1.0, LEARNED_STEPS * (t - t_next) / self.config.timesteps) if self.config.detail_std else 1.0
 
     def alpha_bar(self, t: int) -> float:
         """alpha_bar_t; 1 for t < 0 (the clean picture)."""

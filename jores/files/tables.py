@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,17 +64,17 @@ def pairs_of_folders(low: Path, high: Path | None = None) -> list[Pair]:
     dark = find_images([low])
     if high is None:
         return [Pair(path.stem, path) for path in dark]
-    references = find_images([high])
-    fits = [
-        [r for r in references if r.name == path.name] or [r for r in references if r.stem == path.stem]
-        for path in dark
-    ]  # fmt: skip
+    references, by_stem = find_images([high]), defaultdict(list)
+    for path in references:
+        by_stem[path.stem].append(path)
+    by_name = {path.name: [path] for path in references}
+    fits = [by_name.get(path.name) or by_stem[path.stem] for path in dark]
     for wrong, told in ((0, "no"), (2, "more than one")):
         lonely = [path.name for path, found in zip(dark, fits, strict=True) if min(len(found), 2) == wrong]
         if lonely:
             raise ValueError(f"{high}: holds {told} ground truth for {', '.join(lonely[:5])} of {low}")
-    alone = [path.stem for path in dark]
+    alike = Counter(path.stem for path in dark)
     return [
-        Pair(path.stem if alone.count(path.stem) == 1 else path.name, path, found[0])
+        Pair(path.stem if alike[path.stem] == 1 else path.name, path, found[0])
         for path, found in zip(dark, fits, strict=True)
     ]

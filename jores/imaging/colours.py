@@ -16,11 +16,7 @@ SIDE, BINS = 24, 4  # long side of the grid on which casts are compared, and the
 FEW = 0.02  # weight of all pixels of a cell beside those of one brightness, of which it may hold none
 TONE = 0.4  # exponent of a tone curve: contrasts get similar in dark and in bright areas
 LARGEST_SHIFT = 4.0  # largest gain of a channel
-LIGHT_SIDE, LIGHT_RADIUS, LIGHT_EDGE = (
-    256,
-    6,
-    0.1,
-)  # of a guided filter: size, radius (px), contrast
+LIGHT_SIDE, LIGHT_RADIUS, LIGHT_EDGE = 256, 6, 0.1  # of a guided filter: size and radius (px), contrast
 
 
 def colour_scale(images: Tensor, original: Tensor, amount: float) -> Tensor:
@@ -81,6 +77,10 @@ class ColourCast:
         for i, part in enumerate(self.grid.chunk(BINS, 1)):
             total = total + enlarge(part) * (1 - (place - i).abs()).clamp_min(0)
         return total
+
+    def applied(self, picture: Tensor, original: Tensor, enlarge: Callable[[Tensor], Tensor]) -> Tensor:
+        """A band of the result (B, 3, H, W) in [0, 1] in the colours of the original; see `gains`."""
+        return scale_colours(picture, self.gains(original, enlarge))
 
 
 def scale_colours(images: Tensor, scale: Tensor) -> Tensor:

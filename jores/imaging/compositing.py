@@ -17,7 +17,7 @@ from ..options import FinishOptions
 from ..tiling.windows import Span, Window, size_of
 from .alpha import opaque
 from .bars import Inside, insides_of, mask_of
-from .colours import LIGHT_EDGE, LIGHT_RADIUS, LIGHT_SIDE, ColourCast, scale_colours
+from .colours import LIGHT_EDGE, LIGHT_RADIUS, LIGHT_SIDE, ColourCast
 from .exposure import luma, smoothstep
 from .guided_filter import reduced, reduced_in_bands, self_guided
 from .resize import resize_map
@@ -79,10 +79,8 @@ def finish(
         picture, colours = (picture.clamp(-1, 1) + 1) / 2, before[:, :3]
         if cast is not None:
             band = Window(Span(top, min(top + BAND, size[0])), Span(0, size[1]))
-            enlarged = partial(band.sample, size=size, stride=1)
-            picture = scale_colours(picture, cast.gains(shown[..., rows, :], enlarged))
-        if grey is not None:
-            picture = torch.where(grey, luma(picture), picture)
+            picture = cast.applied(picture, shown[..., rows, :], partial(band.sample, size=size, stride=1))
+        picture = picture if grey is None else torch.where(grey, luma(picture), picture)
         whole = torch.ones_like(before[:, :1]) if mask is None else mask[..., rows, :].to(before)
         weight = whole * finishing.strength
         if dark is not None:

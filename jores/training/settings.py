@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from .loop import LoopConfig
 
@@ -26,19 +26,15 @@ SETTINGS: dict[str, dict[str, set[str]]] = {
     },
     "segmenter": {
         "loop": LOOP, "data": {"height", "width", "batch", "photo_share", "teacher_side", "val_photos"},
-        "student": {
-            "hidden_sizes", "depths", "num_attention_heads", "decoder_hidden_size", "classifier_dropout_prob",
-            "drop_path_rate",
-        },
     },
 }  # fmt: skip
 """Of each stage the parts of its recipe, and the names that each of them may hold."""
 
-BESIDE = {"validate_every", "segmenter"}  # settings of a stage that are no parts
+BESIDE = {"validate_every", "segmenter", "student"}  # beside these parts; `student` is checked by transformers
 TEXTS = {"optimizer"}  # settings whose value is a text
 
 
-def check_recipe(path: Path, recipe: dict[str, Any]) -> None:
+def check_recipe(path: Path, recipe: Mapping[str, object]) -> None:
     """Raises ValueError that names the file and the setting: an unknown name, or a text in place of a number."""
     for stage, parts in recipe.items():
         if stage in ("preset", "header"):
@@ -47,16 +43,18 @@ def check_recipe(path: Path, recipe: dict[str, Any]) -> None:
         for part, values in (parts if isinstance(parts, dict) else {}).items():
             _check_name(path, stage, part, {*SETTINGS[stage], *BESIDE})
             if part in SETTINGS[stage]:
+                if values is not None and not isinstance(values, dict):
+                    raise ValueError(f"{path}: {stage}: {part} must hold settings by name, not {values!r}")
                 _check_values(path, f"{stage}: {part}", values or {}, SETTINGS[stage][part])
 
 
-def _check_values(path: Path, where: str, values: dict[str, Any], known: set[str]) -> None:
+def _check_values(path: Path, where: str, values: Mapping[str, object], known: set[str]) -> None:
     for name, value in values.items():
         _check_name(path, where, name, known)
-        if isinstance(value, dict):
+        if name == "joint" and isinstance(value, dict):
             _check_values(path, f"{where}: {name}", value, JOINT)
-        elif isinstance(value, str) and name not in TEXTS:
-            raise ValueError(f"{path}: {where}: {name} is the text {value!r}, not a number; in YAML 1e-3 is 1.0e-3")
+        elif isinstance(value, str | dict) and name not in TEXTS:
+            raise ValueError(f"{path}: {where}: {name} is {value!r}, not a number; in YAML 1e-3 is 1.0e-3")
 
 
 def _check_name(path: Path, where: str, name: str, known: set[str]) -> None:

@@ -34,15 +34,20 @@ def stop_signal() -> Iterator[threading.Event]:
 
     A second Ctrl-C ends the run at once. With several processes, only the event of the main process counts (see
     `_Run._agreed`).
+
+    Raises (at the end of the context):
+        KeyboardInterrupt: after Ctrl-C, so that a script does not begin its next stage. Several processes leave as if
+            they were done, because they have to leave together.
     """
-    asked = threading.Event()
+    asked, by_hand = threading.Event(), threading.Event()
 
     def interrupted(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        by_hand.set()
         asked.set()
 
     handlers = {signal.SIGTERM: lambda *_: asked.set(), signal.SIGINT: interrupted}
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under nohup
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script
         del handlers[signal.SIGINT]
     here = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be handled
     before = {kind: signal.signal(kind, handler) for kind, handler in handlers.items()} if here else {}
@@ -51,6 +56,8 @@ def stop_signal() -> Iterator[threading.Event]:
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler if handler is not None else signal.SIG_DFL)
+    if by_hand.is_set() and PartialState().num_processes == 1:
+        raise KeyboardInterrupt
 
 
 def leave_signals_to_the_run(_worker: int) -> None:

@@ -30,8 +30,8 @@ TRAINS = {
 
 def run(args: argparse.Namespace) -> Path:
     """Trains one stage; returns the path of its exported weights. Raises ValueError for wrong arguments or recipes."""
-    recipe = read_recipe(args.config, args.stage)
     check_recipe(args.config, load_recipe(args.config))
+    recipe = read_recipe(args.config, args.stage)
     overrides = {k: v for k in ("steps", "minutes") if (v := getattr(args, k)) is not None}
     loop = replace(LoopConfig(**recipe["loop"]), **overrides)
     set_seed(loop.seed)  # for the initial weights; the loop gives each process a seed of its own

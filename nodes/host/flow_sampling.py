@@ -35,7 +35,7 @@ def sample_from_the_mean(model: ModelPatcher) -> None:
             return call.run()
         # Outside of the mask the net must see what it was trained on; the latent comes back at the end.
         mask, mean = call.denoise_mask.to(call.latent), call.mean_picture(call.noise).to(call.latent)
-        inside = torch.lerp(mean, call.latent, mask) if torch.any(call.latent) else mean
+        inside = torch.where(mask < 1, mean, call.latent) if torch.any(call.latent) else mean
         made = call._replace(latent=inside).run()
         return torch.lerp(call.latent.to(made), made, mask.to(made))
 

@@ -21,7 +21,7 @@ from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window, size_of
 from .checks import check_counts, check_schedule
 from .fingerprints import same_pictures
-from .model import CONDITION_KEY, RNetMaps
+from .model import CONDITION_KEY, JoReSDiffusion, RNetMaps
 from .model_sampling import sampling_sigmas
 from .patchers import Adjusted
 from .pictures import shown_size
@@ -135,10 +135,15 @@ class Refinement:
         level, shared = base.noise_level(args["sigma"]), base.diffusion_model.for_rnet
         refined = self.refine(x0, level, tiler=self.kept_tiler(base, x0), shared=shared)
         sigmas = args["model_options"].get("transformer_options", {}).get("sample_sigmas")
-        if sigmas is None or len(sigmas) < 3:
-            return refined
-        last = float(args["sigma"].max()) <= float(sigmas[-2]) * (1 + SAME_SIGMA)
-        return torch.lerp(x0, refined, base.schedule.refined_share(len(sigmas) - 1, last=last))
+        return refined if sigmas is None else torch.lerp(x0, refined, _share(base, float(args["sigma"].max()), sigmas))
+
+
+def _share(base: JoReSDiffusion, sigma: float, sigmas: Tensor) -> float:
+    """`refined_share` of the step of a stock sampler that begins at `sigma`, one of `sigmas` or between two of them."""
+    sampling, following = base.model_sampling, sigmas[sigmas < sigma * (1 - SAME_SIGMA)][:1]
+    t = float(sampling.timestep(sigmas.new_tensor(sigma)))
+    ends = len(following) == 0 or float(following) == 0
+    return base.schedule.refined_share(t, -1.0 if ends else float(sampling.timestep(following)))
 
 
 def _plain(options: HostOptions, guider: comfy.samplers.CFGGuider) -> HostOptions:

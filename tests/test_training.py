@@ -182,7 +182,7 @@ def test_a_run_asked_to_end_keeps_its_last_step(workers, kind, data, recipe, tmp
         deadline = time.monotonic() + 120
         while not (out / "train.csv").exists() and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.1)
-        os.killpg(process.pid, kind)  # as terminals and job systems do
+        (os.killpg if kind == signal.SIGINT else os.kill)(process.pid, kind)  # a terminal tells the whole group
         ended = 130 if kind == signal.SIGINT else 0
         assert process.wait(60) == ended, process.communicate()[1][-3000:]
     finally:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .shutdown import leave_signals_to_the_run
+from .shutdown import ignore_interrupts
 
 Draw = Callable[[np.random.Generator], dict[str, Tensor]]
 
@@ -32,5 +32,5 @@ def batches(draw: Draw, seed: int, process: int, steps: range, *, workers: int =
     """
     return DataLoader(
         _Batches(draw, seed, process), batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin,
-        generator=torch.Generator(), worker_init_fn=leave_signals_to_the_run,
+        generator=torch.Generator(), worker_init_fn=ignore_interrupts,
     )  # fmt: skip

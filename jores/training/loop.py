@@ -146,19 +146,15 @@ class _Run:
         return c.final_rate + (1 - c.final_rate) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
     def run(self, stop_after: int) -> Path:
-        self._resume()
-        steps = range(self.progress.step, min(self.config.steps, stop_after))
-        pin, process = self.accelerator.device.type == "cuda", self.accelerator.process_index
         with stop_signal() as asked:
-            data = iter(batches(self.stage.batch, self.config.seed, process, steps, workers=self.workers, pin=pin))
-            try:
-                return self._run(stop_after, asked, data)
-            finally:  # an error keeps `data`, and Python would wait at its end for workers that ignore SIGTERM
-                if self.workers:
-                    data._shutdown_workers()
+            return self._run(stop_after, asked)
 
-    def _run(self, stop_after: int, asked: threading.Event, data: Iterator[dict[str, Tensor]]) -> Path:
+    def _run(self, stop_after: int, asked: threading.Event) -> Path:
+        self._resume()
         c, p = self.config, self.progress
+        steps, cuda = range(p.step, min(c.steps, stop_after)), self.accelerator.device.type == "cuda"
+        process = self.accelerator.process_index
+        data = iter(batches(self.stage.batch, c.seed, process, steps, workers=self.workers, pin=cuda))
         bar = tqdm(total=c.steps, initial=p.step, disable=not self.accelerator.is_main_process, mininterval=10)
         last_validation = time.monotonic()
         while p.step < min(c.steps, stop_after) and not (c.minutes and p.seconds >= 60 * c.minutes):

@@ -60,7 +60,6 @@ def stop_signal() -> Iterator[threading.Event]:
         raise KeyboardInterrupt
 
 
-def leave_signals_to_the_run(_worker: int) -> None:
-    """For processes that draw batches: terminals and job systems signal them, too, but the run says when they end."""
-    for kind in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(kind, signal.SIG_IGN)
+def ignore_interrupts(_worker: int) -> None:
+    """For processes that draw batches: a terminal sends Ctrl-C to them, too, but the run says when they end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -113,7 +113,7 @@ def _add_model_options(parser: argparse.ArgumentParser, precision: str = "auto")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, xpu, mps (default: auto)")
     precision_help = (
         "of most of the nets' work; auto: bfloat16 on processors that are faster with it (AVX512-BF16, AMX), where the "
-        f"picture changes by about a level of 8 bits at most; otherwise float32 (default: {precision})"
+        f"picture changes by up to 2 levels of 8 bits; otherwise float32 (default: {precision})"
     )
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default=precision, help=precision_help)
     parser.add_argument("--weights", type=Path, metavar="FILE", help="bundle (default: the shipped one)")

@@ -19,7 +19,7 @@ def reduce_precision(nets: JoReSNets, precision: str, device: torch.device | Non
     """Lets the nets compute in bfloat16 if `precision` asks for it; changes nothing else.
 
     The last layer of each net stays in float32, and so do R, L, R' and L', the sampler and the weights in memory: what
-    is rounded is only what the nets add to a picture, so a result changes by about a level of 8 bits at most. Of DNet
+    is rounded is only what the nets add to a picture, so a result changes by 2 levels of 8 bits at most. Of DNet
     it is where L lies between its bounds: R * L is the dark picture still, whose rounding the gain would amplify.
 
     Args:

@@ -71,8 +71,8 @@ class JoReSLoadSegmenter(io.ComfyNode):
         return node_schema(
             node_id="JoReSLoadSegmenter",
             display_name="Load Semantic Segmenter",
-            description="Loads a segmentation model for the semantic prior: the shipped one, which knows dark "
-            "pictures, or any ADE20K model (SegFormer, UPerNet, ...) as a Hugging Face folder.",
+            description="Loads a segmentation model for the semantic prior: the shipped one, or any ADE20K model "
+            "(SegFormer, UPerNet, ...) as a Hugging Face folder.",
             search_aliases=["segmentation", "SegFormer", "UPerNet", "ADE20K", "JoReS"],
             inputs=[
                 io.Combo.Input(

@@ -77,7 +77,7 @@ def quality_input() -> io.Combo.Input:
     return io.Combo.Input(
         "quality", options=list(QUALITIES), default="standard", optional=True,
         tooltip=f"Time against quality. draft: no diffusion, at most {DRAFT_SIZE} pixels inside, for a quick look. "
-        f"standard: as many 'steps' as you say. fine: {FINE_STEPS} steps at least, twice the time of 4.",
+        f"standard: as many 'steps' as you say. fine: {FINE_STEPS} steps at least, up to twice the time of 4.",
     )  # fmt: skip
 
 

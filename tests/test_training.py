@@ -73,7 +73,8 @@ def recipe(tmp_path_factory):
 
 
 LAUNCH = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell hand on that they ignore it
 from jores import config
 from tests.test_nets import TINY
 config.PRESETS["tiny"] = TINY

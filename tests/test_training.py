@@ -74,7 +74,7 @@ def recipe(tmp_path_factory):
 
 LAUNCH = """
 import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell hand on that they ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell makes its background jobs ignore
 from jores import config
 from tests.test_nets import TINY
 config.PRESETS["tiny"] = TINY

@@ -141,3 +141,11 @@ def test_a_picture_in_shade_keeps_its_bright_parts_and_nearly_its_mean():
         lost = srgb_to_linear(dark) / srgb_to_linear(picture)
         assert lost[..., 56:].median() > 0.8 and lost[..., :40].median() < 0.75 * lost[..., 56:].median(), d
         assert dark.mean() > 0.7 * picture.mean()
+
+
+def test_darkening_in_part_takes_more_light_from_the_shadows():
+    picture, rng = torch.full((3, 40, 60), 0.2), np.random.default_rng(2)
+    picture[..., 30:] = 0.9
+    for _ in range(20):
+        dark = Darkening.draw_in_part(rng).fitted(picture)(picture)
+        assert (dark[..., 10] / picture[..., 10]).mean() < 0.9 * (dark[..., 50] / picture[..., 50]).mean()

@@ -65,6 +65,18 @@ def test_a_result_that_the_host_still_has_is_shown_again(comfy_client: Client, t
     assert len(charts) == 2 and charts[0] == charts[1]
 
 
+def test_the_example_photograph_is_shown_in_every_run(comfy_client: Client):
+    prompt = {
+        "1": {"class_type": "JoReSLoadExample", "inputs": {"picture": "region"}},
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+    }
+    shown = []
+    for node in ("2", "3"):  # another graph on the same picture
+        prompt = {"1": prompt["1"], node: prompt[next(reversed(prompt))]}
+        shown += comfy_client.pictures(comfy_client.run(prompt, 120), "1", "temp")
+    assert len(shown) == 2 and shown[0] == shown[1]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_cancel_in_mid_sampling_leaves_the_server_usable(comfy_client: Client, tmp_path: Path, name: str):
     sampler, steps = ("2", "9")[NAMES.index(name)], 100

@@ -49,11 +49,10 @@ class NoiseSchedule:
             ValueError: there are not so many.
         """
         total, most = self.config.timesteps, self.most_steps
-        last = total - most
         if not 1 <= steps <= most:
             raise ValueError(f"steps must be between 1 and {most}, not {steps}")
-        if last and steps > LEARNED_STEPS:
-            return [total - 1 - i * (total - 1 - last) // (steps - 1) for i in range(steps)]
+        if most < total and steps > LEARNED_STEPS:
+            return [total - 1 - i * (most - 1) // (steps - 1) for i in range(steps)]
         return [total - 1 - i * total // steps for i in range(steps)]
 
     def refined_share(self, t: float, t_next: float) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .exposure import luma
-from .guided_filter import reduced, reduced_in_bands, self_guided
+from .guided_filter import reduced, reduced_in_bands, self_guided, sliced_grid
 from .resize import resize_map
 
 SIDE, BINS = 24, 4  # long side of the grid on which casts are compared, and the brightnesses that it holds apart
@@ -73,10 +73,7 @@ class ColourCast:
         """Gains (B, 3, H, W) for a band of the original. `enlarge` enlarges the band's part of a coarse map."""
         light = original.amax(1, keepdim=True).float().clamp(0, 1)
         tones = (enlarge(self.slope) * light + enlarge(self.intercept)).clamp(0, 1).pow(TONE)
-        place, total = tones * (BINS - 1), torch.zeros(1, device=light.device)
-        for i, part in enumerate(self.grid.chunk(BINS, 1)):
-            total = total + enlarge(part) * (1 - (place - i).abs()).clamp_min(0)
-        return total
+        return sliced_grid(self.grid, tones, enlarge)
 
     def applied(self, picture: Tensor, original: Tensor, enlarge: Callable[[Tensor], Tensor]) -> Tensor:
         """A band of the result (B, 3, H, W) in [0, 1] in the colours of the original; see `gains`."""

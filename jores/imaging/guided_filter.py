@@ -44,6 +44,24 @@ def self_guided(x: Tensor, radius: int, edge: float) -> tuple[Tensor, Tensor]:
     return sliding_mean(slope, side), sliding_mean(mean * (1 - slope), side)
 
 
+def sliced_grid(grid: Tensor, guide: Tensor, enlarge: Callable[[Tensor], Tensor]) -> Tensor:
+    """Slices a bilateral grid (B, 3 * bins, h, w) by the guide (B, 1, H, W) in [0, 1]: (B, 3, H, W).
+
+    As in HDRNet (Gharbi et al., SIGGRAPH 2017), with linear interpolation between bins. It works bin by bin, because
+    some devices lack 3-D sampling, and to save memory.
+
+    Args:
+        enlarge: enlarges one bin (B, 3, h, w) to the size of the guide.
+    """
+    bins = grid.shape[1] // 3
+    place = guide * (bins - 1)
+    total = grid.new_zeros((len(grid), 3, *guide.shape[-2:]))
+    for i, part in enumerate(grid.chunk(bins, 1)):
+        weight = (1 - (place - i).abs()).clamp_min(0)
+        total = torch.addcmul(total, weight, enlarge(part), out=None if torch.is_grad_enabled() else total)
+    return total
+
+
 def reduced_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
     """(H, W) scaled to a longer side of `longest` pixels; `size` itself if `longest` is 0 or not smaller."""
     if not 0 < longest < max(size):

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from ..conditions import RetinexMaps
-from ..imaging.guided_filter import self_guided
+from ..imaging.guided_filter import self_guided, sliced_grid
 from ..imaging.resize import resize_map
-from .blocks import spare
 from .decomposition import FLOOR
 
 TONE = 0.4  # exponent of the guide's tone curve: contrasts get similar in dark and in bright areas
@@ -88,18 +87,8 @@ def tightened(maps: RetinexMaps, guide: Tensor) -> RetinexMaps:
 
 
 def sliced(gains: Tensor, guide: Tensor) -> Tensor:
-    """Slices a bilateral grid (B, 3 * bins, h, w) by the guide (B, 1, H, W): (B, 3, H, W) float32.
-
-    As in HDRNet (Gharbi et al., SIGGRAPH 2017), with linear interpolation between bins. It works bin by bin, because
-    some devices lack 3-D sampling, and to save memory.
-    """
-    bins = gains.shape[1] // 3
-    place = guide.float() * (bins - 1)
-    total = gains.new_zeros((len(gains), 3, *guide.shape[-2:]), dtype=torch.float32)
-    for i, part in enumerate(gains.float().chunk(bins, 1)):
-        weight = (1 - (place - i).abs()).clamp_min(0)
-        total = torch.addcmul(total, weight, resize_map(part, guide.shape[-2:]), out=spare(total))
-    return total
+    """`sliced_grid` for a guide (B, 1, H, W) of the full picture: (B, 3, H, W) float32."""
+    return sliced_grid(gains.float(), guide.float(), lambda part: resize_map(part, guide.shape[-2:]))
 
 
 def roll_off(x: Tensor, gain: Tensor) -> Tensor:

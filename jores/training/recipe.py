@@ -7,10 +7,13 @@ from typing import Any
 
 import yaml
 
+from .settings import check_recipe
+
 
 def read_recipe(path: Path, stage: str) -> dict[str, Any]:
     """The stage's part of a recipe file, with preset and header added. Raises ValueError that names the file."""
     recipe = load_recipe(path)
+    check_recipe(path, recipe)
     try:
         return {"preset": recipe["preset"], "header": recipe.get("header", {}), **recipe[stage]}
     except (KeyError, TypeError) as error:

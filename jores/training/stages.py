@@ -15,8 +15,7 @@ from ..config import PRESETS, JoReSConfig
 from .data import Sampler
 from .loop import LoopConfig, Stage, train
 from .pairs import MAX_SHIFT, half_by_scene, load_photos, load_sets, validation_pairs
-from .recipe import load_recipe, read_recipe
-from .settings import check_recipe
+from .recipe import read_recipe
 
 NEEDS = {
     "decompose": (), "expose": ("decomposition",), "adjust": ("decomposition",),
@@ -30,7 +29,6 @@ TRAINS = {
 
 def run(args: argparse.Namespace) -> Path:
     """Trains one stage; returns the path of its exported weights. Raises ValueError for wrong arguments or recipes."""
-    check_recipe(args.config, load_recipe(args.config))
     recipe = read_recipe(args.config, args.stage)
     overrides = {k: v for k in ("steps", "minutes") if (v := getattr(args, k)) is not None}
     loop = replace(LoopConfig(**recipe["loop"]), **overrides)

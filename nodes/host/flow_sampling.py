@@ -29,13 +29,12 @@ def sample_from_the_mean(model: ModelPatcher) -> None:
         check_steps(call.sampler_function, call.sigmas)
         first = call.guider.inner_model.model_sampling.sigmas[-1]
         late = len(call.sigmas) > 1 and float(call.sigmas[0]) < 0.99 * float(first)
-        if late and call.denoise_mask is None and call.latent is not None and not torch.any(call.latent):
-            call = call._replace(latent=call.mean_picture(call.noise))
+        empty = call.latent is not None and not torch.any(call.latent)
         if call.denoise_mask is None or call.latent is None:
-            return call.run()
+            return (call._replace(latent=call.mean_picture(call.noise)) if late and empty else call).run()
         # Outside of the mask the net must see what it was trained on; the latent comes back at the end.
         mask, mean = call.denoise_mask.to(call.latent), call.mean_picture(call.noise).to(call.latent)
-        inside = torch.where(mask < 1, mean, call.latent) if torch.any(call.latent) else mean
+        inside = mean if empty else torch.where(mask < 1, mean, call.latent)
         made = call._replace(latent=inside).run()
         return torch.lerp(call.latent.to(made), made, mask.to(made))
 

@@ -41,7 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="processes that draw the batches (default 0: the training process itself)",
     )
-    parser.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"), default="bf16")
+    parser.add_argument(
+        "--mixed-precision",
+        choices=("auto", "no", "bf16", "fp16"),
+        default="auto",
+        help="auto (default): bf16 where the device computes it faster than float32, no elsewhere",
+    )
     parser.add_argument("--cpu", action="store_true", help="train on the processor even if there is an accelerator")
 
 

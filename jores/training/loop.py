@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast, set_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from ..files.records import without_nan
 from ..nets.layout import in_layout
+from ..precision import fast_in_bfloat16
 from .batches import batches
 from .muon import Muon
 from .records import append_row, contact_sheet
@@ -93,7 +94,7 @@ def train(
     out: Path,
     *,
     stop_after: int,
-    mixed_precision: str = "bf16",
+    mixed_precision: str = "auto",
     cpu: bool = False,
     workers: int = 0,
 ) -> Path:
@@ -102,7 +103,7 @@ def train(
     Args:
         out: folder of the run. An existing run there is resumed at its last checkpoint.
         stop_after: ends this call at that step, with a checkpoint; the next call resumes the run.
-        mixed_precision: "no", "bf16" or "fp16".
+        mixed_precision: "auto" (see `fast_precision`), "no", "bf16" or "fp16".
         cpu: True ignores accelerators.
         workers: number of processes that draw the batches; 0 draws them in this process. The batches do not depend on
             this number.
@@ -114,6 +115,13 @@ def train(
         return _Run(stage, config, Path(out), mixed_precision, cpu, workers).run(stop_after)
 
 
+def fast_precision(device: torch.device) -> str:
+    """ "bf16" where the device computes it in hardware, "no" elsewhere: emulated, a step takes up to ten times as long."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    return "bf16" if fast_in_bfloat16(device) else "no"
+
+
 class _Run:
     def __init__(
         self, stage: Stage, config: LoopConfig, out: Path, mixed_precision: str, cpu: bool, workers: int
@@ -122,6 +130,8 @@ class _Run:
         unused = DistributedDataParallelKwargs(
             find_unused_parameters=True
         )  # a step without the semantic prior skips some layers
+        if mixed_precision == "auto":
+            mixed_precision = fast_precision(PartialState(cpu=cpu).device or torch.device("cpu"))
         self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[unused])
         set_seed(config.seed, device_specific=True)
         out.mkdir(parents=True, exist_ok=True)

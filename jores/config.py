@@ -23,6 +23,7 @@ class AdjustmentConfig:
 
     `light_bins` is the number of brightness bins of the bilateral gain grid, with which gains follow edges; the nets
     also get the target `shadow_share` as input. 0: gains do not depend on the brightness, as in release 0.1.
+    `light_experts` is the number of experts that propose the light; 1: one head for all pictures.
     """
 
     widths: tuple[int, ...] = (48, 96, 160, 256)
@@ -31,6 +32,7 @@ class AdjustmentConfig:
     exposure_width: int = 1024
     grid_width: int = 64
     light_bins: int = 0
+    light_experts: int = 1
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ _PARTS = {
 # "paper": as close to PyDiff, the closest predecessor of the paper, as accessible text allows: a wide eps-prediction
 # UNet at full resolution, and the linear schedule 1e-6..1e-2 over 2000 steps. Users train it themselves, on GPUs.
 PRESETS: dict[str, JoReSConfig] = {
-    "compact": JoReSConfig(adjustment=AdjustmentConfig(light_bins=8)),
+    "compact": JoReSConfig(adjustment=AdjustmentConfig(light_bins=8, light_experts=2)),
     "paper": JoReSConfig(
         name="paper",
         decomposition=DecompositionConfig(width=32, blocks=3),
@@ -175,7 +177,7 @@ PRESETS: dict[str, JoReSConfig] = {
     ),
     "texture": JoReSConfig(
         name="texture",
-        adjustment=AdjustmentConfig(light_bins=8),
+        adjustment=AdjustmentConfig(light_bins=8, light_experts=2),
         denoiser=DenoiserConfig(
             fold=2,
             widths=(32, 64, 128),

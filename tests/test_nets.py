@@ -15,7 +15,7 @@ from jores.diffusion.sampling import start_noise
 from jores.imaging.exposure import DIM, mean_colour, mean_luma, shadow_share
 from jores.nets.adjustment import colour_cast
 from jores.nets.decomposition import FLOOR, neighbourhood_max
-from jores.nets.exposure_head import ExposureHead, LightHead
+from jores.nets.exposure_head import ExposureHead, LightHead, LightMixture
 from tests.flat import flat
 
 OPTIONS = {"refine": 1, "structure": 0, "unet_structure": 0, "prior_dropout": 0, "start_share": 0.2}
@@ -251,6 +251,25 @@ def test_pictures_that_release_0_1_took_for_well_lit_keep_their_exposure():
     proposed = head(torch.cat([bright, dark]))
     torch.testing.assert_close(proposed[0], mean_luma(bright)[0])
     assert not torch.isclose(proposed[1], mean_luma(dark)[0])
+
+
+def test_a_mixture_proposes_what_the_expert_of_a_picture_does_and_the_mean_where_it_may_be_anyones():
+    mixture, pictures = LightMixture(2, 8).eval(), torch.rand(3, 3, 48, 64) * 0.2
+    told = torch.full((3,), 0.4)
+    for expert, offset in zip(mixture.heads, (-0.3, 0.2), strict=True):
+        with torch.no_grad():
+            expert.out.bias[0], expert.out_shadows.bias[0] = offset, 2 * offset
+    first, second = (torch.stack([e(pictures), e.shadows(pictures, told)[:, 0]]) for e in mixture.heads)
+    assert (first < second).all()
+
+    def proposed():
+        return torch.stack([mixture(pictures), mixture.shadows(pictures, told)[:, 0]])
+
+    torch.testing.assert_close(proposed(), (first * second).sqrt())
+    for bias, expected in (((20, 0), first), ((0, 20), second)):
+        with torch.no_grad():
+            mixture.sorter.out.bias.copy_(torch.tensor(bias))
+        torch.testing.assert_close(proposed(), expected)
 
 
 def test_an_open_gate_hands_back_brightness_and_shadows_whatever_they_are():

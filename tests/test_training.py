@@ -67,7 +67,7 @@ def recipe(tmp_path_factory):
         recipe[stage]["data"] = {"crop": 32, "batch": 2}
     recipe["adjust"]["loop"]["optimizer"] = "muon"
     recipe["expose"]["loop"]["steps"] = 6
-    recipe["expose"]["data"].update(views=2, batch=8, set_shares=None)
+    recipe["expose"]["data"].update(views=2, batch=8, set_shares=None, experts=None)
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return path
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from jores.checkpoint import load_bundle
-from jores.training import RECIPES, loop
+from jores.training import RECIPES, loop, stages
 from jores.training.adjust import Adjust
 from jores.training.data import Sampler
 from jores.training.decompose import Decompose
@@ -55,6 +56,16 @@ def stage_of(name, pairs, recipe):
     if name == "diffuse":
         return Diffuse(nets, sampler, pairs[:1], options, None)
     return {"decompose": Decompose, "adjust": Adjust}[name](nets, sampler, pairs[:1], options)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_is_chosen_where_the_processor_computes_it_faster(monkeypatch, pairs, recipe, tmp_path, fast):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": fast})
+    stage = stage_of("decompose", pairs, recipe)
+    AcceleratorState._reset_state()
+    run = loop._Run(stage, loop.LoopConfig(steps=1), tmp_path, "auto", True, 0)
+    assert run.accelerator.mixed_precision == ("bf16" if fast else "no")
+    AcceleratorState._reset_state()
 
 
 @pytest.mark.parametrize("name", ["decompose", "expose", "adjust", "diffuse"])
@@ -96,6 +107,46 @@ def test_the_exposure_head_goes_on_learning_from_its_own_weights(pairs, recipe, 
     assert all(torch.equal(value, before[key]) for key, value in stage.objective.state_dict().items())
     saved = load_bundle(tmp_path / "a.safetensors").adjustment.exposure_head.out.bias
     assert (saved - before["net.out.bias"]).min() > 0.9
+
+
+def test_experts_learn_from_their_own_sets_and_the_sorter_whose_a_picture_is(pairs):
+    """The same dark pictures in two sets, whose light pictures are dim in the one and bright in the other."""
+    rng = np.random.default_rng(1)
+    noise = [np.kron(rng.integers(0, 60, (8, 9, 3)), np.ones((8, 8, 1))).astype(np.uint8) for _ in range(6)]
+    sets = [
+        Pair(f"{group}{i}", (high // 3 + 60 + 90 * group), high // 8 + 4 * group, group=group)
+        for group in (0, 1) for i, high in enumerate(noise)
+    ]  # fmt: skip
+    nets = shaken(replace(TINY, adjustment=replace(TINY.adjustment, light_bins=2, light_experts=2)))
+    data = {"views": 1, "batch": 16, "lit": 0.0, "experts": [0, 1]}
+    stage = Expose(nets, sets, None, sets[:1], data)
+    objective, rng = stage.objective, np.random.default_rng(0)
+    optimizer = torch.optim.Adam(objective.parameters(), 1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        objective(stage.batch(rng))["loss"].backward()
+        optimizer.step()
+    head, batch = objective.net.eval(), stage.batch(rng)
+    with torch.no_grad():
+        low, high = (expert.exposure(batch["statistics"]).mean() for expert in head.heads)
+        error = (head.exposure(batch["statistics"]).log() - batch["exposure"].log()).abs().mean()
+        sorted_right = (head.sorter(batch["statistics"]).argmax(1) == batch["expert"]).float().mean()
+    assert low < 0.4 < high and error < 0.15 and sorted_right > 0.9
+
+
+@pytest.mark.parametrize("experts, told", [([0], "experts for 1 sets"), ([0, 2], "experts: 2 is not one of the 2")])
+def test_experts_that_do_not_fit_the_sets_are_named_before_the_work(pairs, experts, told):
+    nets = shaken(replace(TINY, adjustment=replace(TINY.adjustment, light_bins=2, light_experts=2)))
+    pairs[1].group = 1
+    with pytest.raises(ValueError, match=told):
+        Expose(nets, pairs, None, pairs[:1], {"views": 1, "batch": 4, "lit": 0.2, "experts": experts})
+
+
+def test_a_bundle_with_one_head_goes_on_as_a_mixture_that_proposes_the_same():
+    one = shaken(replace(TINY, adjustment=replace(TINY.adjustment, light_bins=2)))
+    several = replace(one.config, adjustment=replace(one.config.adjustment, light_experts=2))
+    grown, pictures = stages._grown(one, several), torch.rand(2, 3, 48, 64) * 0.3
+    torch.testing.assert_close(grown.exposure_head.eval()(pictures), one.anet.exposure_head.eval()(pictures))
 
 
 class Scaling(Accelerator):

@@ -13,7 +13,7 @@ from ..config import AdjustmentConfig
 from ..imaging.exposure import DARKEST, exposure_gain, luma_of
 from ..imaging.resize import area_average, crop_to, pad_to_multiple
 from .blocks import ScalarEmbedding, Stack, Upsample, u_shape, zero_
-from .exposure_head import ExposureHead, LightHead
+from .exposure_head import ExposureHead, LightHead, LightMixture
 from .gain_grid import GainGrid
 from .lifting import local_lift, relit, uniform_lift
 
@@ -43,7 +43,12 @@ class AdjustmentNet(nn.Module):
         kw = {"operations": operations, **factory}
         widths, emb = config.widths, 2 * config.widths[0]
         local = config.light_bins > 0  # False for bundles of release 0.1
-        self.exposure_head = (LightHead if local else ExposureHead)(config.exposure_width, **kw)
+        if not local:
+            self.exposure_head = ExposureHead(config.exposure_width, **kw)
+        elif config.light_experts == 1:
+            self.exposure_head = LightHead(config.exposure_width, **kw)
+        else:
+            self.exposure_head = LightMixture(config.light_experts, config.exposure_width, **kw)
         self.gain_grid = GainGrid(config.grid_width, config.light_bins, **kw)
         self.lift = local_lift if local else uniform_lift
         self.embed_shadows = zero_(operations.Linear(SHADOWS, emb, bias=False, **factory)) if local else None

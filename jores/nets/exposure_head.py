@@ -46,6 +46,11 @@ class _Head(nn.Module):
         self.dropout = nn.Dropout(0.5)
         self.out = zero_(operations.Linear(width, outputs, **factory))
 
+    def standardise(self, statistics: Tensor) -> None:
+        """Sets `centre` and `spread` to those of `statistics` (N, 23)."""
+        self.centre.copy_(statistics.mean(0))
+        self.spread.copy_(statistics.std(0).clamp_min(1e-4))
+
     def normalised(self, statistics: Tensor) -> Tensor:
         """`brightness_statistics` (B, 23), standardised and clamped for the perceptron; float32."""
         return ((statistics - self.centre.to(statistics)) / self.spread.to(statistics)).clamp(-4, 4)
@@ -81,18 +86,8 @@ class ExposureHead(_Head):
         return torch.zeros(len(thumbnail), 2, device=thumbnail.device)
 
 
-class LightHead(_Head):
-    """Proposes the mean luma of the result, and its `shadow_share` at a given mean luma.
-
-    Both are computed in logarithms, as a gated interpolation between a proposed value and the picture's own value. The
-    gate is trained on dark pictures, on pictures lit in part, and on well-lit photographs, which should stay unchanged;
-    there is no fixed threshold on the mean luma.
-    """
-
-    def __init__(self, width: int, *, operations: Any = nn, **factory: Any) -> None:
-        super().__init__(width, 2, operations=operations, **factory)
-        self.hidden_shadows = operations.Linear(BRIGHTNESS_STATISTICS + 3, width, **factory)
-        self.out_shadows = zero_(operations.Linear(width, 2, **factory))
+class _Light(nn.Module):
+    """Proposals for thumbnails, where a class makes them from `brightness_statistics` by `exposure` and `share`."""
 
     def forward(self, thumbnail: Tensor) -> Tensor:
         """Target mean luma (B,) of the result, from thumbnails (B, 3, 48, 64) in [0, 1]."""
@@ -106,20 +101,78 @@ class LightHead(_Head):
 
     def exposure(self, statistics: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """As `forward`, from `brightness_statistics` (B, 23); `dtype` is that of the perceptron."""
-        hidden = self.dropout(F.silu(self.hidden(self.normalised(statistics).to(dtype))))
-        offset, gate = self.out(hidden).float().unbind(1)
-        return _between(offset + math.log(USUAL_EXPOSURE), statistics[:, 0], gate)
+        raise NotImplementedError
 
     def share(self, statistics: Tensor, own: Tensor, exposure: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Target `shadow_share` (B,) at mean luma `exposure` (B,).
 
         `statistics` (B, 23) and `own` (B,) are the picture's `brightness_statistics` and `shadow_share`.
         """
+        raise NotImplementedError
+
+
+class LightHead(_Head, _Light):
+    """Proposes the mean luma of the result, and its `shadow_share` at a given mean luma.
+
+    Both are computed in logarithms, as a gated interpolation between a proposed value and the picture's own value. The
+    gate is trained on dark pictures, on pictures lit in part, and on well-lit photographs, which should stay unchanged;
+    there is no fixed threshold on the mean luma.
+    """
+
+    def __init__(self, width: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__(width, 2, operations=operations, **factory)
+        self.hidden_shadows = operations.Linear(BRIGHTNESS_STATISTICS + 3, width, **factory)
+        self.out_shadows = zero_(operations.Linear(width, 2, **factory))
+
+    def exposure(self, statistics: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        hidden = self.dropout(F.silu(self.hidden(self.normalised(statistics).to(dtype))))
+        offset, gate = self.out(hidden).float().unbind(1)
+        return _between(offset + math.log(USUAL_EXPOSURE), statistics[:, 0], gate)
+
+    def share(self, statistics: Tensor, own: Tensor, exposure: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         aim = exposure.float().clamp_min(1e-3).log()
         told = torch.stack([own.log(), aim - math.log(USUAL_EXPOSURE), (aim - statistics[:, 0]).clamp(-4, 4)], 1)
         x = torch.cat([self.normalised(statistics), told], 1).to(dtype)
         offset, gate = self.out_shadows(self.dropout(F.silu(self.hidden_shadows(x)))).float().unbind(1)
         return _between(offset + math.log(USUAL_SHADOWS), own.log(), gate)
+
+
+class LightMixture(_Light):
+    """A mixture of experts (Jacobs et al. 1991): several `LightHead`s, each for one kind of light.
+
+    What a good brightness is depends on where a picture comes from: rooms without light are shown darker than streets
+    and windows whose exposures were fused. One perceptron ends between the two; so each expert is trained on its own
+    sets of pairs, and a third layer, `sorter`, says whose pictures this one is like. The logarithms of the experts'
+    proposals are averaged by its shares.
+    """
+
+    def __init__(self, experts: int, width: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        kw = {"operations": operations, **factory}
+        self.experts = nn.ModuleList(LightHead(width, **kw) for _ in range(experts))
+        self.sorter = _Sorter(width // 4, experts, **kw)
+
+    def exposure(self, statistics: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self._mixed(statistics, dtype, [head.exposure(statistics, dtype) for head in self.heads])
+
+    def share(self, statistics: Tensor, own: Tensor, exposure: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self._mixed(statistics, dtype, [h.share(statistics, own, exposure, dtype) for h in self.heads])
+
+    @property
+    def heads(self) -> list[LightHead]:
+        """The experts."""
+        return [expert for expert in self.experts if isinstance(expert, LightHead)]
+
+    def _mixed(self, statistics: Tensor, dtype: torch.dtype, proposals: list[Tensor]) -> Tensor:
+        shares = self.sorter(statistics, dtype).softmax(1)  # (B, experts)
+        return (shares * torch.stack(proposals, 1).log()).sum(1).exp()
+
+
+class _Sorter(_Head):
+    """`brightness_statistics` (B, 23) -> (B, experts) float32, logits of whose pictures these are."""
+
+    def forward(self, statistics: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.out(self.dropout(F.silu(self.hidden(self.normalised(statistics).to(dtype))))).float()
 
 
 def _between(wanted: Tensor, own: Tensor, gate: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import JoReSNets, save_bundle
 from ..imaging.exposure import brightness_statistics, mean_luma
-from ..nets.exposure_head import LightHead
+from ..nets.exposure_head import LightHead, LightMixture
 from .convert import to_tensor
 from .darkening import Darkening
 from .data import (
@@ -32,22 +32,50 @@ from .pairs import Pair
 from .records import Scores, append_record, means_of_kinds
 
 POOL_SEED = 11
+FOR_ALL = -1  # in place of an expert's number
 RETOUCHED = 0.3  # share of the views whose shadows are trained at another brightness than that of the well-lit picture
 
 
 class ExposureObjective(nn.Module):
-    """Mean absolute log error of the proposed mean luma, plus that of the proposed `shadow_share`."""
+    """Mean absolute log error of the proposed mean luma, plus that of the proposed `shadow_share`.
 
-    def __init__(self, head: LightHead) -> None:
+    Of a mixture, each expert learns from its own samples and from those that are for all. The sorter learns by
+    cross-entropy whose a sample is.
+    """
+
+    def __init__(self, head: LightHead | LightMixture) -> None:
         super().__init__()
         self.net = head
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        proposed = self.net.exposure(batch["statistics"])
-        wanted = self.net.share(batch["statistics"], batch["own"], batch["told"])
-        exposure = (proposed.log() - batch["exposure"].log()).abs().mean()
-        shadows = (wanted.log() - batch["shadows"].log()).abs().mean()
-        return {"loss": exposure + shadows, "exposure": exposure, "shadows": shadows}
+        statistics, expert = batch["statistics"], batch["expert"]
+        exposure, shadows = statistics.new_zeros(()), statistics.new_zeros(())
+        for i, head in enumerate(self.heads):
+            its = self._learns(i, expert).float()
+            its = its / its.sum().clamp_min(1)
+            wanted = head.share(statistics, batch["own"], batch["told"])
+            exposure = exposure + (its * (head.exposure(statistics).log() - batch["exposure"].log()).abs()).sum()
+            shadows = shadows + (its * (wanted.log() - batch["shadows"].log()).abs()).sum()
+        loss = exposure + shadows
+        if isinstance(self.net, LightMixture):
+            loss = loss + nn.functional.cross_entropy(self.net.sorter(statistics), expert, ignore_index=FOR_ALL)
+        count = len(self.heads)
+        return {"loss": loss, "exposure": exposure / count, "shadows": shadows / count}
+
+    @property
+    def heads(self) -> list[LightHead]:
+        return self.net.heads if isinstance(self.net, LightMixture) else [self.net]
+
+    def standardise(self, statistics: Tensor, expert: Tensor) -> None:
+        """Sets `centre` and `spread` of each head to those of the samples that it learns from."""
+        for i, head in enumerate(self.heads):
+            head.standardise(statistics[self._learns(i, expert)])
+        if isinstance(self.net, LightMixture):
+            self.net.sorter.standardise(statistics)
+
+    def _learns(self, i: int, expert: Tensor) -> Tensor:
+        """Whether head `i` learns from samples that are for `expert` (B,)."""
+        return (expert == i) | (expert == FOR_ALL) | (len(self.heads) == 1)
 
 
 class Expose:
@@ -55,7 +83,8 @@ class Expose:
 
     `data` of the recipe: `views` per picture, `batch`, and shares of a batch: `photos` are darkened photographs, `own`
     unchanged photographs, `lit` well-lit pictures of the pairs (unchanged, so their own brightness is the target); the
-    rest are dark pictures of the pairs.
+    rest are dark pictures of the pairs. `experts`: of each set of --data, the number of the expert that learns from it;
+    without it every expert learns from all.
     """
 
     name, best_score = "expose", "score"
@@ -66,29 +95,29 @@ class Expose:
         self.nets, self.val, self.size = nets, val, data["batch"]
         rng, views = np.random.default_rng(POOL_SEED), range(data["views"])
         weights = [p.weight for p in pairs]
-        own = data.get("own", 0.0) if photos else 0.0
-        dark = 1 - data["lit"] - own - (data["photos"] if photos else 0.0)
-        self.pools = [
-            _Pool(dark, [_of_pair(p, rng, j > 0) for p in pairs for j in views], np.repeat(weights, len(views))),
-            _Pool(data["lit"], [_unchanged(p, rng) for p in pairs], weights),
-        ]
-        if photos:
-            self.pools.append(_Pool(data["photos"], [_of_photo(p, rng, j > 0) for p in photos for j in views]))
-            self.pools.append(_Pool(own, [_unchanged(p, rng) for p in photos]))
-        head = nets.anet.exposure_head.requires_grad_(True)
-        if not isinstance(head, LightHead):
+        head = nets.anet.exposure_head
+        if not isinstance(head, LightHead | LightMixture):
             raise ValueError(
                 "stage expose trains a LightHead; this preset has the exposure head of release 0.1: choose another"
             )
-        statistics = torch.cat([pool.samples["statistics"] for pool in self.pools])
-        head.centre.copy_(statistics.mean(0))
-        head.spread.copy_(statistics.std(0).clamp_min(1e-4))
-        self.objective = ExposureObjective(head)
+        expert = _experts(data.get("experts"), pairs, head)
+        own = data.get("own", 0.0) if photos else 0.0
+        dark = 1 - data["lit"] - own - (data["photos"] if photos else 0.0)
+        self.pools = [
+            _Pool(dark, [_of_pair(p, rng, j > 0, e) for p, e in expert for j in views], np.repeat(weights, len(views))),
+            _Pool(data["lit"], [_unchanged(p, rng, e) for p, e in expert], weights),
+        ]
+        if photos:
+            self.pools.append(_Pool(data["photos"], [_of_photo(p, rng, j > 0) for p in photos for j in views]))
+            self.pools.append(_Pool(own, [_unchanged(p, rng, FOR_ALL) for p in photos]))
+        self.objective = ExposureObjective(head.requires_grad_(True))
+        self.objective.standardise(*(torch.cat([p.samples[k] for p in self.pools]) for k in ("statistics", "expert")))
 
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """One batch, float32.
 
         Of the dark pictures: statistics (B, 23), the `brightness_statistics`, and own (B,), the `shadow_share`.
+        expert (B,), int64: the expert that learns from it, or FOR_ALL.
         exposure (B,): mean luma of the well-lit pictures. told (B,): a requested mean luma; shadows (B,): the
         `shadow_share` of the well-lit picture at that mean luma.
         """
@@ -135,26 +164,44 @@ class _Pool:
         return {key: values[index] for key, values in self.samples.items()}
 
 
-def _of_pair(pair: Pair, rng: np.random.Generator, cut: bool) -> dict[str, Tensor]:
+def _experts(experts: list[int] | None, pairs: list[Pair], head: LightHead | LightMixture) -> list[tuple[Pair, int]]:
+    """Each pair with the expert that learns from it. Raises ValueError for a list that does not fit."""
+    if experts is None:
+        return [(pair, FOR_ALL) for pair in pairs]
+    sets, count = 1 + max(pair.group for pair in pairs), len(ExposureObjective(head).heads)
+    if len(experts) != sets:
+        raise ValueError(
+            f"the recipe has experts for {len(experts)} sets, --data names {sets}: name as many, or write a recipe "
+            "with experts: null"
+        )
+    if unknown := [e for e in experts if e not in range(count)]:
+        raise ValueError(f"experts: {unknown[0]} is not one of the {count} experts, which are numbered from 0")
+    return [(pair, experts[pair.group]) for pair in pairs]
+
+
+def _of_pair(pair: Pair, rng: np.random.Generator, cut: bool, expert: int) -> dict[str, Tensor]:
     view = random_view(pair.high.shape, rng) if cut else (slice(None), slice(None))
     gain = exposure_jitter(rng) if cut else 1.0
-    return _sample((thumbnail(pair.dark[view]) * gain).clamp(0, 1), thumbnail(pair.high[view]), rng, cut)
+    return _sample((thumbnail(pair.dark[view]) * gain).clamp(0, 1), thumbnail(pair.high[view]), rng, cut, expert)
 
 
 def _of_photo(photo: Pair, rng: np.random.Generator, cut: bool) -> dict[str, Tensor]:
     bright = fine_thumbnail(photo.high[random_view(photo.high.shape, rng)] if cut else photo.high)
     dark = darkened_thumbnail(bright, Darkening.draw(rng).fitted(bright), rng)
-    return _sample(dark, nn.functional.avg_pool2d(bright, bright.shape[-1] // dark.shape[-1]), rng, cut)
+    return _sample(dark, nn.functional.avg_pool2d(bright, bright.shape[-1] // dark.shape[-1]), rng, cut, FOR_ALL)
 
 
-def _unchanged(pair: Pair, rng: np.random.Generator) -> dict[str, Tensor]:
+def _unchanged(pair: Pair, rng: np.random.Generator, expert: int) -> dict[str, Tensor]:
     bright = thumbnail(pair.high)
-    return _sample(bright, bright, rng, False)
+    return _sample(bright, bright, rng, False, expert)
 
 
-def _sample(dark: Tensor, bright: Tensor, rng: np.random.Generator, retouch: bool) -> dict[str, Tensor]:
+def _sample(dark: Tensor, bright: Tensor, rng: np.random.Generator, retouch: bool, expert: int) -> dict[str, Tensor]:
     requested = bright.pow(brightness_power(rng)) if retouch and rng.random() < RETOUCHED else bright
     told, exposure = mean_luma(torch.stack([requested, bright])).clamp_min(1e-3)
     wanted, own = shadows_of(dark, requested).clamp_min(1e-3)
     statistics = brightness_statistics(dark[None])[0]
-    return {"statistics": statistics, "own": own, "exposure": exposure, "told": told, "shadows": wanted}
+    return {
+        "statistics": statistics, "own": own, "exposure": exposure, "told": told, "shadows": wanted,
+        "expert": torch.tensor(expert),
+    }  # fmt: skip

@@ -23,7 +23,7 @@ class Pair:
 
     `low` is None for a photograph that is darkened on the fly. `kind` is the name of the set, followed by "lit in part"
     or "dark" where the table says how much of the dark picture is lit (see `kind_of`). `weight` is proportional to the
-    probability of drawing the pair.
+    probability of drawing the pair. `group` is the place of its set among those of --data.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Pair:
     kind: str = ""
     scene: str = ""
     weight: float = 1.0
+    group: int = 0
 
     @property
     def dark(self) -> np.ndarray:
@@ -123,9 +124,9 @@ def load_sets(
             f"the recipe has set_shares for {len(shares)} sets, --data names {len(sets)}: name as many, or write a "
             "recipe with set_shares: null"
         )
-    for pairs, share in zip(sets, shares, strict=True):
+    for group, (pairs, share) in enumerate(zip(sets, shares, strict=True)):
         for pair in pairs:
-            pair.weight = share / len(pairs)
+            pair.weight, pair.group = share / len(pairs), group
     return [pair for pairs in sets for pair in pairs]
 
 

@@ -15,7 +15,7 @@ DRAWN = SETS | {"crop", "batch", "photo_share", "as_pairs", "retouch", "cloth"}
 JOINT = {"product", "structure", "edges", "maps"}
 SETTINGS: dict[str, dict[str, set[str]]] = {
     "decompose": {"loop": LOOP, "data": DRAWN, "options": {"reflectance", "cross", "smooth"}},
-    "expose": {"loop": LOOP, "data": SETS | {"views", "batch", "lit", "photos", "own"}, "options": set()},
+    "expose": {"loop": LOOP, "data": SETS | {"views", "batch", "lit", "photos", "own", "experts"}, "options": set()},
     "adjust": {"loop": LOOP, "data": DRAWN, "options": JOINT | {"psnr", "smooth"}},
     "diffuse": {
         "loop": LOOP, "data": DRAWN,

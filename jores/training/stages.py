@@ -105,7 +105,8 @@ def _starting_nets(args: argparse.Namespace, recipe: dict[str, Any]) -> JoReSNet
 
 
 def _grown(nets: JoReSNets, config: JoReSConfig) -> nn.Module:
-    """Converts an ANet of release 0.1 to one with a bilateral gain grid, whose bins all start with the old log gains.
+    """Converts an older ANet: the bins of a bilateral gain grid all start with the log gains of release 0.1, and the
+    experts that propose the light with the one head that was there.
 
     Raises:
         ValueError: its widths are not those of the recipe's preset.
@@ -113,11 +114,16 @@ def _grown(nets: JoReSNets, config: JoReSConfig) -> nn.Module:
     anet = build_part(config, "adjustment")
     state = anet.state_dict()
     for key, old in nets.anet.state_dict().items():
-        if key.startswith("gain_grid.head") and config.adjustment.light_bins:
-            old = old.repeat(config.adjustment.light_bins, *[1] * (old.dim() - 1))
+        if key.startswith("gain_grid.head"):
+            old = old.repeat(len(state[key]) // len(old), *[1] * (old.dim() - 1))
         if key in state and state[key].shape == old.shape:
             state[key] = old
-        elif not key.startswith("exposure_head"):
+        elif key.startswith("exposure_head"):  # that of release 0.1 is of another kind; experts begin as the one head
+            for i in range(config.adjustment.light_experts):
+                name = key.replace("exposure_head", f"exposure_head.experts.{i}")
+                if name in state and state[name].shape == old.shape:
+                    state[name] = old
+        else:
             raise ValueError(f"--init has an ANet of other sizes than the recipe's preset: {key} {tuple(old.shape)}")
     anet.load_state_dict(state)
     return anet

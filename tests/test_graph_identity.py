@@ -11,6 +11,7 @@ import torch
 
 from tests.test_host_sampling import SHIPPED, conditioned, custom_sample, our_sample, pack, refine, run, stock  # noqa: F401
 from tests.test_nodes import SEGMENTER
+from tests.test_older_bundles import bundle_of_0_1
 
 SIZE, STEPS = (48, 64), 2
 
@@ -67,7 +68,8 @@ def patched(host, model, kind):
 def test_what_one_prompt_patched_is_not_seen_by_the_next(host, graph, kind):
     sigmas = run(host, "JoReSSigmas", model=graph.plain, steps=4)[0]
     expected = our_sample(host, graph.one, STEPS)
-    ksample(host, patched(host, graph.plain, kind), graph.one)  # loads the patched MODEL, and leaves it loaded
+    with pytest.raises(ValueError, match="noise schedule was replaced"):  # loads the patched MODEL, and leaves it loaded
+        ksample(host, patched(host, graph.plain, kind), graph.one)
     assert torch.equal(run(host, "JoReSSigmas", model=graph.plain, steps=4)[0], sigmas)
     model = refine(host, graph.plain, graph.nets, graph.one.condition, 0.3, 1.0)
     late = our_sample(host, graph.one, STEPS, model=model)
@@ -77,7 +79,7 @@ def test_what_one_prompt_patched_is_not_seen_by_the_next(host, graph, kind):
 
 
 @pytest.mark.parametrize("kind", list(FOREIGN))
-def test_foreign_schedules_are_refused_by_our_nodes_and_under_rnet(host, graph, kind):
+def test_foreign_schedules_are_refused_by_our_nodes_and_all_samplers(host, graph, kind):
     foreign, name = patched(host, graph.plain, kind), "noise schedule was replaced by another node's .*ModelSampling"
     if kind == "cascade":
         name = "noise schedule was replaced by another node's .StableCascadeSampling"
@@ -89,16 +91,38 @@ def test_foreign_schedules_are_refused_by_our_nodes_and_under_rnet(host, graph, 
         our_sample(host, graph.one, STEPS, model=foreign)
     with pytest.raises(ValueError, match=f"Apply RNet Refinement: .*{name}"):
         refine(host, foreign, graph.nets, graph.one.condition)
-    with pytest.raises(ValueError, match=f"Select JoReS Sampler: .*{name}"):
+    with pytest.raises(ValueError, match=f"The sampler: .*{name}"):
         custom_sample(host, graph.one, sampler, sigmas, model=foreign)
-    with pytest.raises(ValueError, match=f"Apply RNet Refinement: .*{name}"):  # patched after RNet, for a stock sampler
-        ksample(host, patched(host, graph.one.model, kind), graph.one)
+    for model in (foreign, patched(host, graph.one.model, kind)):  # without RNet, and patched after it
+        with pytest.raises(ValueError, match=f"The sampler: .*{name}"):
+            ksample(host, model, graph.one)
 
 
-def test_patches_that_leave_the_schedule_alone_are_taken(host, graph):
-    cfg = stock(host.model_advanced.RescaleCFG, graph.one.model, 0.7)
-    assert torch.isfinite(our_sample(host, graph.one, STEPS, model=cfg)).all()
-    assert torch.isfinite(ksample(host, cfg, graph.one, cfg=2.0)["samples"]).all()
+@pytest.mark.parametrize(
+    ("module", "name", "arguments"),
+    [("model_advanced", "RescaleCFG", (0.7,)), ("differential_diffusion", "DifferentialDiffusion", ()),
+     ("cfg", "CFGZeroStar", ()), ("tcfg", "TCFG", ()), ("mahiro", "Mahiro", ())],
+)  # fmt: skip
+def test_patches_that_leave_the_schedule_alone_are_taken(host, graph, module, name, arguments):
+    try:
+        node = getattr(importlib.import_module(f"comfy_extras.nodes_{module}"), name)
+    except ImportError:
+        pytest.skip("this host has no such node")
+    for model in (graph.plain, graph.one.model):
+        model = stock(node, model, *arguments)
+        assert torch.isfinite(our_sample(host, graph.one, STEPS, model=model)).all()
+        assert torch.isfinite(ksample(host, model, graph.one, cfg=2.0)["samples"]).all()
+
+
+def test_foreign_schedules_are_refused_also_with_bundles_of_0_1(host, comfy_inprocess):
+    folder = comfy_inprocess.base / "models" / "jores"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = bundle_of_0_1(folder / "older.safetensors").name
+    model, nets, _vae = run(host, "JoReSLoadModel", model_name=name)
+    given = conditioned(host, model, nets, scene(0))
+    assert torch.isfinite(ksample(host, model, given)["samples"]).all()
+    with pytest.raises(ValueError, match="The sampler: .*noise schedule was replaced"):
+        ksample(host, patched(host, model, "flux"), given)
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])

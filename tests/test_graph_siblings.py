@@ -46,8 +46,10 @@ def test_nothing_of_another_prompt_is_left_also_where_that_failed(host, graph, k
     if refused:  # in the midst of the sampling, so that the host keeps the patches until the next one
         with pytest.raises(ValueError, match="noise schedule was replaced"):
             ksample(host, foreign(host, graph.one.model, kind), graph.one)
-    else:
-        ksample(host, foreign(host, graph.plain, kind), graph.one)
+    else:  # loaded, but not sampled
+        mm = importlib.import_module("comfy.model_management")
+        with torch.inference_mode():
+            mm.load_models_gpu([foreign(host, graph.plain, kind)])
     assert torch.equal(run(host, "JoReSSigmas", model=graph.plain, steps=4)[0], sigmas)
     assert torch.equal(our_sample(host, graph.one, STEPS), expected[0])
     assert torch.equal(ksample(host, graph.one.model, graph.one)["samples"], expected[1])
@@ -62,6 +64,8 @@ def test_other_foreign_schedules_are_refused(host, graph, kind):  # noqa: F811
         our_sample(host, graph.one, STEPS, model=model)
     with pytest.raises(ValueError, match="Apply RNet Refinement: .*noise schedule was replaced"):
         refine(host, model, graph.nets, graph.one.condition)
+    with pytest.raises(ValueError, match="The sampler: .*noise schedule was replaced"):
+        ksample(host, model, graph.one)
 
 
 def guided(host, model, name, negative):  # noqa: F811

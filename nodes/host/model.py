@@ -183,6 +183,7 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
                 "The JoReS model was given a conditioning that carries no picture (a text prompt?). "
                 "Connect positive and negative of 'Condition JoReS Diffusion'."
             )
+        check_schedule(self.model_sampling, self.jores.schedule, "The sampler")
         self._check(adjusted, noise, kwargs)
         self.diffusion_model.begin()
         condition, (height, width) = adjusted.condition, adjusted.condition.size

@@ -19,7 +19,7 @@ from ...jores.diffusion.schedule import NoiseSchedule
 from ...jores.options import SampleOptions
 from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window, size_of
-from .checks import check_counts, check_schedule
+from .checks import check_counts
 from .fingerprints import same_pictures
 from .model import CONDITION_KEY, JoReSDiffusion, RNetMaps
 from .model_sampling import sampling_sigmas
@@ -130,7 +130,6 @@ class Refinement:
 
     def __call__(self, args: HostOptions) -> Tensor:
         x0, base = args["denoised"], args["model"]
-        check_schedule(base.model_sampling, base.jores.schedule, NODE)
         self.check([*(args.get("cond") or []), *(args.get("uncond") or [])], len(x0))
         level, shared = base.noise_level(args["sigma"]), base.diffusion_model.for_rnet
         refined = self.refine(x0, level, tiler=self.kept_tiler(base, x0), shared=shared)
@@ -244,7 +243,6 @@ def recipe_sampler(eta: float, texture: float) -> Callable[..., Tensor]:
                 f"Select JoReS Sampler: the guider's model is a {type(base).__name__}, not a JoReS model: connect the "
                 "model of 'Load JoReS Model', or choose a stock sampler"
             )
-        check_schedule(base.model_sampling, base.jores.schedule, "Select JoReS Sampler")
         own = sampling_sigmas(base.model_sampling, schedule.timesteps(steps)).to(sigmas)
         if not torch.allclose(own, sigmas, rtol=SAME_SIGMA):
             raise ValueError(

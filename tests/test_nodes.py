@@ -286,12 +286,26 @@ def test_the_controls_of_the_result_are_the_librarys(pack, model):
         (torch.zeros(0, 4, 4, 3), "Enhance Low Light: image of shape .* is empty"),
         (torch.full((1, 4, 4, 3), float("nan")), "Enhance Low Light: image holds NaN"),
         (torch.zeros(1, 4, 4, 2), "Enhance Low Light: image must be"),
+        (torch.zeros(1, 4, 4, 3, device="meta"), "Enhance Low Light: image has a size but no values"),
     ],
 )
 def test_bad_pictures_are_refused_by_name(pack, model, image, message):
     inputs = {"exposure": 0.0, "strength": 1.0, "steps": 1, "seed": 0, "semantic": False}
     with pytest.raises(ValueError, match=message):
         run(pack, "JoReSEnhance", image=image, model_name=f"{model.name}.safetensors", **inputs)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float16", "uint8", "bool"])
+def test_pictures_and_masks_of_any_dtype_are_taken(pack, model, dtype):
+    """PyTorch has no aminmax for some of them."""
+    image = (picture(size=(16, 32)) * 3).to(getattr(torch, dtype))
+    mask = torch.eye(16, 32)[None].to(getattr(torch, dtype))
+    inputs = {"exposure": 0.0, "strength": 1.0, "steps": 1, "seed": 0, "semantic": False}
+    inputs["model_name"] = f"{model.name}.safetensors"
+    result = run(pack, "JoReSEnhance", image=image, mask=mask, **inputs)[0]
+    assert torch.equal(result, run(pack, "JoReSEnhance", image=image.float(), mask=mask.float(), **inputs)[0])
+    with pytest.raises(ValueError, match="Enhance Low Light: mask has a size but no values"):
+        run(pack, "JoReSEnhance", image=image, mask=mask.to("meta"), **inputs)
 
 
 def test_a_name_that_comes_from_another_node_changes_nothing_by_itself(pack):

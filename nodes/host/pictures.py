@@ -12,6 +12,7 @@ from .checks import expect
 
 log = logging.getLogger(__name__)
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NO_MASK = (64, 64)  # size of the zero mask that the host's Load Image returns for a picture without alpha
 
 
@@ -19,8 +20,8 @@ def from_image(image: Tensor, node: str, name: str = "image") -> Tensor:
     """IMAGE (B, H, W, 1 | 3 | 4) -> float32 view or copy (B, 3 | 4, H, W); grey becomes RGB.
 
     Raises:
-        ValueError: an empty batch, other channels, NaN, infinity, or levels 0..255. The message starts with `node` and
-            the name of the input.
+        ValueError: an empty batch, other channels, NaN, infinity, levels 0..255, or a tensor without values. The message
+            starts with `node` and the name of the input.
     """
     expect(image, Tensor, node, name, "connect an IMAGE")
     shape = tuple(image.shape)
@@ -28,7 +29,7 @@ def from_image(image: Tensor, node: str, name: str = "image") -> Tensor:
         raise ValueError(f"{node}: {name} must be (batch, height, width, 1, 3 or 4 channels), not {shape}")
     if image.numel() == 0:
         raise ValueError(f"{node}: {name} of shape {shape} is empty: there is no picture to work on")
-    image = image if image.is_floating_point() else image.float()
+    image = _computable(image, f"{node}: {name}")
     if not all(bool(torch.isfinite(bound)) for bound in image.aminmax()):
         raise ValueError(f"{node}: {name} holds NaN or infinite pixels: find the node before that made them")
     check_range(image, f"{node}: {name}")
@@ -40,7 +41,7 @@ def from_mask(mask: Tensor | None, count: int, size: tuple[int, int], node: str,
     """MASK (B, H, W) or (H, W) -> (count, 1, H, W) in [0, 1]; a single mask is used for all pictures. None stays None.
 
     Raises:
-        ValueError: a wrong number, size or range of masks. The message starts with `node` and the name of the input.
+        ValueError: a wrong number, size or range of masks, or a tensor without values. The message starts with `node` and the name of the input.
     """
     if mask is None:
         return None
@@ -48,7 +49,7 @@ def from_mask(mask: Tensor | None, count: int, size: tuple[int, int], node: str,
     if mask.ndim < 2 or mask.numel() == 0 or mask.ndim > 4 or (mask.ndim == 4 and mask.shape[1] != 1):
         raise ValueError(f"{node}: {name} must be (batch, height, width), at least one, not {tuple(mask.shape)}")
     mask = mask.reshape(-1, *mask.shape[-2:])
-    mask = mask if mask.is_floating_point() else mask.float()
+    mask = _computable(mask, f"{node}: {name}")
     if tuple(mask.shape[-2:]) == NO_MASK and not mask.any():
         raise ValueError(
             f"{node}: nothing is painted on {name}: Load Image gives an empty mask of {NO_MASK[1]}x{NO_MASK[0]} for a "
@@ -68,6 +69,16 @@ def from_mask(mask: Tensor | None, count: int, size: tuple[int, int], node: str,
     if name == "mask" and not mask.any():
         log.warning("%s: mask is black everywhere, so nothing is enhanced", node)
     return mask[:, None].float().clamp(0, 1).expand(count, -1, -1, -1)
+
+
+def _computable(values: Tensor, what: str) -> Tensor:
+    """`values` in a dtype that has all operations: integers and floats of 8 bits become float32.
+
+    Raises ValueError for a tensor without values (on PyTorch's meta device).
+    """
+    if values.is_meta:
+        raise ValueError(f"{what} has a size but no values: the node before it made none (meta device); take another")
+    return values if values.dtype in FLOATS else values.float()
 
 
 def check_range(values: Tensor, what: str) -> None:

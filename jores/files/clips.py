@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from .clock import FrameTimes, MonotonicTimes, Timeline, repair_times
+from .damage import Damage, decoded
 from .encoders import Film, NoEncoderError, choose
 from .fields import PROGRESSIVE, Rows, take_field, weave
 from .formats import has_alpha
@@ -125,6 +126,7 @@ class _Rewriter:
         self.times: deque[tuple[int, Fraction, int]] = deque()
         self.last, self.sent, self.decoded, self.lost = 0, None, None, {}
         self.film = self._film()
+        self.damage = Damage(path, reader, self.video, float(self.film.rate or 25))
         self.alpha = has_alpha(self.film.pix_fmt)
         self.matrix = _MATRIX.get(self.video.codec_context.colorspace, 5)
         try:
@@ -177,8 +179,6 @@ class _Rewriter:
         if packets and self.last:  # encoders lose the duration of the last frame
             packets[-1].duration = self.last
         self.writer.mux(packets)
-        if count < 0.9 * (expected := self._expected()):
-            raise VideoFileError(f"{self.path}: damaged, only {count} of its {expected} frames can be read")
         return VideoReport(self.encoded.width, self.encoded.height, count)
 
     def _encode(self, frame: av.VideoFrame | None) -> list[Any]:
@@ -188,20 +188,10 @@ class _Rewriter:
 
     def compared(self, written: Path, report: VideoReport) -> VideoReport:
         """The report with a description of everything that the written file lost."""
-        told = [*self.encoding.left_out, *self.tracks.left_out, *self.lost]
+        told = [*self.damage.told(), *self.encoding.left_out, *self.tracks.left_out, *self.lost]
         with av.open(str(written), format=self.container) as target:
             told += differences(self.reader, target, self.tracks.absent())
         return replace(report, left_out=tuple(dict.fromkeys(told)))
-
-    def _expected(self) -> int:
-        """Number of shown frames according to the file; 0 if unknown. Phones trim videos by hiding stored frames."""
-        if "mp4" not in self.reader.format.name:  # in other containers the number is an estimate
-            return 0
-        entries = getattr(self.video, "index_entries", None)  # newer releases of PyAV
-        if entries:
-            return min(self.video.frames, sum(not entry.is_discard for entry in entries))
-        shown = float((self.video.duration or 0) * (self.video.time_base or 1) * (self.video.average_rate or 0))
-        return min(self.video.frames, round(shown) or self.video.frames)
 
     def _pictures(self) -> Iterator[Tensor]:
         """Decoded pictures; packets of other tracks are written to the target immediately."""
@@ -209,16 +199,23 @@ class _Rewriter:
         tick = self.video.time_base or Fraction(1)
         step = max(1, round(1 / Fraction(self.film.rate or 25) / tick))
         times = FrameTimes(step, stamped=self.reader.format.name != "avi")
-        copies = self.tracks.copies
-        for packet in packets_of(self.reader, self.video, (self.reader.streams[i] for i in copies)):
-            timeline(packet)
-            if packet.stream.index == self.video.index:
+        copies, damage = self.tracks.copies, self.damage
+        for packet in damage.packets(packets_of(self.reader, self.video, self.reader.streams)):
+            is_video = packet.stream.index == self.video.index
+            if is_video or packet.stream.index in copies:
+                timeline(packet)
+            damage.packet(packet, len(timeline.shifts))
+            if is_video:
                 times.packet(packet)
-                for frame in self.decode(packet):
+                if (frames := decoded(self.decode, packet)) is None:
+                    times.failed(packet)
+                    damage.failure()
+                for frame in frames or ():
                     duration = getattr(frame, "duration", None) or 0
                     self.times.append((times.frame(frame.pts), tick, duration))
+                    damage.frame(float(self.times[-1][0] * tick))
                     yield from self._read(frame)
-            else:
+            elif packet.stream.index in copies:
                 packet.stream = copies[packet.stream.index]
                 self.writer.mux(monotonic(packet))
         self.writer.mux(monotonic.rest())
@@ -230,8 +227,8 @@ class _Rewriter:
             decode, shrink = decoder_of(video), max(1.0, max(self.first.size) / _SMALL)
             size = {"width": round(self.first.size[0] / shrink) or 1, "height": round(self.first.size[1] / shrink) or 1}
             tags = {"src_colorspace": self.matrix, "src_color_range": self.range, "interpolation": "AREA"}
-            for packet in packets_of(reader, video):
-                for frame in decode(packet):
+            for packet in self.damage.packets(packets_of(reader, video)):
+                for frame in decoded(decode, packet) or ():
                     levels = frame.reformat(**size, format=_RGB, **tags).to_ndarray().astype(np.float32)
                     for _ in self.film.rows:
                         yield torch.from_numpy(levels).permute(2, 0, 1)[None] / 65535

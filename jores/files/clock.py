@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any
+
+from av.packet import Packet
 
 BACK = Fraction(1, 10)  # seconds; time stamps that go back further start a new part
 AHEAD = 10  # seconds; larger jumps in a transport stream start a new part, in other formats they are pauses
@@ -99,6 +101,12 @@ class FrameTimes:
         """Registers a packet before it is decoded."""
         if not self.stamped and packet.dts is not None:
             heappush(self.free, packet.dts)
+
+    def failed(self, packet: Packet) -> None:
+        """Forgets a packet that cannot be decoded, so that the frames after it keep their times."""
+        if packet.dts in self.free:
+            self.free.remove(packet.dts)
+            heapify(self.free)
 
     def frame(self, pts: int | None) -> int:
         """Time stamp of the next frame, in ticks; `pts` is the one from the decoder."""

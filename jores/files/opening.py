@@ -55,11 +55,16 @@ def first_frames(path: Path) -> FirstFrames:
     try:
         with av.open(str(path)) as reader:
             stream = video_stream(path, reader)
-            decode, frames = decoder_of(stream), []
+            decode, frames, failure = decoder_of(stream), [], None
             for packet in packets_of(reader, stream):
-                frames += decode(packet)
+                try:
+                    frames += decode(packet)
+                except av.FFmpegError as error:  # the next packets may be sound
+                    failure = error
                 if len(frames) >= _FRAMES_ASKED:
                     break
+            if not frames and failure is not None:
+                raise failure
             if not frames:
                 raise VideoFileError(f"{path}: it has no frames; is the file damaged?")
             combed = next((frame for frame in frames if frame.interlaced_frame), frames[0])
@@ -100,7 +105,7 @@ def decoder_of(stream: VideoStream) -> Callable[[Any], list[Any]]:
         decoder = av.CodecContext.create(name, "r")
         if isinstance(decoder, VideoCodecContext):
             return decoder.decode
-    stream.thread_type = "AUTO"
+    stream.thread_type = "NONE"  # with threads, an error names a later packet, and takes sound frames along at the end
     return lambda packet: packet.decode()
 
 

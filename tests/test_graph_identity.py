@@ -68,7 +68,9 @@ def patched(host, model, kind):
 def test_what_one_prompt_patched_is_not_seen_by_the_next(host, graph, kind):
     sigmas = run(host, "JoReSSigmas", model=graph.plain, steps=4)[0]
     expected = our_sample(host, graph.one, STEPS)
-    with pytest.raises(ValueError, match="noise schedule was replaced"):  # loads the patched MODEL, and leaves it loaded
+    with pytest.raises(
+        ValueError, match="noise schedule was replaced"
+    ):  # loads the patched MODEL, and leaves it loaded
         ksample(host, patched(host, graph.plain, kind), graph.one)
     assert torch.equal(run(host, "JoReSSigmas", model=graph.plain, steps=4)[0], sigmas)
     model = refine(host, graph.plain, graph.nets, graph.one.condition, 0.3, 1.0)

@@ -20,8 +20,8 @@ def from_image(image: Tensor, node: str, name: str = "image") -> Tensor:
     """IMAGE (B, H, W, 1 | 3 | 4) -> float32 view or copy (B, 3 | 4, H, W); grey becomes RGB.
 
     Raises:
-        ValueError: an empty batch, other channels, NaN, infinity, levels 0..255, or a tensor without values. The message
-            starts with `node` and the name of the input.
+        ValueError: an empty batch, other channels, NaN, infinity, levels 0..255, or no values. The message starts with
+            `node` and the name of the input.
     """
     expect(image, Tensor, node, name, "connect an IMAGE")
     shape = tuple(image.shape)
@@ -41,7 +41,8 @@ def from_mask(mask: Tensor | None, count: int, size: tuple[int, int], node: str,
     """MASK (B, H, W) or (H, W) -> (count, 1, H, W) in [0, 1]; a single mask is used for all pictures. None stays None.
 
     Raises:
-        ValueError: a wrong number, size or range of masks, or a tensor without values. The message starts with `node` and the name of the input.
+        ValueError: a wrong number, size or range of masks, or no values. The message starts with `node` and
+            the name of the input.
     """
     if mask is None:
         return None

@@ -1,4 +1,4 @@
-"""Relations between frames of a clip: scene cuts, camera shift, steady illumination, and a recursive temporal average.
+"""Relations between frames of a clip: scene cuts, steady illumination, and a recursive temporal average.
 
 Frames are gamma-encoded, (1, C, H, W) in [0, 1]. The memory does not depend on the length of the clip.
 """
@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .camera_motion import BLACK, camera_motion, camera_shift, lag, overlap
 from .exposure import luma
 from .resize import area_average
 from .sliding import sliding_mean
-
-Shift = tuple[int, int]  # rows, columns
 
 THUMBNAIL_SIDE = 64  # px, longer side of the thumbnails on which cuts are detected
 ALIKE = 0.7  # smallest correlation of two thumbnails of one scene, corrected for noise
@@ -27,7 +26,8 @@ EMPTY = 6 / 255  # a thumbnail without structure and with a lower mean luma is b
 SPARK = 30 / 255  # luma in a thumbnail that a distant lamp exceeds, but noise around black does not
 LIGHT_STEP = log(1.5)  # a larger log gain from one frame to the next is a cut, and is followed at once
 ILLUMINATION_GRID = (12, 16)  # rows and columns of the grid on which two frames' illumination is compared
-BLACK = 1 / 64  # added before taking logarithms, to suppress noise around black
+LAG = 0.35  # px that the frames of a mean may lag behind the last one, together
+DETAIL = 0.4  # share of the last frame's finest detail in a mean that is resampled, to make up for what that blurs
 LOW_PASS = 5  # px, window of the local mean that separates motion from noise
 
 
@@ -65,10 +65,13 @@ class SteadyIllumination:
 class TemporalFilter:
     """Recursive average of the enhanced frames of one shot, guided by the dark frames. Call it with frames in order.
 
-    Each pixel is the running mean of the last results as long as the dark frames differ by no more than noise. Where
-    something moves the mean restarts, so there are no ghosts, but also no denoising. The camera's shift is compensated
-    first. Results are averaged instead of dark frames, because clipping at black gives noise a positive mean: averaged
-    dark frames keep that offset without the noise, and the nets, trained on noisy pictures, turn it into haze.
+    Each pixel is the running mean of the last results as long as the dark frames differ by no more than noise. The
+    camera's motion is compensated first, so pans, zooms, tilts and a shaking hand gain, too. Where something moves on
+    its own the mean restarts, or holds fewer frames the farther it lags behind, so there are no ghosts, but less
+    denoising. Nothing is kept over a cut: each shot takes a new filter.
+
+    Results are averaged instead of dark frames, because clipping at black gives noise a positive mean: averaged dark
+    frames keep that offset without the noise, and the nets, trained on noisy pictures, turn it into haze.
 
     Attributes:
         frames: largest number of frames in the mean.
@@ -84,11 +87,16 @@ class TemporalFilter:
         if self.dark is None or self.picture is None or self.count is None:
             self.dark, self.picture, self.count = dark, picture, torch.ones_like(dark[:, :1])
             return picture
-        shift = camera_shift(self.dark, dark)
-        history, count = moved(self.dark, shift), moved(self.count, shift)
-        count = 1 + count * static_weight(dark, history, count > 0)
-        before = moved(self.picture, shift)
+        motion = camera_motion(self.dark, dark)
+        history, before = motion.follow(self.dark, self.picture)
+        count = motion.follow_count(self.count)
+        history = torch.where(count > 0, history, dark)  # a border of black would pass for something that moves
+        limit = LAG / lag(history, dark).clamp_min(1e-3)
+        count = 1 + torch.minimum(count, limit) * static_weight(dark, history, count > 0)
         self.dark, self.picture = history + (dark - history) / count, before + (picture - before) / count
+        if motion.theta is not None:
+            news = picture - self.picture
+            self.picture = (self.picture + DETAIL * (news - sliding_mean(news, 3))).clamp(0, 1)
         self.count = count.clamp_max(self.frames)
         return self.picture
 
@@ -174,48 +182,6 @@ def _block_means(x: Tensor) -> tuple[Tensor, float]:
     return means - means.mean((2, 3), keepdim=True), within / count
 
 
-def camera_shift(before: Tensor, after: Tensor) -> Shift:
-    """Shift of the picture between two frames (1, 3, H, W), in whole pixels: (rows, columns).
-
-    At most a quarter of the size; (0, 0) if shifting does not reduce the difference clearly. Phase correlation (Kuglin
-    and Hines, 1975), weighted towards low frequencies, where noise is weak.
-    """
-    height, width = before.shape[-2:]
-    window = _hann(height, before)[:, None] * _hann(width, before)
-    # Logarithms keep bright lamps from dominating the correlation.
-    a, b = ((luma(x.float())[0, 0] + BLACK).log() for x in (before, after))
-    spectra = [torch.fft.rfft2((x - x.mean()) * window) for x in (a, b)]
-    cross = spectra[1] * spectra[0].conj()
-    fy, fx = torch.fft.fftfreq(height, device=a.device), torch.fft.rfftfreq(width, device=a.device)
-    weight = (-((fy[:, None] ** 2 + fx**2) / (2 * 0.1**2))).exp()
-    surface = torch.fft.irfft2(cross / cross.abs().clamp_min(1e-12) * weight, s=(height, width))
-    reach = height // 4, width // 4
-    near = surface.roll(reach, (0, 1))[: 2 * reach[0] + 1, : 2 * reach[1] + 1]
-    row, column = divmod(int(near.argmax()), near.shape[1])
-    shift = row - reach[0], column - reach[1]
-    better = shift != (0, 0) and _misfit(before, after, shift) < 0.95 * _misfit(before, after, (0, 0))
-    return shift if better else (0, 0)
-
-
-def overlap(before: Tensor, after: Tensor, shift: Shift) -> tuple[Tensor, Tensor]:
-    """The parts (B, C, h, w) of both frames that overlap after `before` is moved by `shift`."""
-    (height, width), (dy, dx) = before.shape[-2:], shift
-    y, x = max(dy, 0), max(dx, 0)
-    rows, columns = height - abs(dy), width - abs(dx)
-    earlier = before[..., y - dy : y - dy + rows, x - dx : x - dx + columns]
-    return earlier, after[..., y : y + rows, x : x + columns]
-
-
-def moved(x: Tensor, shift: Shift) -> Tensor:
-    """`x` (B, C, H, W) moved by whole pixels; uncovered pixels are 0."""
-    if shift == (0, 0):
-        return x
-    result = torch.zeros_like(x)
-    source, target = overlap(x, result, shift)
-    target.copy_(source)
-    return result
-
-
 def light_change(before: Tensor, after: Tensor) -> Tensor:
     """Log gains per channel (1, C, 1, 1) of the illumination between two aligned frames (1, C, H, W).
 
@@ -270,12 +236,3 @@ def _grain(x: Tensor) -> Tensor:
     """|second differences|, scaled to the standard deviation of white noise; small at edges (Immerkaer, 1996)."""
     kernel = x.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]).div(6).expand(x.shape[1], 1, 3, 3)
     return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=x.shape[1]).abs()
-
-
-def _misfit(before: Tensor, after: Tensor, shift: Shift) -> Tensor:
-    a, b = overlap(before, after, shift)
-    return F.avg_pool2d(a - b, LOW_PASS, 1, LOW_PASS // 2).abs().mean()
-
-
-def _hann(size: int, like: Tensor) -> Tensor:
-    return torch.hann_window(size + 2, periodic=False, device=like.device)[1:-1]

@@ -4,8 +4,9 @@
 
 Clips with a known truth, all made of the photograph behind workflows/jores_five_stages.input.png, darkened by
 `jores.training.darkening.Darkening` with fresh sensor noise in every frame: "static", and "pan", which moves by --shift
-columns per frame; "crossing" adds a patch of another picture that crosses the static scene; under "lamp" its light
-wavers by up to 15 percent from frame to frame.
+columns per frame; "slow pan" moves by a quarter of a pixel per frame, "zoom" by 1 percent, "tilt" by half a degree, and
+"hand" shakes by about a pixel; "crossing" adds a patch of another picture that crosses the static scene; under "lamp"
+its light wavers by up to 15 percent from frame to frame.
 
 mean luma: standard deviation over time of the frames' mean luma, relative to the truth's, in percent. blocks: standard
 deviation over time of 8x8 blocks in 1/255, averaged over them; what the eye sees as boiling. warp: PSNR in dB between
@@ -16,6 +17,7 @@ patch is, or was in the frame before.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,12 +41,40 @@ from tests.sensor import SENSOR, SENSOR_SEED
 
 @dataclass
 class Clip:
-    """Frames (T, 3, H, W): the truth and what a sensor made of it; `shift` columns per frame."""
+    """Frames (T, 3, H, W): the truth and what a sensor made of it; `shift` columns per frame, None: other motion."""
 
     truth: Tensor
     dark: Tensor
-    shift: int = 0
+    shift: int | None = 0
     changed: Tensor | None = None  # (T, 1, H, W), where something moved within the scene
+
+
+def filmed(size: tuple[int, int], zoom: float = 1, angle: float = 0, right: float = 0, down: float = 0) -> Tensor:
+    """The photograph (1, 3, H, W) through a camera: zoomed, turned by degrees, moved by pixels of the result."""
+    height, width = size
+    cos, sin = (
+        f(math.radians(angle)) * 0.8 / zoom / max(size) for f in (math.cos, math.sin)
+    )  # 0.8: corners stay in it
+    theta = torch.tensor(
+        [
+            [cos * width, -sin * height, 2 * (cos * right - sin * down)],
+            [sin * width, cos * height, 2 * (sin * right + cos * down)],
+        ]
+    )
+    grid = F.affine_grid(theta[None], [1, 3, 4 * height, 4 * width], align_corners=False)
+    return F.avg_pool2d(F.grid_sample(to_tensor(astronaut())[None], grid, align_corners=False), 4)
+
+
+def camera_clips(size: tuple[int, int], count: int) -> dict[str, Tensor]:
+    """Frames (T, 3, H, W) of a camera that moves by other things than whole pixels."""
+    shake = torch.randn(3, count, generator=torch.Generator().manual_seed(1)).cumsum(1) * 0.7
+    motions = {
+        "slow pan": [{"right": 0.25 * i} for i in range(count)],
+        "zoom": [{"zoom": 1.01**i} for i in range(count)],
+        "tilt": [{"angle": 0.5 * i} for i in range(count)],
+        "hand": [{"right": float(x), "down": float(y), "angle": float(a) / 4} for x, y, a in shake.T],
+    }
+    return {name: torch.cat([filmed(size, **at) for at in path]) for name, path in motions.items()}
 
 
 def make_clips(size: tuple[int, int], count: int, shift: int, seed: int = SENSOR_SEED) -> dict[str, Clip]:
@@ -72,16 +102,19 @@ def make_clips(size: tuple[int, int], count: int, shift: int, seed: int = SENSOR
         "pan": Clip(pan, dark(pan), shift),
         "crossing": Clip(crossing, dark(crossing), changed=changed),
         "lamp": Clip(still, (dark(still) * waver).clamp(0, 1)),
+        **{name: Clip(truth, dark(truth), None) for name, truth in camera_clips(size, count).items()},
     }
 
 
 def measure(result: Tensor, clip: Clip) -> dict[str, float]:
-    grey, s = luma(result), clip.shift
+    grey, s = luma(result), clip.shift or 0
     before, after = result[:-1, ..., s:], result[1:, ..., : result.shape[-1] - s]
     figures = {
         "mean luma": 100 * float((mean_luma(result) / mean_luma(clip.truth)).log().std()),
-        "blocks": 255 * float(F.avg_pool2d(grey, 8).std(0).mean()) if s == 0 and clip.changed is None else float("nan"),
-        "warp": float(psnr(before, after).mean()),
+        "blocks": 255 * float(F.avg_pool2d(grey, 8).std(0).mean())
+        if clip.shift == 0 and clip.changed is None
+        else float("nan"),
+        "warp": float(psnr(before, after).mean()) if clip.shift is not None else float("nan"),
         "PSNR raw": float(psnr(result, clip.truth).mean()),
         "PSNR GT-mean": float(psnr(gt_mean(result, clip.truth), clip.truth).mean()),
         "ghost": float("nan"),

@@ -30,7 +30,7 @@ ALIKE = 0.7  # smallest correlation of two aligned frames: noise alone has none,
 STILL = 0.1  # px, a displacement up to which nothing is resampled: that would cost more sharpness than it gives
 FARTHEST = 1 / 8  # of the longer side: a larger displacement beyond the shift is a fit that has diverged
 LAG_WINDOW = 17  # px of a reduced frame, window in which one displacement of its own is looked for
-LAG_SURE = 3.0  # standard errors from which on such a displacement counts
+LAG_SURE = 4.25  # standard errors from which on such a displacement counts
 BAND = 256  # rows that are resampled at a time, which bounds the memory
 ON_PROCESSOR = {"mps"}  # device types that lack this resampling
 

@@ -134,6 +134,14 @@ def test_experts_learn_from_their_own_sets_and_the_sorter_whose_a_picture_is(pai
     assert low < 0.4 < high and error < 0.15 and sorted_right > 0.9
 
 
+def test_experts_of_no_set_of_their_own_learn_from_all_alike(pairs):
+    nets = shaken(replace(TINY, adjustment=replace(TINY.adjustment, light_bins=2, light_experts=2)))
+    stage = Expose(nets, pairs, None, pairs[:1], {"views": 1, "batch": 4, "lit": 0.2, "experts": None})
+    loss = stage.objective(stage.batch(np.random.default_rng(0)))["loss"]
+    loss.backward()
+    assert loss.isfinite() and all(head.out.weight.grad.abs().sum() > 0 for head in stage.objective.heads)
+
+
 @pytest.mark.parametrize("experts, told", [([0], "experts for 1 sets"), ([0, 2], "experts: 2 is not one of the 2")])
 def test_experts_that_do_not_fit_the_sets_are_named_before_the_work(pairs, experts, told):
     nets = shaken(replace(TINY, adjustment=replace(TINY.adjustment, light_bins=2, light_experts=2)))

@@ -58,7 +58,9 @@ class ExposureObjective(nn.Module):
             shadows = shadows + (its * (wanted.log() - batch["shadows"].log()).abs()).sum()
         loss = exposure + shadows
         if isinstance(self.net, LightMixture):
-            loss = loss + nn.functional.cross_entropy(self.net.sorter(statistics), expert, ignore_index=FOR_ALL)
+            logits = self.net.sorter(statistics)
+            wrong = nn.functional.cross_entropy(logits, expert, ignore_index=FOR_ALL, reduction="sum")
+            loss = loss + wrong / (expert != FOR_ALL).sum().clamp_min(1)  # a batch may hold nothing but FOR_ALL
         count = len(self.heads)
         return {"loss": loss, "exposure": exposure / count, "shadows": shadows / count}
 

@@ -116,7 +116,10 @@ def train(
 
 
 def fast_precision(device: torch.device) -> str:
-    """ "bf16" where the device computes it in hardware, "no" elsewhere: emulated, a step takes up to ten times as long."""
+    """What "auto" means: "bf16" where the device computes it in hardware, and "no" elsewhere.
+
+    Emulated, a step takes ten times as long and more.
+    """
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     return "bf16" if fast_in_bfloat16(device) else "no"

@@ -4,7 +4,8 @@
 
 A good graph run alone, on a server that sees good graphs only, is compared with each of its runs in the mixture, bit by
 bit. Patched graphs put another schedule into the shared model, with RNet or without; they and bad ones are refused
-before or while they run. Exit code 1: a picture that differs, an end that was not expected, or more than 5 % growth of memory.
+before or while they run. Exit code 1: a picture that differs, an end that was not expected, or more than 5 % growth of
+memory.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def test_experts_learn_from_their_own_sets_and_the_sorter_whose_a_picture_is(pai
     with torch.no_grad():
         low, high = (expert.exposure(batch["statistics"]).mean() for expert in head.heads)
         error = (head.exposure(batch["statistics"]).log() - batch["exposure"].log()).abs().mean()
-        sorted_right = (head.sorter(batch["statistics"]).argmax(1) == batch["expert"]).float().mean()
+        sorted_right = (head.sorter.outputs(batch["statistics"]).argmax(1) == batch["expert"]).float().mean()
     assert low < 0.4 < high and error < 0.15 and sorted_right > 0.9
 
 
@@ -139,7 +139,7 @@ def test_experts_of_no_set_of_their_own_learn_from_all_alike(pairs):
     stage = Expose(nets, pairs, None, pairs[:1], {"views": 1, "batch": 4, "lit": 0.2, "experts": None})
     loss = stage.objective(stage.batch(np.random.default_rng(0)))["loss"]
     loss.backward()
-    assert loss.isfinite() and all(head.out.weight.grad.abs().sum() > 0 for head in stage.objective.heads)
+    assert loss.isfinite() and all(head.out.weight.grad.abs().sum() > 0 for head in stage.objective.net.heads)
 
 
 @pytest.mark.parametrize("experts, told", [([0], "experts for 1 sets"), ([0, 2], "experts: 2 is not one of the 2")])

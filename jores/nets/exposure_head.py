@@ -55,6 +55,10 @@ class _Head(nn.Module):
         """`brightness_statistics` (B, 23), standardised and clamped for the perceptron; float32."""
         return ((statistics - self.centre.to(statistics)) / self.spread.to(statistics)).clamp(-4, 4)
 
+    def outputs(self, statistics: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """`brightness_statistics` (B, 23) -> (B, outputs) float32; `dtype` is that of the perceptron."""
+        return self.out(self.dropout(F.silu(self.hidden(self.normalised(statistics).to(dtype))))).float()
+
 
 class ExposureHead(_Head):
     """Exposure head of release 0.1: proposes the mean luma of the result, (B, 3, 48, 64) -> (B,) in (0, 1].
@@ -69,8 +73,8 @@ class ExposureHead(_Head):
 
     def forward(self, thumbnail: Tensor) -> Tensor:
         statistics = brightness_statistics(thumbnail)
-        own, x = statistics[:, 0], self.normalised(statistics).to(thumbnail.dtype)
-        offset, gate = self.out(self.dropout(F.silu(self.hidden(x)))).float().unbind(1)
+        own = statistics[:, 0]
+        offset, gate = self.outputs(statistics, thumbnail.dtype).unbind(1)
         wanted, kept = offset + math.log(USUAL_EXPOSURE), own
         if not self.training:  # not in training: the gate would then open for every picture that is lit in part
             kept = own.clamp_min(math.log(DIM))
@@ -87,7 +91,12 @@ class ExposureHead(_Head):
 
 
 class _Light(nn.Module):
-    """Proposals for thumbnails, where a class makes them from `brightness_statistics` by `exposure` and `share`."""
+    """What `LightHead` and `LightMixture` have in common: both propose by `exposure` and `share`, from statistics."""
+
+    @property
+    def heads(self) -> list[LightHead]:
+        """The heads that the proposals are made of."""
+        raise NotImplementedError
 
     def forward(self, thumbnail: Tensor) -> Tensor:
         """Target mean luma (B,) of the result, from thumbnails (B, 3, 48, 64) in [0, 1]."""
@@ -124,9 +133,12 @@ class LightHead(_Head, _Light):
         self.hidden_shadows = operations.Linear(BRIGHTNESS_STATISTICS + 3, width, **factory)
         self.out_shadows = zero_(operations.Linear(width, 2, **factory))
 
+    @property
+    def heads(self) -> list[LightHead]:
+        return [self]
+
     def exposure(self, statistics: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        hidden = self.dropout(F.silu(self.hidden(self.normalised(statistics).to(dtype))))
-        offset, gate = self.out(hidden).float().unbind(1)
+        offset, gate = self.outputs(statistics, dtype).unbind(1)
         return _between(offset + math.log(USUAL_EXPOSURE), statistics[:, 0], gate)
 
     def share(self, statistics: Tensor, own: Tensor, exposure: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -142,15 +154,15 @@ class LightMixture(_Light):
 
     What a good brightness is depends on where a picture comes from: rooms without light are shown darker than streets
     and windows whose exposures were fused. One perceptron ends between the two; so each expert is trained on its own
-    sets of pairs, and a third layer, `sorter`, says whose pictures this one is like. The logarithms of the experts'
-    proposals are averaged by its shares.
+    sets of pairs, and another perceptron, `sorter`, says whose pictures this one is like. The logarithms of the
+    experts' proposals are averaged by its shares.
     """
 
     def __init__(self, experts: int, width: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
         kw = {"operations": operations, **factory}
         self.experts = nn.ModuleList(LightHead(width, **kw) for _ in range(experts))
-        self.sorter = _Sorter(width // 4, experts, **kw)
+        self.sorter = _Head(width // 4, experts, **kw)  # logits of whose pictures these are
 
     def exposure(self, statistics: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         return self._mixed(statistics, dtype, [head.exposure(statistics, dtype) for head in self.heads])
@@ -160,19 +172,11 @@ class LightMixture(_Light):
 
     @property
     def heads(self) -> list[LightHead]:
-        """The experts."""
         return [expert for expert in self.experts if isinstance(expert, LightHead)]
 
     def _mixed(self, statistics: Tensor, dtype: torch.dtype, proposals: list[Tensor]) -> Tensor:
-        shares = self.sorter(statistics, dtype).softmax(1)  # (B, experts)
+        shares = self.sorter.outputs(statistics, dtype).softmax(1)  # (B, experts)
         return (shares * torch.stack(proposals, 1).log()).sum(1).exp()
-
-
-class _Sorter(_Head):
-    """`brightness_statistics` (B, 23) -> (B, experts) float32, logits of whose pictures these are."""
-
-    def forward(self, statistics: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self.out(self.dropout(F.silu(self.hidden(self.normalised(statistics).to(dtype))))).float()
 
 
 def _between(wanted: Tensor, own: Tensor, gate: Tensor) -> Tensor:

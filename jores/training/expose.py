@@ -50,7 +50,7 @@ class ExposureObjective(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         statistics, expert = batch["statistics"], batch["expert"]
         exposure, shadows = statistics.new_zeros(()), statistics.new_zeros(())
-        for i, head in enumerate(self.heads):
+        for i, head in enumerate(self.net.heads):
             its = self._learns(i, expert).float()
             its = its / its.sum().clamp_min(1)
             wanted = head.share(statistics, batch["own"], batch["told"])
@@ -58,26 +58,22 @@ class ExposureObjective(nn.Module):
             shadows = shadows + (its * (wanted.log() - batch["shadows"].log()).abs()).sum()
         loss = exposure + shadows
         if isinstance(self.net, LightMixture):
-            logits = self.net.sorter(statistics)
+            logits = self.net.sorter.outputs(statistics)
             wrong = nn.functional.cross_entropy(logits, expert, ignore_index=FOR_ALL, reduction="sum")
             loss = loss + wrong / (expert != FOR_ALL).sum().clamp_min(1)  # a batch may hold nothing but FOR_ALL
-        count = len(self.heads)
+        count = len(self.net.heads)
         return {"loss": loss, "exposure": exposure / count, "shadows": shadows / count}
-
-    @property
-    def heads(self) -> list[LightHead]:
-        return self.net.heads if isinstance(self.net, LightMixture) else [self.net]
 
     def standardise(self, statistics: Tensor, expert: Tensor) -> None:
         """Sets `centre` and `spread` of each head to those of the samples that it learns from."""
-        for i, head in enumerate(self.heads):
+        for i, head in enumerate(self.net.heads):
             head.standardise(statistics[self._learns(i, expert)])
         if isinstance(self.net, LightMixture):
             self.net.sorter.standardise(statistics)
 
     def _learns(self, i: int, expert: Tensor) -> Tensor:
         """Whether head `i` learns from samples that are for `expert` (B,)."""
-        return (expert == i) | (expert == FOR_ALL) | (len(self.heads) == 1)
+        return (expert == i) | (expert == FOR_ALL) | (len(self.net.heads) == 1)
 
 
 class Expose:
@@ -170,7 +166,7 @@ def _experts(experts: list[int] | None, pairs: list[Pair], head: LightHead | Lig
     """Each pair with the expert that learns from it. Raises ValueError for a list that does not fit."""
     if experts is None:
         return [(pair, FOR_ALL) for pair in pairs]
-    sets, count = 1 + max(pair.group for pair in pairs), len(ExposureObjective(head).heads)
+    sets, count = 1 + max(pair.group for pair in pairs), len(head.heads)
     if len(experts) != sets:
         raise ValueError(
             f"the recipe has experts for {len(experts)} sets, --data names {sets}: name as many, or write a recipe "

@@ -9,7 +9,7 @@ the bright end, so the result fades as the clip does.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from itertools import islice, repeat, takewhile
 from math import log
@@ -75,7 +75,7 @@ def enhance_frames(
 
     Args:
         options: its exposure is the mean over the frames of a shot.
-        masks: one (1, 1, H, W) for each frame, or a single one for all.
+        masks: one (1, 1, H, W) for each frame, or a single one for all; of an endless iterator as many as are needed.
         callback: as in `pipeline.enhance`, frame after frame.
 
     Raises:
@@ -141,7 +141,7 @@ def _with_masks(
     if masks is None:
         yield from ((frame, None, keeper) for frame, keeper in zip(frames, keepers, strict=False))
         return
-    given, mask, single = iter(masks), None, False
+    given, mask, single, count = iter(masks), None, False, -1
     for count, (frame, keeper) in enumerate(zip(frames, keepers, strict=False)):
         following = None if single else next(given, None)
         if following is None:
@@ -150,7 +150,7 @@ def _with_masks(
             following, single = mask, True
         mask = following
         yield frame, mask, keeper
-    if mask is not None and not single and next(given, None) is not None:
+    if isinstance(masks, Sized) and 1 < len(masks) != count + 1:
         raise ValueError("masks: more than frames: give one mask per frame, or a single one")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from jores.files.pictures import Picture, read_image, write_image
 from jores.imaging.alpha import filled, seen_average
 from jores.imaging.exposure import mean_colour, mean_luma
 from jores.video import enhance_frames
+from tests.films import write_film
 from tests.flat import flat
 from tests.test_nets import TINY, shaken
 
@@ -187,8 +189,25 @@ def test_a_mask_with_alpha_that_is_nowhere_white_is_named(tmp_path, tiny, capsys
     assert "mask.png: nowhere white" in capsys.readouterr().err
 
 
-def enhance_file(folder: Path, weights: Path) -> int:
-    command = ["enhance", str(folder / "a.png"), "--output", str(folder / "out"), "--mask", str(folder / "mask.png")]
+@pytest.mark.parametrize("field_order", [None, "tff"])
+@pytest.mark.parametrize("more", [[], ["--independent-frames"]])
+def test_a_mask_holds_for_all_frames_of_a_film(tmp_path, tiny, field_order, more):
+    Image.fromarray(np.repeat([[0, 255]], 48, 1).repeat(64, 0).astype(np.uint8)).save(tmp_path / "mask.png")
+    write_film(tmp_path / "a.mkv", "ffv1", "yuv420p", count=5, field_order=field_order)
+    assert enhance_file(tmp_path, tiny, "a.mkv", *more) == 0
+    before, after = (decoded(tmp_path / name) for name in ("a.mkv", "out/a.mkv"))
+    assert len(after) == 5
+    change = np.abs(after.astype(int) - before).max((0, 1, 3))
+    assert change[:40].max() <= 2 < change[56:].min()  # limited range, rounded twice
+
+
+def decoded(path: Path) -> np.ndarray:
+    with av.open(str(path)) as reader:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in reader.decode(video=0)])
+
+
+def enhance_file(folder: Path, weights: Path, name: str = "a.png", *more: str) -> int:
+    command = ["enhance", str(folder / name), "--output", str(folder / "out"), "--mask", str(folder / "mask.png"), *more]
     return main([*command, "--weights", str(weights), "--segmenter", "none", "--device", "cpu", "--steps", "1"])
 
 

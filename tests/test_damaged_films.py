@@ -11,6 +11,7 @@ import pytest
 
 from jores.files.clips import VideoFileError, rewrite_video
 from tests.films import RATE, frames_of, write_film
+from tests.matroska import laced
 
 COUNT = 125
 KINDS = [(".mkv", "libx264"), (".webm", "libvpx-vp9"), (".avi", "mpeg4"), (".mp4", "libx264"), (".mov", "libx264")]
@@ -116,6 +117,34 @@ def test_sound_films_say_nothing(tmp_path, kind, reordered):
     options = {"bf": reordered} if more["encoder"] == "libx264" else {}
     source = write_film(tmp_path / f"in{suffix}", options=options, **more)
     assert report_of(source)[0].left_out == ()
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_several_packets_of_sound_in_one_block_are_no_damage(tmp_path, count):
+    """mkvmerge writes most of them so; with a pause in the pictures they counted as bytes that belong to no packet."""
+    options = {"count": len(HELD), "times": HELD, "muxer": {"cluster_time_limit": "1000"}}
+    source = write_film(tmp_path / "plain.mkv", options={"bf": "0"}, audio=[("ac3", {}, 1)], **options)
+    laced(source, tmp_path / "in.mkv", 2, count)
+    with av.open(str(tmp_path / "in.mkv")) as reader:
+        places = [packet.pos for packet in reader.demux(audio=0) if packet.size]
+    assert len(places) >= count * len(set(places)) > 8
+    assert report_of(tmp_path / "in.mkv")[0].left_out == ()
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuva420p"])
+def test_alpha_of_webm_is_no_damage(tmp_path, pix_fmt):
+    """It lies beside the packets in the file."""
+    noise, options = np.random.default_rng(0), {"crf": "10", "b": "0", "auto-alt-ref": "0", "lag-in-frames": "0"}
+    with av.open(str(tmp_path / "in.webm"), "w") as writer:
+        video = writer.add_stream("libvpx-vp9", rate=RATE, options=options)
+        video.width, video.height, video.pix_fmt = 160, 96, pix_fmt
+        for time in HELD:
+            frame = av.VideoFrame.from_ndarray(noise.integers(0, 255, (96, 160, 4), np.uint8), format="rgba")
+            frame = frame.reformat(format=pix_fmt)
+            frame.pts, frame.time_base = time, Fraction(1, RATE)
+            writer.mux(video.encode(frame))
+        writer.mux(video.encode(None))
+    assert report_of(tmp_path / "in.webm")[0].left_out == ()
 
 
 def test_sound_that_goes_on_longer_than_the_pictures_is_no_damage(tmp_path):

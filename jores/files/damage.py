@@ -12,7 +12,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from .opening import VideoFileError
+from .opening import VideoFileError, claims_alpha
 
 LARGEST_LOSS = 0.1
 """Share of the pictures that may be unreadable in a video that is still worked on."""
@@ -46,7 +46,7 @@ class Damage:
         self.gaps: list[Span] = []  # between frames
         self.start: float | None = None
         self.time, self.shown, self.end, self.end_of_any = 0.0, 0.0, 0.0, 0.0
-        self.position, self.longest = 0, self.step
+        self.block, self.position, self.longest = 0, 0, self.step  # where the last packet's block begins, and it ends
 
     def packets(self, packets: Iterable[Packet]) -> Iterator[Packet]:
         """The packets as they are. An error in reading them becomes a VideoFileError that says where."""
@@ -64,8 +64,7 @@ class Damage:
         time, before = float(stamp * tick), self.time
         is_video = packet.stream.index == self.video.index
         end = time + (float((packet.duration or 0) * tick) or (self.step if is_video else 0))
-        stray = (packet.pos or 0) - self.position if "matroska" in self.kind and self.position else 0
-        self.position, self.end_of_any = (packet.pos or 0) + packet.size, max(self.end_of_any, end)
+        stray, self.end_of_any = self._stray(packet), max(self.end_of_any, end)
         if part != self.part:
             self.joins.append((time, time))
             self.part = part
@@ -74,6 +73,16 @@ class Damage:
             self.time, self.end = time, max(self.end, end)
         if stray > _STRAY or packet.is_corrupt:
             self.signs.append((min(before, time), max(before, time)))
+
+    def _stray(self, packet: Packet) -> int:
+        """Bytes of a Matroska file between the packet before and this one."""
+        place = packet.pos or 0
+        if "matroska" not in self.kind or claims_alpha(self.video):  # alpha lies between packets
+            return 0
+        stray = place - self.position if self.position and place != self.block else 0
+        start = self.position if place == self.block else place  # packets of one block (lacing) share its place
+        self.block, self.position = place, start + packet.size
+        return stray
 
     def failure(self) -> None:
         """The last packet of the video cannot be decoded. Raises VideoFileError once too many cannot."""

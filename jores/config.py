@@ -11,10 +11,14 @@ FEATURE_LEVELS = 3  # ANet's F^k, at strides 4, 8 and 16
 
 @dataclass(frozen=True)
 class DecompositionConfig:
-    """DNet: a small U-Net like KinD's decomposition net, on a picture folded by space-to-depth 2."""
+    """DNet: a small U-Net like KinD's decomposition net, on a picture folded by space-to-depth 2.
+
+    `deband`: the steps of 8 bits in deep shadows are smoothed first; not by bundles of release 0.1.
+    """
 
     width: int = 24
     blocks: int = 2
+    deband: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,10 +160,12 @@ _PARTS = {
 # "paper": as close to PyDiff, the closest predecessor of the paper, as accessible text allows: a wide eps-prediction
 # UNet at full resolution, and the linear schedule 1e-6..1e-2 over 2000 steps. Users train it themselves, on GPUs.
 PRESETS: dict[str, JoReSConfig] = {
-    "compact": JoReSConfig(adjustment=AdjustmentConfig(light_bins=8, light_experts=2)),
+    "compact": JoReSConfig(
+        decomposition=DecompositionConfig(deband=True), adjustment=AdjustmentConfig(light_bins=8, light_experts=2)
+    ),
     "paper": JoReSConfig(
         name="paper",
-        decomposition=DecompositionConfig(width=32, blocks=3),
+        decomposition=DecompositionConfig(width=32, blocks=3, deband=True),
         adjustment=AdjustmentConfig(widths=(64, 128, 256, 384), encoder=(2, 2, 4, 4), decoder=(4, 2, 2), light_bins=8),
         denoiser=DenoiserConfig(
             fold=1,
@@ -177,6 +183,7 @@ PRESETS: dict[str, JoReSConfig] = {
     ),
     "texture": JoReSConfig(
         name="texture",
+        decomposition=DecompositionConfig(deband=True),
         adjustment=AdjustmentConfig(light_bins=8, light_experts=2),
         denoiser=DenoiserConfig(
             fold=2,

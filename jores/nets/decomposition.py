@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ..conditions import RetinexMaps
 from ..config import DecompositionConfig
+from ..imaging.deband import debanded
 from ..imaging.resize import crop_to, pad_to_multiple
 from ..imaging.sliding import sliding_max, sliding_mean
 from .blocks import Stack, Upsample, plus, zero_
@@ -19,7 +20,7 @@ FLOOR = 1 / 512  # lower bound of L, so that R = I / L is finite for black pixel
 
 
 class DecompositionNet(nn.Module):
-    """I (B, 3, H, W) in [0, 1] -> RetinexMaps with R * L == I.
+    """I (B, 3, H, W) in [0, 1] -> RetinexMaps with R * L == I (if `deband` is set, `debanded` I).
 
     KinD and RetinexNet predict both maps; their R * L loses faint detail of dark pictures (6 dB). This net predicts
     only L, between the brightest channel of the pixel and that of its neighbourhood, and R is I / L: it is always in
@@ -31,6 +32,7 @@ class DecompositionNet(nn.Module):
 
     def __init__(self, config: DecompositionConfig, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
+        self.deband = config.deband
         w, kw = config.width, {"operations": operations, **factory}
         self.stem = operations.Conv2d(8 * 4, w, 3, padding=1, **factory)
         self.encoder = Stack(w, config.blocks, **kw)
@@ -41,6 +43,8 @@ class DecompositionNet(nn.Module):
         self.head = zero_(operations.Conv2d(w, 4, 3, padding=1, **factory))
 
     def forward(self, image: Tensor) -> RetinexMaps:
+        if self.deband:
+            image = debanded(image)
         # oneDNN returns garbage for a 2x2 convolution of stride 2 in bfloat16 whose input is 2 pixels wide: none here.
         narrow = image.shape[-1] <= self.multiple_of
         x = pad_to_multiple(image, 2 * self.multiple_of if narrow else self.multiple_of)

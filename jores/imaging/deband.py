@@ -1,0 +1,72 @@
+"""Debanding: smooths the steps between the darkest levels of an 8-bit file, and the blocks that JPEG leaves there.
+
+A file of 8 bits has few levels for deep shadows, and JPEG stores blocks of 8 or 16 pixels of a single colour there. Lifted twenty-fold,
+the steps become patches, and the rounded colours become yellow, green and pink blocks. What is flat to about a level is averaged over
+more pixels; noise and detail above that stay, as does everything that more bits describe. Not in the paper.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .exposure import luma, smoothstep
+from .resize import crop_to, pad_to_multiple
+from .sliding import sliding_mean
+
+LEVEL = 1 / 255
+DEEP = (4.0, 8.0)  # levels of the local mean luma: below the first, shadows are smoothed fully; above the second, not at all
+FLAT = (0.5, 1.0)  # the same for the local standard deviation of the luma
+ROUNDED = (0.05, 0.12)  # the same for the local mean distance of the values from whole levels; 0.25 where there are more bits
+CELL = 4  # pixels; everything below is computed for squares of this side
+NEARBY = 3  # cells, side of the window of these three
+LUMA_WINDOW, LUMA_EDGE = 9, 1.0  # cells; levels from which an edge is preserved
+COLOUR_WINDOW, COLOUR_EDGE = 13, 2.0  # JPEG rounds colours more, and over blocks twice as wide
+
+
+def debanded(images: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) in [0, 1], in float16 to float64, with flat deep shadows of 8 bits smoothed; of the same dtype.
+
+    A fast guided filter (He & Sun, 2015, arXiv 1505.00996) with the luma as the guide: its linear models are fitted to
+    cells of 4x4 pixels. `images` itself is returned if there are no such shadows.
+    """
+    x = pad_to_multiple(images.float(), CELL)
+    y = luma(x)
+    mean, square = F.avg_pool2d(y, CELL), F.avg_pool2d(y * y, CELL)
+    weight = _flat_shadows(mean, square)
+    if not weight.is_meta and not bool((weight > 0).any()):
+        return images
+    weight = sliding_mean(weight * _of_eight_bits(x), NEARBY)
+    slope, offset = _model(y, mean, square, y, LUMA_WINDOW, LUMA_EDGE * LEVEL)
+    of_colours = _model(y, mean, square, x - y, COLOUR_WINDOW, COLOUR_EDGE * LEVEL)
+    maps = torch.cat([slope + of_colours[0], offset + of_colours[1], weight], 1)
+    slope, offset, weight = F.interpolate(maps, scale_factor=CELL, mode="bilinear").split((3, 3, 1), 1)
+    smooth = torch.addcmul(offset, slope, y)
+    return crop_to(torch.lerp(x, smooth, weight), images.shape[-2:]).clamp(0, 1).to(images.dtype)
+
+
+def _flat_shadows(mean: Tensor, square: Tensor) -> Tensor:
+    """Weight of deep and flat shadows (B, 1, h, w), from the cells' means of the luma and of its square."""
+    mean, square = sliding_mean(mean, NEARBY), sliding_mean(square, NEARBY)
+    deviation = (square - mean * mean).clamp_min(0).sqrt()
+    return (1 - smoothstep(mean / LEVEL, *DEEP)) * (1 - smoothstep(deviation / LEVEL, *FLAT))
+
+
+def _of_eight_bits(x: Tensor) -> Tensor:
+    """Weight of cells whose values are whole levels of 8 bits, (B, 1, h, w) from (B, 3, H, W)."""
+    levels = x / LEVEL
+    fraction = F.avg_pool2d((levels - levels.round()).abs().mean(1, keepdim=True), CELL)
+    return 1 - smoothstep(sliding_mean(fraction, NEARBY), *ROUNDED)
+
+
+def _model(y: Tensor, mean: Tensor, square: Tensor, x: Tensor, side: int, edge: float) -> tuple[Tensor, Tensor]:
+    """Slope and offset (B, C, h, w) of the guided filter of `x` (B, C, H, W) by the luma `y`; `edge`: see `self_guided`.
+
+    `mean` and `square` are the cells' means of y and of its square.
+    """
+    of_x, product = F.avg_pool2d(x, CELL), F.avg_pool2d(x * y, CELL)
+    of_y, of_x = sliding_mean(mean, side), sliding_mean(of_x, side)
+    variance = (sliding_mean(square, side) - of_y * of_y).clamp_min(0)
+    slope = (sliding_mean(product, side) - of_y * of_x) / (variance + edge**2)
+    return sliding_mean(slope, side), sliding_mean(of_x - slope * of_y, side)

@@ -89,6 +89,7 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--pairs-tsv", type=Path, metavar="FILE", help="instead: table with id, split, low, high")
     parser.add_argument("--split", default="val", help="split of the table; 'all' for every pair (default: val)")
     parser.add_argument("--output", type=Path, metavar="JSON", help="also write the scores to this file")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file of scores")
     lpips_help = "weights of LPIPS with AlexNet, not shipped (default: the file in JORES_LPIPS; without it: no LPIPS)"
     parser.add_argument("--lpips", type=Path, metavar="FILE", help=lpips_help)
     _add_model_options(parser, precision="float32")

@@ -60,3 +60,17 @@ def test_what_cannot_be_averaged_is_refused_and_leaves_no_file(bundles, tmp_path
         with pytest.raises(SystemExit):
             average.main([str(out), *map(str, arguments)])
         assert complaint in capsys.readouterr().err and not out.exists()
+
+
+def test_no_bundle_is_replaced_unasked(bundles, tmp_path, capsys):
+    command = [*map(str, bundles), "--weights", "1", "1"]
+    before = bundles[0].read_bytes()
+    with pytest.raises(SystemExit):
+        average.main([str(bundles[0]), *command, "--overwrite"])
+    assert "would replace" in capsys.readouterr().err and bundles[0].read_bytes() == before
+    present = tmp_path / "mean.safetensors"
+    present.write_text("mine")
+    with pytest.raises(SystemExit):
+        average.main([str(present), *command])
+    assert "add --overwrite" in capsys.readouterr().err and present.read_text() == "mine"
+    assert average.main([str(present), *command, "--overwrite"]) == 0 and load_bundle(present)

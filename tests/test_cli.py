@@ -164,6 +164,7 @@ def test_evaluate_takes_the_picture_of_the_same_name(weights, tmp_path, capsys):
         clean.save(tmp_path / "high" / name)
         clean.save(tmp_path / "low" / name)
     command = ("evaluate", "--low", tmp_path / "low", "--high", tmp_path / "high", "--output", scores)
+    command += ("--overwrite",)
     assert run(*command, *options(weights), "--exposure", 0.5) == 0
     rows = json.loads(scores.read_text(encoding="utf-8"))["pictures"]
     assert [row["picture"] for row in rows] == ["a.bmp", "a.png"]

@@ -247,6 +247,11 @@ def test_an_infinite_score_is_valid_json(tmp_path, options):
     assert main(["evaluate", *folders, "--output", str(tmp_path / "scores.json"), *options]) == 0
     scores = json.loads((tmp_path / "scores.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert scores["pictures"][0]["psnr_raw"] is None and scores["pictures"][0]["ssim_raw"] == 1
+    (tmp_path / "scores.json").write_text("mine")
+    assert main(["evaluate", *folders, "--output", str(tmp_path / "scores.json"), *options]) == 1
+    assert (tmp_path / "scores.json").read_text() == "mine"
+    assert main(["evaluate", *folders, "--output", str(tmp_path / "scores.json"), "--overwrite", *options]) == 0
+    assert json.loads((tmp_path / "scores.json").read_text()) == scores
 
 
 @pytest.mark.parametrize("seed", ["0", "18446744073709551614", "18446744073709551615"])

@@ -219,6 +219,14 @@ def test_a_stage_without_what_it_needs_says_so(data, recipe, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_run_does_not_replace_the_bundle_that_it_begins_from(data, recipe, tmp_path):
+    run_here(data, recipe, tmp_path, "decompose")
+    first = tmp_path / "decompose.safetensors"
+    before = first.read_bytes()
+    done = run(data, recipe, tmp_path, "decompose", "--init", first, check=False)
+    assert done.returncode == 1 and "would replace" in done.stderr and first.read_bytes() == before
+
+
 def test_a_recipe_for_another_preset_than_the_bundle_is_refused(data, tmp_path):
     bundle, paper = ROOT / "jores/weights/jores-compact.safetensors", ROOT / "jores/training/recipes/paper.yaml"
     done = run(data, paper, tmp_path / "a", "diffuse", "--init", bundle, check=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import csv
 import os
 import subprocess
 import sys
@@ -27,6 +29,7 @@ from jores.training.diffuse import Diffuse
 from jores.training.expose import Expose
 from jores.training.pairs import Pair
 from jores.training.recipe import load_recipe
+from jores.training.records import append_row
 from tests.other_device import DEVICE, Elsewhere, other_device
 from tests.test_nets import TINY, shaken
 from tests.two_processes import TWO_PROCESSES
@@ -148,6 +151,37 @@ def test_experts_that_do_not_fit_the_sets_are_named_before_the_work(pairs, exper
     pairs[1].group = 1
     with pytest.raises(ValueError, match=told):
         Expose(nets, pairs, None, pairs[:1], {"views": 1, "batch": 4, "lit": 0.2, "experts": experts})
+
+
+def test_an_expert_without_a_picture_is_named_and_one_with_a_single_picture_learns(pairs):
+    """Both made every loss NaN: the run ended well and had nothing to export."""
+    nets = shaken(replace(TINY, adjustment=replace(TINY.adjustment, light_bins=2, light_experts=2)))
+    pairs, data = copy.deepcopy(pairs), {"views": 1, "batch": 16, "lit": 0.0}
+    for pair in pairs:
+        pair.group = 0
+    with pytest.raises(ValueError, match="no set of --data is for expert 1"):
+        Expose(nets, pairs, None, pairs[:1], {**data, "experts": [0]})
+    pairs[1].group = 1
+    stage = Expose(nets, pairs[:2], None, pairs[:1], {**data, "experts": [0, 1]})
+    assert stage.objective(stage.batch(np.random.default_rng(0)))["loss"].isfinite()
+
+
+def test_a_validation_that_gives_no_number_ends_the_run_with_a_word(tmp_path, pairs, recipe):
+    stage = stage_of("decompose", pairs, recipe)
+    stage.best_score, stage.validate = "score", lambda objective: ({"score": float("nan")}, [])
+    AcceleratorState._reset_state()
+    with pytest.raises(ValueError, match="step 1: the validation gives no number"):
+        loop.train(stage, loop.LoopConfig(steps=1), tmp_path, stop_after=1, mixed_precision="no", cpu=True)
+    assert (tmp_path / "checkpoint").exists() and not (tmp_path / "decompose.safetensors").exists()
+    AcceleratorState._reset_state()
+
+
+def test_rows_with_other_columns_than_the_file_keep_their_names(tmp_path):
+    path = tmp_path / "validation.csv"
+    for row in ({"step": 1, "score": 2.5}, {"step": 2, "error": 0.1, "score": 3.0}, {"step": 3, "score": 3.5}):
+        append_row(path, row)
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert [row["score"] for row in rows] == ["2.5", "3.0", "3.5"] and [r["error"] for r in rows] == ["", "0.1", ""]
 
 
 def test_a_bundle_with_one_head_goes_on_as_a_mixture_that_proposes_the_same():

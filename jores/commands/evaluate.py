@@ -131,6 +131,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("evaluate needs --low (and --high for every score except NIQE), or --pairs-tsv")
     if args.output:
         refuse_inputs(args.output, _read_files(args, pairs), "--output")
+        if args.output.exists() and not args.overwrite:
+            raise ValueError(f"--output {args.output} exists already; add --overwrite, or choose another name")
         args.output.parent.mkdir(parents=True, exist_ok=True)
     lpips, enhancer = load_lpips(args.lpips), Enhancer.from_args(args)
     for pair in pairs:  # a pair that cannot be scored is named before the first one is enhanced

@@ -49,7 +49,7 @@ class _Head(nn.Module):
     def standardise(self, statistics: Tensor) -> None:
         """Sets `centre` and `spread` to those of `statistics` (N, 23)."""
         self.centre.copy_(statistics.mean(0))
-        self.spread.copy_(statistics.std(0).clamp_min(1e-4))
+        self.spread.copy_(statistics.std(0, correction=0).clamp_min(1e-4))
 
     def normalised(self, statistics: Tensor) -> Tensor:
         """`brightness_statistics` (B, 23), standardised and clamped for the perceptron; float32."""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import JoReSNets, held_parts, load_bundle, save_bundle
+from ..files.targets import refuse_inputs
 from .records import append_record, training_record
 
 
@@ -74,8 +75,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help="the last gives header and config")
     parser.add_argument("--weights", type=float, nargs="+", required=True, metavar="W", help="one for each bundle")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing OUT")
     args = parser.parse_args(argv)
     try:
+        refuse_inputs(args.out, args.bundles, "OUT")
+        if args.out.exists() and not args.overwrite:
+            raise ValueError(f"{args.out} exists already; add --overwrite, or choose another name")
         save_bundle(args.out, averaged(args.bundles, args.weights))
     except (ValueError, OSError) as error:
         parser.error(str(error))

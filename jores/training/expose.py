@@ -98,7 +98,7 @@ class Expose:
             raise ValueError(
                 "stage expose trains a LightHead; this preset has the exposure head of release 0.1: choose another"
             )
-        expert = _experts(data.get("experts"), pairs, head)
+        expert = _experts(data.get("experts"), pairs, head, bool(photos))
         own = data.get("own", 0.0) if photos else 0.0
         dark = 1 - data["lit"] - own - (data["photos"] if photos else 0.0)
         self.pools = [
@@ -162,8 +162,14 @@ class _Pool:
         return {key: values[index] for key, values in self.samples.items()}
 
 
-def _experts(experts: list[int] | None, pairs: list[Pair], head: LightHead | LightMixture) -> list[tuple[Pair, int]]:
-    """Each pair with the expert that learns from it. Raises ValueError for a list that does not fit."""
+def _experts(
+    experts: list[int] | None, pairs: list[Pair], head: LightHead | LightMixture, photos: bool
+) -> list[tuple[Pair, int]]:
+    """Each pair with the expert that learns from it. All experts learn from photographs, if there are any.
+
+    Raises:
+        ValueError: a list that does not fit, or leaves an expert without a picture.
+    """
     if experts is None:
         return [(pair, FOR_ALL) for pair in pairs]
     sets, count = 1 + max(pair.group for pair in pairs), len(head.heads)
@@ -174,6 +180,10 @@ def _experts(experts: list[int] | None, pairs: list[Pair], head: LightHead | Lig
         )
     if unknown := [e for e in experts if e not in range(count)]:
         raise ValueError(f"experts: {unknown[0]} is not one of the {count} experts, which are numbered from 0")
+    if not photos and (idle := [i for i in range(count) if i not in experts]):
+        raise ValueError(
+            f"experts: no set of --data is for expert {idle[0]}: name one, give --photos, or write experts: null"
+        )
     return [(pair, experts[pair.group]) for pair in pairs]
 
 

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from ..files.records import without_nan
 from ..nets.layout import in_layout
-from ..precision import fast_in_bfloat16
+from ..precision import mixed_precision_for
 from .batches import batches
 from .muon import Muon
 from .records import append_row, contact_sheet
@@ -103,26 +103,19 @@ def train(
     Args:
         out: folder of the run. An existing run there is resumed at its last checkpoint.
         stop_after: ends this call at that step, with a checkpoint; the next call resumes the run.
-        mixed_precision: "auto" (see `fast_precision`), "no", "bf16" or "fp16".
+        mixed_precision: "auto" (see `mixed_precision_for`), "no", "bf16" or "fp16".
         cpu: True ignores accelerators.
         workers: number of processes that draw the batches; 0 draws them in this process. The batches do not depend on
             this number.
 
     Returns:
         The path of the best exported weights.
+
+    Raises:
+        ValueError: a validation gives NaN.
     """
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # all batches have the same size
         return _Run(stage, config, Path(out), mixed_precision, cpu, workers).run(stop_after)
-
-
-def fast_precision(device: torch.device) -> str:
-    """What "auto" means: "bf16" where the device computes it in hardware, and "no" elsewhere.
-
-    Emulated, a step of ANet takes nine times as long on two cores with AVX2.
-    """
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    return "bf16" if fast_in_bfloat16(device) else "no"
 
 
 class _Run:
@@ -134,7 +127,7 @@ class _Run:
             find_unused_parameters=True
         )  # a step without the semantic prior skips some layers
         if mixed_precision == "auto":
-            mixed_precision = fast_precision(PartialState(cpu=cpu).device or torch.device("cpu"))
+            mixed_precision = mixed_precision_for(PartialState(cpu=cpu).device or torch.device("cpu"))
         self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[unused])
         set_seed(config.seed, device_specific=True)
         out.mkdir(parents=True, exist_ok=True)
@@ -209,9 +202,7 @@ class _Run:
         terms = self.objective(batch)
         self.accelerator.backward(terms["loss"])
         norm = torch.as_tensor(self.accelerator.clip_grad_norm_(self.objective.parameters(), self.config.clip))
-        if (
-            torch.isfinite(norm) or self.accelerator.scaler is not None
-        ):  # a gradient scaler skips such steps itself, but must see them
+        if torch.isfinite(norm) or self.accelerator.scaler is not None:  # a scaler must see the steps that it skips
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update_parameters(self.accelerator.unwrap_model(self.objective))
@@ -234,8 +225,7 @@ class _Run:
             self._save()
 
     def _validate(self) -> None:
-        p, averaged = self.progress, self.ema.module
-        averaged.eval()
+        p, averaged = self.progress, self.ema.module.eval()
         with torch.inference_mode():
             scores, pictures = self.stage.validate(averaged)
         append_row(self.out / "validation.csv", {"step": p.step, "minutes": round(p.seconds / 60, 2), **scores})
@@ -249,8 +239,11 @@ class _Run:
             "stage": self.stage.name, "step": p.step, "minutes": round(p.seconds / 60, 1),
             "processes": self.accelerator.num_processes, "val": scores,
         }  # fmt: skip
-        if scores[self.stage.best_score] > p.best:
-            p.best = scores[self.stage.best_score]
+        reached = scores[self.stage.best_score]
+        if math.isnan(reached):
+            raise ValueError(f"step {p.step}: the validation gives no number: try a smaller learning_rate")
+        if reached > p.best:
+            p.best = reached
             self.stage.export(averaged, self.out / f"{self.stage.name}.safetensors", record)
         log.info("validation %s", json.dumps(without_nan(record)))
 

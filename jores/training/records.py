@@ -64,13 +64,24 @@ def means_of_kinds(kinds: dict[str, Scores]) -> dict[str, float]:
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Appends a row to a CSV file; a new file gets a header line with the column names."""
-    new = not path.exists()
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+    """Appends a row to a CSV file whose first line names the columns.
+
+    A file with other columns, of a run whose data changed, is written anew under the columns of both.
+    """
+    rows, columns = [], list(row)
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), list(reader.fieldnames or [])
+    if rows and row.keys() <= set(columns):
+        with path.open("a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, columns).writerow(row)
+        return
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns + [name for name in row if name not in columns])
+    writer.writeheader()
+    writer.writerows([*rows, row])
+    write_atomically(path, text.getvalue().encode())
 
 
 def contact_sheet(pictures: list[Tensor], path: Path) -> None:

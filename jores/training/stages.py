@@ -12,6 +12,7 @@ from torch import nn
 
 from ..checkpoint import JoReSNets, build_part, held_parts, load_bundle
 from ..config import PRESETS, JoReSConfig
+from ..files.targets import refuse_inputs
 from .data import Sampler
 from .loop import LoopConfig, Stage, train
 from .pairs import MAX_SHIFT, half_by_scene, load_photos, load_sets, validation_pairs
@@ -30,6 +31,8 @@ TRAINS = {
 def run(args: argparse.Namespace) -> Path:
     """Trains one stage; returns the path of its exported weights. Raises ValueError for wrong arguments or recipes."""
     recipe = read_recipe(args.config, args.stage)
+    if args.init:
+        refuse_inputs(args.out / f"{args.stage}.safetensors", [args.init], "--out")
     overrides = {k: v for k in ("steps", "minutes") if (v := getattr(args, k)) is not None}
     loop = replace(LoopConfig(**recipe["loop"]), **overrides)
     set_seed(loop.seed)  # for the initial weights; the loop gives each process a seed of its own
@@ -86,7 +89,7 @@ def _starting_nets(args: argparse.Namespace, recipe: dict[str, Any]) -> JoReSNet
     if missing:
         raise ValueError(f"{args.init} holds no {', '.join(missing)}: train that stage first")
     config = preset(recipe["preset"])
-    nets = load_bundle(args.init, parts=held) if args.init else JoReSNets(config)
+    nets = _prepared(load_bundle(args.init, parts=held), config) if args.init else JoReSNets(config)
     others = [n for n in needs if getattr(nets.config, n) != getattr(config, n)]
     if (
         nets.config.name != config.name and nets.config.name in PRESETS and others
@@ -102,6 +105,15 @@ def _starting_nets(args: argparse.Namespace, recipe: dict[str, Any]) -> JoReSNet
             setattr(nets, name, build_part(nets.config, name))
     nets.metadata.update(recipe["header"])
     return nets
+
+
+def _prepared(nets: JoReSNets, config: JoReSConfig) -> JoReSNets:
+    """The nets with dark pictures prepared for DNet as the recipe's preset does it, which changes no weights."""
+    deband = config.decomposition.deband
+    if nets.decomposition is not None:
+        nets.decomposition.deband = deband
+    part = replace(nets.config.decomposition, deband=deband)
+    return replace(nets, config=replace(nets.config, decomposition=part))
 
 
 def _grown(nets: JoReSNets, config: JoReSConfig) -> nn.Module:

@@ -1,8 +1,9 @@
 """Debanding: smooths the steps between the darkest levels of an 8-bit file, and the blocks that JPEG leaves there.
 
-A file of 8 bits has few levels for deep shadows, and JPEG stores blocks of 8 or 16 pixels of a single colour there. Lifted twenty-fold,
-the steps become patches, and the rounded colours become yellow, green and pink blocks. What is flat to about a level is averaged over
-more pixels; noise and detail above that stay, as does everything that more bits describe. Not in the paper.
+A file of 8 bits has few levels for deep shadows, and JPEG stores blocks of 8 or 16 pixels of a single colour there.
+Lifted twenty-fold, the steps become patches, and the rounded colours become yellow, green and pink blocks. What is flat
+to about a level is averaged over more pixels; noise and detail above that stay, as does everything that more bits
+describe. Not in the paper.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from .resize import crop_to, pad_to_multiple
 from .sliding import sliding_mean
 
 LEVEL = 1 / 255
-DEEP = (4.0, 8.0)  # levels of the local mean luma: below the first, shadows are smoothed fully; above the second, not at all
+DEEP = (4.0, 8.0)  # levels of the local mean luma: up to the first the weight is 1, from the second on 0
 FLAT = (0.5, 1.0)  # the same for the local standard deviation of the luma
-ROUNDED = (0.05, 0.12)  # the same for the local mean distance of the values from whole levels; 0.25 where there are more bits
+ROUNDED = (0.05, 0.12)  # the same for the mean distance of the values from whole levels; 0.25 where there are more bits
 CELL = 4  # pixels; everything below is computed for squares of this side
 NEARBY = 3  # cells, side of the window of these three
 LUMA_WINDOW, LUMA_EDGE = 9, 1.0  # cells; levels from which an edge is preserved
@@ -26,7 +27,7 @@ COLOUR_WINDOW, COLOUR_EDGE = 13, 2.0  # JPEG rounds colours more, and over block
 
 
 def debanded(images: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) in [0, 1], in float16 to float64, with flat deep shadows of 8 bits smoothed; of the same dtype.
+    """Pictures (B, 3, H, W) in [0, 1], of any floating-point dtype, with flat deep shadows of 8 bits smoothed.
 
     A fast guided filter (He & Sun, 2015, arXiv 1505.00996) with the luma as the guide: its linear models are fitted to
     cells of 4x4 pixels. `images` itself is returned if there are no such shadows.
@@ -61,9 +62,9 @@ def _of_eight_bits(x: Tensor) -> Tensor:
 
 
 def _model(y: Tensor, mean: Tensor, square: Tensor, x: Tensor, side: int, edge: float) -> tuple[Tensor, Tensor]:
-    """Slope and offset (B, C, h, w) of the guided filter of `x` (B, C, H, W) by the luma `y`; `edge`: see `self_guided`.
+    """Slope and offset (B, C, h, w) of the guided filter of `x` (B, C, H, W) by the luma `y`.
 
-    `mean` and `square` are the cells' means of y and of its square.
+    `mean` and `square` are the cells' means of y and of its square; `edge`: contrast from which an edge is preserved.
     """
     of_x, product = F.avg_pool2d(x, CELL), F.avg_pool2d(x * y, CELL)
     of_y, of_x = sliding_mean(mean, side), sliding_mean(of_x, side)

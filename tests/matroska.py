@@ -1,4 +1,4 @@
-"""Rewrites Matroska files in ways that PyAV cannot: several packets of sound in one block (lacing), as mkvmerge does."""
+"""Rewrites Matroska files in ways that PyAV cannot: several packets in one block (lacing), as mkvmerge does."""
 
 from __future__ import annotations
 

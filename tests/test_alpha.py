@@ -207,8 +207,8 @@ def decoded(path: Path) -> np.ndarray:
 
 
 def enhance_file(folder: Path, weights: Path, name: str = "a.png", *more: str) -> int:
-    command = ["enhance", str(folder / name), "--output", str(folder / "out"), "--mask", str(folder / "mask.png"), *more]
-    return main([*command, "--weights", str(weights), "--segmenter", "none", "--device", "cpu", "--steps", "1"])
+    command = ["enhance", str(folder / name), "--output", str(folder / "out"), "--mask", str(folder / "mask.png")]
+    return main([*command, *more, "--weights", str(weights), "--segmenter", "none", "--device", "cpu", "--steps", "1"])
 
 
 def test_pictures_that_are_transparent_in_places_are_not_scored(tmp_path, tiny, capsys):

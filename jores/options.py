@@ -28,7 +28,7 @@ class SampleOptions:
         exposure: target mean luma of the result, above 0 and at most 1; a tensor (B,) holds one per picture. None: ANet
             proposes it; well-lit pictures keep their own.
         brightness: EV by which the result is brighter than the exposure (given or proposed), -MOST_STOPS to MOST_STOPS.
-        eta: noise that is added at every step: 0 for none (DDIM), 1 for as much as in DDPM.
+        eta: noise that is added at every step, 0..1: 0 for none (DDIM), 1 for as much as in DDPM.
         tile: side in pixels of the windows, 64 or more; 0: a single window; None: a single window if it fits into
             memory, otherwise windows that fit. A `Tiler` is used directly.
         working_size: longer side in pixels that pictures are reduced to; the result is enlarged with the detail of the
@@ -39,7 +39,7 @@ class SampleOptions:
             R' x L' at this exposure, which saves lighting the frame twice.
 
     Raises:
-        ValueError: a field is out of range. `steps` is checked later, by the schedule.
+        ValueError: a field is out of range. How many steps there are at most is the schedule's to say.
     """
 
     steps: int = 4
@@ -55,6 +55,12 @@ class SampleOptions:
     def __post_init__(self) -> None:
         if isinstance(self.tile, int):
             Tiler(self.tile)
+        if self.steps < 0:
+            raise ValueError(f"steps must be 0 (no diffusion) or more, not {self.steps}")
+        if not isinstance(self.exposure, Tensor | None) and not 0 < self.exposure <= 1:
+            raise ValueError(f"exposure must be above 0 and at most 1, not {self.exposure}")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must be between 0 and 1, not {self.eta}")
         if not abs(self.brightness) <= MOST_STOPS:
             raise ValueError(f"brightness must be between -{MOST_STOPS} and {MOST_STOPS} EV, not {self.brightness}")
         if not 0 <= self.texture <= 1:

@@ -19,6 +19,7 @@ from .conditions import (
     Sampled,
     SemanticPrior,
 )
+from .config import JoReSConfig
 from .diffusion.sampling import Callback, Denoise, Mean, Refine, ddim_in_tiles, start_noise
 from .diffusion.schedule import NoiseSchedule
 from .imaging.alpha import filled
@@ -76,7 +77,7 @@ def enhance(
     check_mask(mask, images)
     low, alpha = reduced(full, options.working_size), reduced(alpha, options.working_size)
     tiles = Tiler.choose(options.tile, nets.config, low, weight_of(nets.unet).device)
-    options = replace(options, tile=tiles)
+    options = replace(options, tile=tiles, steps=needed_steps(options, nets.config))
     made = keeper(
         ("x0", segmenter is None, *_asked(options, 0 if tiles.covers(size_of(low)) else tiles.tile)),
         lambda: _sampled(low, alpha, full, nets, segmenter, options, callback, keeper),
@@ -96,9 +97,6 @@ def _sampled(
     keeper: Keeper,
 ) -> Sampled:
     """All stages before compositing. x0 has the size of `full`."""
-    flow = nets.config.denoiser.detail_std > 0
-    if flow and not options.texture:
-        options = replace(options, steps=0)  # the detail that the diffusion samples would not be used
     # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
     tiles = Tiler.choose(options.tile, nets.config, low, weight_of(nets.unet).device)
     maps = None
@@ -121,6 +119,17 @@ def _sampled(
     exposure = condition.exposure
     del condition
     return Sampled(enlarged(x0, low, full), exposure)
+
+
+def needed_steps(options: SampleOptions, config: JoReSConfig) -> int:
+    """Steps of the diffusion; 0 where the detail that it samples would not be used.
+
+    Raises:
+        ValueError: the schedule has not so many.
+    """
+    if options.steps:
+        NoiseSchedule(config.schedule).timesteps(options.steps)
+    return options.steps if options.texture or not config.denoiser.detail_std else 0
 
 
 def _asked(options: SampleOptions, tile: int) -> tuple:

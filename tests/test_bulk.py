@@ -13,7 +13,7 @@ import torch
 
 from jores.checkpoint import SHIPPED_WEIGHTS, load_bundle
 from jores.cli import main
-from jores.commands.enhance import Enhancer
+from jores.commands.enhancer import Enhancer
 from jores.files.pictures import Picture, read_image, write_image
 from jores.pipeline import enhance
 from tests.flat import flat

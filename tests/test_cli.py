@@ -253,3 +253,26 @@ def test_runs_as_a_module(dark, weights, tmp_path):
     result = subprocess.run([*command, *options(weights)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["output"].endswith("c.tif")
+
+
+@pytest.mark.parametrize("more, told", [
+    (["--steps", 2000], "steps must be between 1 and"), (["--steps", -1], "steps must be 0"),
+    (["--mask", "none.png"], "none.png"),
+])  # fmt: skip
+def test_settings_that_cannot_be_used_are_refused_once_and_before_any_picture(tmp_path, weights, capsys, more, told):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / "in" / name, Picture(torch.rand(3, 24, 32) * 0.2))
+    assert run("enhance", tmp_path / "in", "--output", tmp_path / "out", *options(weights), *more) == 1
+    said = capsys.readouterr()
+    assert said.err.count(told) == 1 and not said.out and not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("wrong", [
+    {"steps": -1}, {"steps": 2000}, {"exposure": 1.5}, {"exposure": 0.0}, {"eta": -3.0}, {"eta": float("nan")},
+])  # fmt: skip
+def test_wrong_settings_are_refused_before_any_work(weights, monkeypatch, wrong):
+    nets = load_bundle(weights)
+    monkeypatch.setattr(nets.dnet, "forward", lambda *_: pytest.fail("the work was begun"))
+    with pytest.raises(ValueError, match=f"^{next(iter(wrong))} must be"):
+        flat(enhance)(torch.rand(1, 3, 16, 16) * 0.1, nets, **wrong)

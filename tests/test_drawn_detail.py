@@ -27,6 +27,7 @@ from tests.benchmarks.texture import Dark
 from tests.flat import flat
 from tests.letters import page, reading_rate, words_on_a_page
 from tests.sensor import sensor
+from tests.test_dials import Memory
 
 pytestmark = pytest.mark.slow
 
@@ -229,3 +230,13 @@ def test_stock_samplers_draw_what_the_library_draws(graph, name, texture):
     drawn = levels((expected - picture) / 2)
     assert levels((given - expected) / 2) < min(1, drawn / 4)
     assert drawn > texture  # more than a level where all of it is used
+
+
+def test_another_seed_costs_nothing_where_no_texture_is_used(nets):
+    low, memory = torch.rand(1, 3, 48, 64) * 0.1, Memory()
+    first = flat(pipeline.enhance)(low, nets, texture=0.0, seed=1, keeper=memory)
+    made = list(memory.made)
+    assert torch.equal(flat(pipeline.enhance)(low, nets, texture=0.0, seed=2, steps=8, keeper=memory), first)
+    assert memory.made == made
+    flat(pipeline.enhance)(low, nets, texture=0.5, seed=2, keeper=memory)
+    assert memory.made == [*made, "x0"]

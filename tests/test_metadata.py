@@ -200,7 +200,7 @@ def test_what_a_format_cannot_hold_is_said_before_the_work(tmp_path, options, ca
         "exif": ("a.bmp", png_of(levels(), (b"eXIf", camera().tobytes()[6:])), "EXIF"),
     }[case]
     (tmp_path / name).write_bytes(data)
-    monkeypatch.setattr("jores.commands.enhance.Enhancer.__call__", lambda *_: pytest.fail("the work was begun"))
+    monkeypatch.setattr("jores.commands.enhancer.Enhancer.__call__", lambda *_: pytest.fail("the work was begun"))
     assert main(["enhance", str(tmp_path / name), "--output", str(tmp_path / "out"), *options]) == 1
     error = json.loads(capsys.readouterr().out)["error"]
     assert name in error and word in error and "PNG by its content" in error

@@ -17,7 +17,7 @@ import torch
 from jores.checkpoint import save_bundle
 from jores.cli import main
 from jores.commands import enhance
-from jores.commands.enhance import Enhancer
+from jores.commands.enhancer import Enhancer
 from jores.files.pictures import Picture, write_image
 from jores.files.records import json_line
 from jores.files.saving import write_atomically

@@ -22,7 +22,7 @@ from ..imaging.alpha import is_opaque
 from ..metrics import niqe
 from ..metrics.lpips import ENVIRONMENT, Lpips, load_lpips
 from ..metrics.scores import assess
-from .enhance import Enhancer
+from .enhancer import Enhancer
 
 COLUMNS = {
     "psnr_raw": "PSNR raw",

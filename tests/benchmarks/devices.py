@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
-from jores.commands.enhance import choose_device
+from jores.commands.enhancer import choose_device
 from jores.pipeline import enhance
 from jores.precision import reduce_precision
 from jores.semantics import load_segmenter

@@ -1,6 +1,6 @@
 """Estimates of the memory that each stage needs, the available memory, and the tile size that fits.
 
-The estimates are fitted to the peak of live tensors, measured on the processor for both presets and several sizes. Per
+The estimates are fitted to the peak of live tensors, measured on the processor for all presets and several sizes. Per
 pixel it hardly depends on the size of the picture, and is linear in the width of the widest maps. SLACK covers the
 overhead of accelerators.
 """
@@ -26,22 +26,26 @@ MAIN_MEMORY = 4 * 2**30  # bytes; largest use of main memory, which is shared wi
 
 
 def denoiser_bytes(config: DenoiserConfig, pixels: int) -> int:
-    """Bytes of activations of the UNet (measured per pixel: compact 370, paper 4,530)."""
-    return int(SLACK * pixels * (95 + 69 * config.widths[0] / config.fold**2))
+    """Bytes of activations of the UNet (measured per pixel: texture 400, compact 370, paper 4,530).
+
+    Attention to the Retinex prior takes most of it, where the finest level has some.
+    """
+    per_channel = 69 if 0 in config.retinex_levels else 38
+    return int(SLACK * pixels * (95 + per_channel * config.widths[0] / config.fold**2))
 
 
 def refinement_bytes(config: RefinementConfig, pixels: int) -> int:
-    """Bytes of activations of RNet (measured per pixel: compact 200, paper 590)."""
+    """Bytes of activations of RNet (measured per pixel: texture and compact 200, paper 590)."""
     return int(SLACK * pixels * (65 + 33 * config.widths[0] / config.fold**2))
 
 
 def decomposition_bytes(config: DecompositionConfig, pixels: int) -> int:
-    """Bytes of activations of DNet (measured per pixel: compact 190, paper 240)."""
+    """Bytes of activations of DNet (measured per pixel: texture and compact 190, paper 240)."""
     return int(SLACK * pixels * (58 + 5.6 * config.width))
 
 
 def retinex_bytes(config: JoReSConfig, pixels: int) -> int:
-    """Bytes of activations of ANet (measured per pixel: compact 430, paper 550)."""
+    """Bytes of activations of ANet (measured per pixel: texture and compact 430, paper 550)."""
     return int(SLACK * pixels * (84 + 7.2 * config.adjustment.widths[0]))
 
 

@@ -1,6 +1,6 @@
 """Peak of live tensor bytes of each stage on the processor, beside what nodes/budget.py asks the host for.
 
-    python -m tests.benchmarks.memory [--sizes 384x256 768x512] [--preset compact]
+    python -m tests.benchmarks.memory [--sizes 384x256 768x512] [--preset texture]
 
 The estimate holds SLACK for an accelerator's workspaces, so it should lie 0 to 30 % above what is counted.
 """
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["384x256", "768x512"], metavar="WIDTHxHEIGHT")
-    parser.add_argument("--preset", default="compact")
+    parser.add_argument("--preset", default="texture")
     args = parser.parse_args()
     sys.stdout.write(f"{'size':>10} {'stage':<12} {'estimate':>9} {'counted':>9} {'bytes/px':>9} {'ratio':>6}\n")
     for size in args.sizes:

@@ -25,8 +25,8 @@ from .diffusion.schedule import NoiseSchedule
 from .imaging.alpha import filled
 from .imaging.bars import insides_of
 from .imaging.compositing import check_mask, finish
-from .imaging.guided_filter import enlarged, reduced
-from .imaging.resize import area_average
+from .imaging.guided_filter import enlarged
+from .imaging.resize import area_average, reduced
 from .nets.segmentation import Segmenter, working_size
 from .options import FinishOptions, SampleOptions
 from .retinex import adjust, condition_on_demand, decompose, undiffused, weight_of
@@ -34,7 +34,6 @@ from .tiling.memory import cache_bytes, free_memory
 from .tiling.tiler import Tiler
 from .tiling.windows import Window, size_of
 
-DEFAULT_STEPS = SampleOptions().steps
 SEEN_WHOLE, SEEN_REDUCED = 640, 512
 """Longer sides in pixels: what the segmenter sees is lit at full size up to the first, otherwise reduced to the second.
 

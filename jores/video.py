@@ -23,8 +23,8 @@ from .diffusion.sampling import Callback
 from .imaging.alpha import opaque
 from .imaging.exposure import DARKEST, exposure_gain, mean_luma
 from .imaging.fades import fade_at, is_switched
-from .imaging.guided_filter import reduced_size
 from .imaging.outlook import REACH, FrameSummary, Lookahead, summarise
+from .imaging.resize import reduced_size
 from .imaging.temporal import BLACK, LIGHT_STEP, SteadyIllumination, TemporalFilter, follow, is_black, thumbnail
 from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions

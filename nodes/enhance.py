@@ -14,7 +14,7 @@ from torch import Tensor
 from ..jores import pipeline
 from ..jores.checkpoint import PARTS
 from ..jores.conditions import Keeper
-from ..jores.imaging.guided_filter import reduced_size
+from ..jores.imaging.resize import reduced_size
 from ..jores.options import ClipOptions, FinishOptions, SampleOptions, at_quality
 from ..jores.precision import PRECISIONS
 from ..jores.tiling.windows import size_of

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from jores.imaging.srgb import decode_srgb
 from jores.nets.adjustment import THUMBNAIL
 from jores.training.convert import to_pixels, to_tensor
-from jores.training.darkening import Darkening, Lamp, srgb_to_linear
+from jores.training.darkening import Darkening, Lamp
 from jores.training.data import Crop, Sampler, darkened_thumbnail, fine_thumbnail, thumbnail
 from jores.training.pairs import Pair
 
@@ -66,7 +67,7 @@ def test_the_toe_crushes_shadows():
 def test_against_the_light_shadows_are_deeper_and_keep_their_texture():
     texture = 0.05 * torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(0))
     picture = texture + torch.where(torch.arange(128) < 64, 0.2, 0.9)  # a wall, and the window beside it
-    plain, deep = (srgb_to_linear(Darkening(0.999, 0, 0, GREY, depth=depth)(picture)) for depth in (0.0, 1.0))
+    plain, deep = (decode_srgb(Darkening(0.999, 0, 0, GREY, depth=depth)(picture)) for depth in (0.0, 1.0))
     lost = deep / plain
     assert lost[..., :48].max() < 0.06 and lost[..., 80:].min() > 0.75
     assert lost[0, :, :48].std() < 0.1 * lost[0, :, :48].mean()  # light, not texture: it would vary by a third
@@ -138,7 +139,7 @@ def test_a_picture_in_shade_keeps_its_bright_parts_and_nearly_its_mean():
     for d in shaded:
         fitted = d.fitted(picture)
         dark = fitted(picture)
-        lost = srgb_to_linear(dark) / srgb_to_linear(picture)
+        lost = decode_srgb(dark) / decode_srgb(picture)
         assert lost[..., 56:].median() > 0.8 and lost[..., :40].median() < 0.75 * lost[..., 56:].median(), d
         assert dark.mean() > 0.7 * picture.mean()
 

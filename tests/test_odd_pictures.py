@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from jores.files import png
-from jores.files.light import decode_srgb, encode_srgb
 from jores.files.pictures import ImageFileError, read_image
+from jores.imaging.srgb import decode_srgb, encode_srgb
 from tests.files_by_hand import SIZE, levels, packed, png_of, tiff_of, written_again
 
 

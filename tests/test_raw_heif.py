@@ -14,8 +14,8 @@ from PIL import ExifTags, Image, features
 
 from jores.checkpoint import save_bundle
 from jores.cli import main
-from jores.files.light import decode_srgb
 from jores.files.pictures import ImageFileError, read_image, write_image
+from jores.imaging.srgb import decode_srgb
 from tests.dng import write_dng
 from tests.test_nets import TINY, shaken
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from ..imaging.srgb import decode_srgb, encode_srgb
 
 AS_SRGB = 0.1  # exponents that differ less from 2.2 count as sRGB, as in every viewer
 HDR = {16: "PQ", 18: "HLG"}
 _POWERS = {8: 1.0, 5: 2.8}
 _DISPLAY = (1, 2, 4, 6, 7, 11, 12, 13, 14, 15)  # cICP transfers of SDR displays, which differ little from sRGB
-
-Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 def power_of_png(chunks: Mapping[bytes, bytes]) -> float | None:
@@ -46,20 +44,6 @@ def _power_of_cicp(_primaries: int, transfer: int, matrix: int, full_range: int)
             f"{full_range}); save it as sRGB"
         )
     return _POWERS.get(transfer)
-
-
-def encode_srgb(light: Array) -> Array:
-    """Linear light in [0, 1] -> sRGB values in [0, 1]; any shape."""
-    if isinstance(light, Tensor):
-        return torch.where(light <= 0.0031308, light * 12.92, 1.055 * torch.pow(light, 1 / 2.4) - 0.055)
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * np.power(light, 1 / 2.4) - 0.055)
-
-
-def decode_srgb(values: Array) -> Array:
-    """sRGB values in [0, 1] -> linear light in [0, 1]; any shape."""
-    if isinstance(values, Tensor):
-        return torch.where(values <= 0.04045, values / 12.92, torch.pow((values + 0.055) / 1.055, 2.4))
-    return np.where(values <= 0.04045, values / 12.92, np.power((values + 0.055) / 1.055, 2.4))
 
 
 def to_srgb(pixels: Tensor, power: float) -> Tensor:

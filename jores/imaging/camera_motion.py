@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .exposure import luma
-from .resize import area_average, resize_map
+from .resize import reduced, resize_map
 from .sliding import sliding_mean
 
 Shift = tuple[int, int]  # rows, columns
@@ -180,9 +180,7 @@ def _view(frame: Tensor, side: int, times: int = 2) -> Tensor:
 
     In float32 on the processor: so little work is not worth a device's many small kernels.
     """
-    factor = max(1.0, max(frame.shape[-2:]) / side)
-    size = [max(1, round(n / factor)) for n in frame.shape[-2:]]
-    grey = (luma(area_average(frame.float(), size)).cpu() + BLACK).log()
+    grey = (luma(reduced(frame.float(), side)).cpu() + BLACK).log()
     for _ in range(times):
         grey = F.avg_pool2d(grey, SMOOTHING, 1, SMOOTHING // 2, count_include_pad=False)
     return grey

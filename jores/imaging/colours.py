@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .exposure import luma
-from .guided_filter import reduced, reduced_in_bands, self_guided, sliced_grid
-from .resize import resize_map
+from .guided_filter import self_guided, sliced_grid
+from .resize import reduced, reduced_in_bands, resize_map
 
 SIDE, BINS = 24, 4  # long side of the grid on which casts are compared, and the brightnesses that it holds apart
 FEW = 0.02  # weight of all pixels of a cell beside those of one brightness, of which it may hold none

@@ -19,8 +19,8 @@ from .alpha import opaque
 from .bars import Inside, insides_of, mask_of
 from .colours import LIGHT_EDGE, LIGHT_RADIUS, LIGHT_SIDE, ColourCast
 from .exposure import luma, smoothstep
-from .guided_filter import reduced, reduced_in_bands, self_guided
-from .resize import resize_map
+from .guided_filter import self_guided
+from .resize import reduced, reduced_in_bands, resize_map
 
 DARK, LIT = 0.15, 0.5
 """Local illumination (0..1) below which a pixel counts as dark, and above which as lit, if not `lit_from`."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .alpha import is_opaque, seen_average
+from .srgb import decode_srgb, encode_srgb
 
 MAX_GAIN = 60.0
 """Upper bound of the gain of `brighten`: beyond it one level of 8 bits becomes a quarter of the range."""
@@ -106,8 +107,7 @@ def brightened(exposure: Tensor, stops: float) -> Tensor:
     """
     if stops == 0:
         return exposure
-    light = torch.where(exposure < 0.04045, exposure / 12.92, ((exposure + 0.055) / 1.055).pow(2.4)) * 2.0**stops
-    made = torch.where(light < 0.0031308, 12.92 * light, 1.055 * light.clamp_min(1e-6).pow(1 / 2.4) - 0.055)
+    made = encode_srgb(decode_srgb(exposure) * 2.0**stops)
     return made.clamp(exposure.clamp_max(DIMMEST), exposure.clamp_min(BRIGHTEST))
 
 

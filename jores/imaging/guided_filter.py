@@ -10,14 +10,12 @@ full-size picture that is added. In flat or noisy areas the slope is near 0, so 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import overload
 
 import torch
 from torch import Tensor
 
 from ..tiling.windows import Span, Window, size_of
 from .exposure import luma
-from .resize import area_average
 from .sliding import sliding_mean
 
 SIDE = 3  # pixels of the small picture, of the window of the linear models
@@ -60,36 +58,6 @@ def sliced_grid(grid: Tensor, guide: Tensor, enlarge: Callable[[Tensor], Tensor]
         weight = (1 - (place - i).abs()).clamp_min(0)
         total = torch.addcmul(total, weight, enlarge(part), out=None if torch.is_grad_enabled() else total)
     return total
-
-
-def reduced_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """(H, W) scaled to a longer side of `longest` pixels; `size` itself if `longest` is 0 or not smaller."""
-    if not 0 < longest < max(size):
-        return size
-    height, width = (max(1, round(side * longest / max(size))) for side in size)
-    return height, width
-
-
-@overload
-def reduced(images: Tensor, longest: int) -> Tensor: ...
-@overload
-def reduced(images: None, longest: int) -> None: ...
-def reduced(images: Tensor | None, longest: int) -> Tensor | None:
-    """(B, C, H, W) reduced to a longer side of `longest` pixels, by area averages.
-
-    Returns `images` itself if `longest` is 0 or not smaller, or `images` is None.
-    """
-    if images is None:
-        return None
-    size = reduced_size(size_of(images), longest)
-    return images if size == size_of(images) else area_average(images, size)
-
-
-def reduced_in_bands(x: Tensor, longest: int, convert: Callable[[Tensor], Tensor]) -> Tensor:
-    """`reduced(convert(x), longest)`, converted row by row of the reduced picture, to limit memory."""
-    (rows, columns), height = reduced_size(size_of(x), longest), x.shape[-2]
-    bands = [x[..., i * height // rows : -(-(i + 1) * height // rows), :] for i in range(rows)]
-    return torch.cat([area_average(convert(band), (1, columns)) for band in bands], -2)
 
 
 def enlarged(x0: Tensor, low: Tensor, full: Tensor) -> Tensor:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import overload
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..tiling.windows import size_of
 
 DIVISIBLE_ONLY = {"mps"}  # device types whose adaptive pooling needs divisible sides: Metal, see PyTorch #96056
 
@@ -54,3 +58,33 @@ def resize_map(x: Tensor, size: Sequence[int]) -> Tensor:
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x, size=(size[0], size[1]), mode="bilinear", align_corners=False)
+
+
+def reduced_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """(H, W) scaled to a longer side of `longest` pixels; `size` itself if `longest` is 0 or not smaller."""
+    if not 0 < longest < max(size):
+        return size
+    height, width = (max(1, round(side * longest / max(size))) for side in size)
+    return height, width
+
+
+@overload
+def reduced(images: Tensor, longest: int) -> Tensor: ...
+@overload
+def reduced(images: None, longest: int) -> None: ...
+def reduced(images: Tensor | None, longest: int) -> Tensor | None:
+    """(B, C, H, W) reduced to a longer side of `longest` pixels, by area averages.
+
+    Returns `images` itself if `longest` is 0 or not smaller, or `images` is None.
+    """
+    if images is None:
+        return None
+    size = reduced_size(size_of(images), longest)
+    return images if size == size_of(images) else area_average(images, size)
+
+
+def reduced_in_bands(x: Tensor, longest: int, convert: Callable[[Tensor], Tensor]) -> Tensor:
+    """`reduced(convert(x), longest)`, converted row by row of the reduced picture, to limit memory."""
+    (rows, columns), height = reduced_size(size_of(x), longest), x.shape[-2]
+    bands = [x[..., i * height // rows : -(-(i + 1) * height // rows), :] for i in range(rows)]
+    return torch.cat([area_average(convert(band), (1, columns)) for band in bands], -2)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .camera_motion import BLACK, camera_motion, camera_shift, lag, overlap
 from .exposure import luma
-from .resize import area_average
+from .resize import area_average, reduced
 from .sliding import sliding_mean
 
 THUMBNAIL_SIDE = 64  # px, longer side of the thumbnails on which cuts are detected
@@ -120,9 +120,7 @@ def is_cut(before: Tensor, after: Tensor) -> bool:
 
 def thumbnail(frame: Tensor) -> Tensor:
     """(1, 3, H, W) reduced to a longer side of at most THUMBNAIL_SIDE pixels, float32."""
-    factor = max(1.0, max(frame.shape[-2:]) / THUMBNAIL_SIDE)
-    size = tuple(max(1, round(n / factor)) for n in frame.shape[-2:])
-    return area_average(frame.float(), size)
+    return reduced(frame.float(), THUMBNAIL_SIDE)
 
 
 def is_other_scene(before: Tensor, after: Tensor) -> bool:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..imaging.srgb import decode_srgb, encode_srgb
 from .convert import to_tensor
-from .darkening import FULL_PICTURE, linear_to_srgb, srgb_to_linear
+from .darkening import FULL_PICTURE
 from .pairs import Pair
 
 BLOCK = 8  # pixels: the fit uses means of 8x8 blocks, which suppresses noise
@@ -41,7 +42,7 @@ class Camera:
     def of(cls, pair: Pair) -> Camera | None:
         """Fits the model to a pair by least squares on logarithms; None if fewer than FEWEST blocks can be used."""
         low, high = to_tensor(pair.dark), to_tensor(pair.high)
-        dark, light = (F.avg_pool2d(srgb_to_linear(p), BLOCK) for p in (low, high))
+        dark, light = (F.avg_pool2d(decode_srgb(p), BLOCK) for p in (low, high))
         fits = [_power(x.flatten(), y.flatten()) for x, y in zip(light, dark, strict=True)]
         if any(fit is None for fit in fits):
             return None
@@ -64,7 +65,7 @@ class Camera:
         Without a generator there is no noise and no rounding to 8 bits. `place` is ignored (see `Darkening`).
         """
         gain, contrast, noise = (torch.tensor(v).view(3, 1, 1) for v in (self.gain, self.contrast, self.noise))
-        dark = linear_to_srgb((gain * srgb_to_linear(picture).clamp_min(1e-5).pow(contrast)).clamp(0, 1))
+        dark = encode_srgb((gain * decode_srgb(picture).clamp_min(1e-5).pow(contrast)).clamp(0, 1))
         if generator is None:
             return dark
         dark = dark + noise * torch.randn(dark.shape, generator=generator)

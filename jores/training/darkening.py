@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..imaging.exposure import luma
 from ..imaging.guided_filter import self_guided
+from ..imaging.srgb import decode_srgb, encode_srgb
 from .convert import to_pixels, to_tensor
 
 GAMMA = 2.2
@@ -182,10 +183,10 @@ class Darkening:
         return noise * (self.read_noise**2 + self.shot_noise**2 * light * 10).sqrt()
 
     def _decode(self, picture: Tensor) -> Tensor:
-        return srgb_to_linear(picture) if self.toe else picture.pow(GAMMA)
+        return decode_srgb(picture) if self.toe else picture.pow(GAMMA)
 
     def _encode(self, light: Tensor) -> Tensor:
-        return linear_to_srgb(light) if self.toe else light.pow(1 / GAMMA)
+        return encode_srgb(light) if self.toe else light.pow(1 / GAMMA)
 
 
 def smoothed_luma(picture: Tensor, radius: int) -> Tensor:
@@ -193,16 +194,6 @@ def smoothed_luma(picture: Tensor, radius: int) -> Tensor:
     y = luma(picture[None])[0]
     slope, intercept = self_guided(y, radius, SMOOTHING_EDGE)
     return (slope * y + intercept).clamp(0, 1)
-
-
-def srgb_to_linear(picture: Tensor) -> Tensor:
-    """Linear light of sRGB values in [0, 1]; any shape."""
-    return torch.where(picture < 0.04045, picture / 12.92, ((picture + 0.055) / 1.055).pow(2.4))
-
-
-def linear_to_srgb(light: Tensor) -> Tensor:
-    """Inverse of `srgb_to_linear`."""
-    return torch.where(light < 0.0031308, 12.92 * light, 1.055 * light.clamp_min(1e-4).pow(1 / 2.4) - 0.055)
 
 
 def _draw_lamp(rng: np.random.Generator, gain: float) -> Lamp:

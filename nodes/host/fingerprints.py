@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...jores.imaging.alpha import opaque
 from ...jores.imaging.exposure import luma
-from ...jores.imaging.resize import area_average
+from ...jores.imaging.resize import reduced
 
 LATENT_KEY = "jores_pictures"  # in a latent's dictionary: {"source": (B, 2) int64, "thumbnails": (B, 3, h, w)}
 THUMBNAIL_SIDE = 24  # pixels, longer side of the thumbnails that are compared
@@ -54,9 +54,7 @@ def among_pictures(one: Tensor | None, many: Tensor | None) -> bool:
 
 def thumbnails(pictures: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, 3, h, w) with a longer side of at most THUMBNAIL_SIDE pixels, float32 on the CPU."""
-    height, width = pictures.shape[-2:]
-    scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
-    return area_average(pictures, (max(1, round(height * scale)), max(1, round(width * scale)))).float().cpu()
+    return reduced(pictures, THUMBNAIL_SIDE).float().cpu()
 
 
 def known_pictures(source: Tensor | None, pictures: Tensor, count: int) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def variants(
     condition, rnet = pipeline.adjust(nets, maps), nets.refinement
 
     @functools.cache
-    def run(count: int = pipeline.DEFAULT_STEPS, *, told: bool = False, semantics: bool = True, **kw) -> Tensor:
+    def run(count: int = SampleOptions.steps, *, told: bool = False, semantics: bool = True, **kw) -> Tensor:
         c = pipeline.adjust(nets, maps, exposure=mean_luma(high)) if told else condition
         kw = {"steps": count, "texture": texture, **kw}
         x0 = flat(pipeline.sample)(nets, c, prior if semantics else None, low=low, **kw)
@@ -232,7 +232,7 @@ def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.std
         sys.stderr.write(f"\r{i + 1} of {len(rows)} pairs")
     sys.stderr.write("\n")
     groups = grouped(records, "variant")
-    default = step_row(pipeline.DEFAULT_STEPS)
+    default = step_row(SampleOptions.steps)
     detail = args.detail or (default if default in groups else wanted[0])
     write(f"{table('variant', groups)}\n{summary(groups[detail])}\n")
     write(table(f"{detail}, by mean luma of the input (0 to 255)", by_darkness(groups[detail])) + "\n")

@@ -1,7 +1,7 @@
 """`python -m jores enhance | evaluate | info | train`: the library on a command line.
 
 Results go to standard output, error messages to standard error. Exit code 0: success, 1: a failure, 2: a wrong command
-line. Heavy imports are inside the commands, so that --help is fast.
+line, 130: Ctrl-C. Heavy imports are inside the commands, so that --help is fast.
 """
 
 from __future__ import annotations

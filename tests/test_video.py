@@ -16,12 +16,15 @@ from jores.cli import main
 from jores.files import clips as clip_files
 from jores.files.clips import VideoFileError, rewrite_video
 from jores.imaging.camera_motion import camera_shift
-from jores.imaging.temporal import follow, is_cut
+from jores.imaging.fades import is_switched
+from jores.imaging.outlook import summarise
+from jores.imaging.temporal import follow
 from jores.pipeline import enhance
 from jores.semantics import load_segmenter
 from jores.video import LOOKAHEAD, enhance_frames
 from tests.benchmarks import flicker
 from tests.flat import flat
+from tests.test_fades import is_cut
 
 pytestmark = pytest.mark.slow
 
@@ -126,7 +129,9 @@ def test_cuts_pans_and_light(clips):
     static, pan = clips["static"].dark.split(1), clips["pan"].dark.split(1)
     assert not any(is_cut(a, b) for clip in (static, pan) for a, b in zip(clip, clip[1:], strict=False))
     assert not is_cut(static[0], (static[1] * 1.2).clamp(0, 1))
-    assert is_cut(static[0], (static[1] * 2).clamp(0, 1))
+    twice = (static[1] * 2).clamp(0, 1)  # the same scene; the light is judged by the levels
+    levels = [summarise(None, frame).level for frame in (static[0],) * 8 + (twice,) * 8]
+    assert not is_cut(static[0], twice) and is_switched(levels, 8)
     assert is_cut(static[0], static[1].flip(3)) and is_cut(static[0], static[1].flip(2))
     assert camera_shift(pan[0], pan[2]) == (0, -6) and camera_shift(static[0], static[1]) == (0, 0)
     black, one = torch.zeros(1, 3, *SIZE), torch.zeros(1, 3, 1, 1)

@@ -1,8 +1,8 @@
 """Transparency: hidden colours influence neither the exposure of a picture nor neighbouring pixels.
 
 The nets take three channels. Transparent pixels are filled with the colours around them, so that pictures that differ
-only in hidden colours give the same result. Means over a picture weight each pixel by its alpha. Black bars beside a
-picture (see `bars`) count as transparent.
+only in hidden colours give the same result. Means over a picture weight each pixel by its alpha (in a
+film whose light is steadied, over the filled frame). Black bars beside a picture (see `bars`) count as transparent.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def finish(
         insides: one per picture, or one for all: where the originals lie between black bars; None: bars are looked for.
 
     Returns:
-        (B, 3 or 4, H, W) float32 in [0, 1], on the device of `original` and with its alpha.
+        (B, 3 or 4, H, W) float32 on the device of `original` and with its alpha; in [0, 1] where the original is.
 
     Raises:
         ValueError: the mask has a wrong shape or values, or x0 holds NaN.

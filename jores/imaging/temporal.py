@@ -109,15 +109,6 @@ def follow(level: Tensor | None, value: Tensor, pace: float) -> Tensor:
     return value if level is None else level * (value / level) ** pace
 
 
-def is_cut(before: Tensor, after: Tensor) -> bool:
-    """Whether two frames (1, 3, H, W) show different scenes, or their brightness differs by more than LIGHT_STEP."""
-    if before.shape != after.shape:
-        return True
-    a, b = (thumbnail(x) for x in (before, after))
-    step = ((b + BLACK).log() - (a + BLACK).log()).mean()
-    return float(step.abs()) > LIGHT_STEP or is_other_scene(a, b)
-
-
 def thumbnail(frame: Tensor) -> Tensor:
     """(1, 3, H, W) reduced to a longer side of at most THUMBNAIL_SIDE pixels, float32."""
     return reduced(frame.float(), THUMBNAIL_SIDE)

@@ -25,7 +25,7 @@ from .imaging.exposure import DARKEST, exposure_gain, mean_luma
 from .imaging.fades import fade_at, is_switched
 from .imaging.outlook import REACH, FrameSummary, Lookahead, summarise
 from .imaging.resize import reduced_size
-from .imaging.temporal import BLACK, LIGHT_STEP, SteadyIllumination, TemporalFilter, follow, is_black, thumbnail
+from .imaging.temporal import LOG_FLOOR, LIGHT_STEP, SteadyIllumination, TemporalFilter, follow, is_black, thumbnail
 from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions
 from .pipeline import checked, enhance, finish
@@ -236,7 +236,7 @@ def _judged(frame: Frame, following: list[Frame], past: deque[float], after: lis
         if later.cut and number:
             return shot[1:number]
         if not later.judged and not later.cut and 0 < place < len(levels):
-            ratio = (levels[place] + BLACK) / (levels[place - 1] + BLACK)
+            ratio = (levels[place] + LOG_FLOOR) / (levels[place - 1] + LOG_FLOOR)
             switched = abs(log(ratio)) > LIGHT_STEP and is_switched(levels, place)
             if number < 2:
                 later.cut, later.judged = switched, True

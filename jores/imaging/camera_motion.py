@@ -18,15 +18,15 @@ from .sliding import sliding_mean
 
 Shift = tuple[int, int]  # rows, columns
 
-BLACK = 1 / 64  # added before taking logarithms, to suppress noise around black
+LOG_FLOOR = 1 / 64  # added before taking logarithms, to suppress noise around black
 SMOOTHING = 5  # px, window of the local means that frames are compared by
 FIT_SIDES = (64, 256)  # px, longer sides of the reduced frames on which the motion is fitted, coarse to fine
 FIT_STEPS = 4  # Gauss-Newton steps on each of them
 SMALLEST = 16  # px, shorter side below which a reduced frame is too small to fit a motion to
 MARGIN = 3  # px of a reduced frame at its border, where the smoothing lacks pixels
 CORRELATED = 50  # px of a twice smoothed frame over which its noise is one value
-SURE = 40.0  # squared size of a motion in standard errors from which on it is no accident, as six values are in it
-ALIKE = 0.7  # smallest correlation of two aligned frames: noise alone has none, another scene has less
+MOTION_SURE = 40.0  # squared size of a motion in standard errors: chance exceeds it once in two million (chi-square, 6)
+ALIGNED = 0.7  # smallest correlation of two aligned frames: noise alone has none, another scene has less
 STILL = 0.1  # px, a displacement up to which nothing is resampled: that would cost more sharpness than it gives
 FARTHEST = 1 / 8  # of the longer side: a larger displacement beyond the shift is a fit that has diverged
 LAG_WINDOW = 17  # px of a reduced frame, window in which one displacement of its own is looked for
@@ -133,7 +133,7 @@ def camera_shift(before: Tensor, after: Tensor) -> Shift:
     height, width = before.shape[-2:]
     window = _hann(height, before)[:, None] * _hann(width, before)
     # Logarithms keep bright lamps from dominating the correlation.
-    a, b = ((luma(x.float())[0, 0] + BLACK).log() for x in (before, after))
+    a, b = ((luma(x.float())[0, 0] + LOG_FLOOR).log() for x in (before, after))
     spectra = [torch.fft.rfft2((x - x.mean()) * window) for x in (a, b)]
     cross = spectra[1] * spectra[0].conj()
     fy, fx = torch.fft.fftfreq(height, device=a.device), torch.fft.rfftfreq(width, device=a.device)
@@ -180,7 +180,7 @@ def _view(frame: Tensor, side: int, times: int = 2) -> Tensor:
 
     In float32 on the processor: so little work is not worth a device's many small kernels.
     """
-    grey = (luma(reduced(frame.float(), side)).cpu() + BLACK).log()
+    grey = (luma(reduced(frame.float(), side)).cpu() + LOG_FLOOR).log()
     for _ in range(times):
         grey = F.avg_pool2d(grey, SMOOTHING, 1, SMOOTHING // 2, count_include_pad=False)
     return grey
@@ -206,7 +206,7 @@ def _fitted(before: Tensor, after: Tensor, theta: Tensor, still: Tensor) -> tupl
             return torch.full_like(theta, torch.nan), False
         theta = theta - step.view(2, 3).float()
         change = (theta - still).double().flatten()
-        sure = float(change @ normal @ change) > SURE * CORRELATED * float(deviation) ** 2
+        sure = float(change @ normal @ change) > MOTION_SURE * CORRELATED * float(deviation) ** 2
     return theta, sure
 
 
@@ -227,10 +227,10 @@ def _deviation(error: Tensor) -> Tensor:
 
 
 def _better(before: Tensor, after: Tensor, theta: Tensor, start: Tensor) -> bool:
-    """Whether `theta` leaves less of a difference than `start` where both know it, and the frames are then ALIKE."""
+    """Whether `theta` leaves less of a difference than `start` where both know it, and then aligns the frames."""
     (seen, a, known), (_, b, as_well) = (_compared(before, after, t) for t in (theta, start))
     both = known & as_well
-    if both.sum() < SMALLEST**2 or a[both].var() > (1 - ALIKE) * (seen[both].var() + after[0, 0][both].var()):
+    if both.sum() < SMALLEST**2 or a[both].var() > (1 - ALIGNED) * (seen[both].var() + after[0, 0][both].var()):
         return False
     width = 4 * _deviation(b[both]) ** 2
     left, was = (float((e[both] ** 2 / (e[both] ** 2 + width)).sum()) for e in (a, b))

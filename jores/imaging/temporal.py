@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .camera_motion import BLACK, camera_motion, camera_shift, lag, overlap
+from .camera_motion import LOG_FLOOR, camera_motion, camera_shift, lag, overlap
 from .exposure import luma
 from .resize import area_average, reduced
 from .sliding import sliding_mean
@@ -20,7 +20,7 @@ from .sliding import sliding_mean
 THUMBNAIL_SIDE = 64  # px, longer side of the thumbnails on which cuts are detected
 ALIKE = 0.7  # smallest correlation of two thumbnails of one scene, corrected for noise
 BLOCK = 4  # px of a thumbnail: means of blocks of this side are compared, which suppresses noise
-SURE = 3  # the scene can only have changed if the variance of the differences is this many times that of noise
+NOISE_SURE = 3  # the scene can only have changed if the variance of the differences is this many times that of noise
 LEVEL = 1 / 255  # step of 8 bits; thumbnails with a lower mean luma are too dark to compare
 EMPTY = 6 / 255  # a thumbnail without structure and with a lower mean luma is black with noise
 SPARK = 30 / 255  # luma in a thumbnail that a distant lamp exceeds, but noise around black does not
@@ -133,7 +133,7 @@ def is_other_scene(before: Tensor, after: Tensor) -> bool:
     rounding = [_rounding(mean) for mean in means]
     noise = [n + r for (_, n), r in zip(blocks, (*rounding, sum(rounding)), strict=True)]
     spread = [float(c.square().mean()) for c, _ in blocks]
-    if spread[2] < SURE * noise[2]:
+    if spread[2] < NOISE_SURE * noise[2]:
         return False
     structure = [max(s - n, 0.0) for s, n in zip(spread[:2], noise, strict=False)]
     if min(structure) < 0.05 * max(structure):  # only one of them shows anything
@@ -150,7 +150,7 @@ def is_black(small: Tensor) -> bool:
     if mean < LEVEL / 2:
         return True
     means, noise = _block_means((small / mean + 0.5).log())
-    return float(means.square().mean()) < SURE * (noise + _rounding(mean))
+    return float(means.square().mean()) < NOISE_SURE * (noise + _rounding(mean))
 
 
 def _rounding(mean: float) -> float:
@@ -178,7 +178,7 @@ def light_change(before: Tensor, after: Tensor) -> Tensor:
     because the change is then not one of the illumination.
     """
     grid = tuple(min(n, m) for n, m in zip(ILLUMINATION_GRID, before.shape[-2:], strict=True))
-    a, b = ((area_average(x.float(), grid) + BLACK / 4).log().flatten(2) for x in (before, after))
+    a, b = ((area_average(x.float(), grid) + LOG_FLOOR / 4).log().flatten(2) for x in (before, after))
     change = (b - a).median(2, keepdim=True).values  # (1, C, 1)
     spread = (b - a - change).abs().median(2, keepdim=True).values
     change = change.clamp(-LIGHT_STEP, LIGHT_STEP) * (1 - spread / 0.2).clamp_min(0)

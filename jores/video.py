@@ -25,7 +25,7 @@ from .imaging.exposure import DARKEST, exposure_gain, mean_luma
 from .imaging.fades import fade_at, is_switched
 from .imaging.outlook import REACH, FrameSummary, Lookahead, summarise
 from .imaging.resize import reduced_size
-from .imaging.temporal import LOG_FLOOR, LIGHT_STEP, SteadyIllumination, TemporalFilter, follow, is_black, thumbnail
+from .imaging.temporal import LIGHT_STEP, LOG_FLOOR, SteadyIllumination, TemporalFilter, follow, is_black, thumbnail
 from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions
 from .pipeline import checked, enhance, finish

@@ -15,8 +15,9 @@ from av.sidedata.sidedata import Type as SideData
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
+from .copying import is_cover
 from .fields import PROGRESSIVE, Rows, rows_in_time
-from .tracks import is_cover, packets_of
+from .tracks import packets_of
 
 _PQ = 16  # AVColorTransferCharacteristic
 _FRAMES_ASKED = 8  # frames that are inspected for interlacing and rotation

@@ -5,23 +5,16 @@ What it cannot hold is reported.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import itertools
-import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import av
 import av.container
-from av.container import InputContainer
 from av.stream import Stream
 
-logger = logging.getLogger(__name__)
+from .copying import copy_of, copyable, flags_of, is_cover, set_attribute, shown
 
-_LOOK = 2000  # packets that are read to find some of every track
-_EACH = 3  # packets of each track that are written for a trial
 _DEFAULT, _ATTACHED_PICTURE = 1, 1024  # AVDisposition
 _PICTURE_KINDS = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png")}
 _WITH_CHAPTERS = ("mp4", "mov", "matroska", "webm")
@@ -34,7 +27,6 @@ _PLAIN_TAGS = {
     "synopsis", "show", "episode_id", "network", "lyrics", "grouping", "keywords", "location", "location-eng",
     "creation_time", "timecode", "language", "media_type", "track", "disc", "compilation", "hd_video", "rating",
 }  # fmt: skip
-_REFUSALS = (av.FFmpegError, ValueError, OSError, OverflowError, NotImplementedError, TypeError)
 
 
 def muxer_options(reader: Any, container: str) -> dict[str, str]:
@@ -59,28 +51,6 @@ _SAYS_NOTHING = {
 }  # fmt: skip
 
 
-def shown(stream: Any) -> str:
-    """Description of a track for messages: kind, number in the file, language, title and codec."""
-    try:
-        codec = getattr(stream.codec_context, "name", None) or stream.name
-    except (AttributeError, RuntimeError):
-        codec = None
-    kind = "cover art" if is_cover(stream) else {"data": "data track"}.get(stream.type, f"{stream.type} track")
-    about = [w for w in (stream.metadata.get("language"), stream.metadata.get("title"), codec or "unknown codec") if w]
-    return f"{kind} {stream.index + 1} ({', '.join(about)})"
-
-
-def is_cover(stream: Any) -> bool:
-    """Whether a video stream is cover art."""
-    return stream.type == "video" and bool(flags_of(stream) & _ATTACHED_PICTURE)
-
-
-def flags_of(stream: Stream) -> int:
-    """The stream's AVDisposition as an int; older releases of PyAV wrap it in a class."""
-    flags = getattr(stream, "disposition", 0)
-    return int(getattr(flags, "value", flags))
-
-
 @dataclass
 class Tracks:
     """The tracks of a source file and their copies in a target file.
@@ -101,7 +71,7 @@ class Tracks:
     def __post_init__(self) -> None:
         self.plan = {stream.index: self._way(stream) for stream in self.reader.streams}
         trial = [index for index, way in self.plan.items() if way == "copy"]
-        for index in {*trial} - _copyable(self.path, trial, self.container, self.options):
+        for index in {*trial} - copyable(self.path, trial, self.container, self.options):
             self.plan[index] = "leave"
         for stream in self.reader.streams:
             if self.plan[stream.index] == "leave":
@@ -134,7 +104,7 @@ class Tracks:
             if way == "pictures":
                 made = copy = add_video()
             elif way == "copy":
-                copy = self.copies[stream.index] = _copy_of(writer, stream, self.path)
+                copy = self.copies[stream.index] = copy_of(writer, stream, self.path)
             elif way == "attach":
                 self._attach(writer, stream)
                 continue
@@ -143,9 +113,9 @@ class Tracks:
             copy.metadata.update(user_metadata(stream.metadata))
             if self.container in ("mp4", "mov") and "name" in stream.metadata:  # the title is where it is read from
                 copy.metadata.setdefault("title", stream.metadata["name"])
-            _set(copy, "disposition", flags_of(stream))
+            set_attribute(copy, "disposition", flags_of(stream))
             if self.container == "mpegts":
-                _set(copy, "id", stream.id)
+                set_attribute(copy, "id", stream.id)
         writer.metadata.update(user_metadata(self.reader.metadata))
         chapters = _chapters(self.reader)
         if chapters and self.container in _WITH_CHAPTERS and _sets_chapters():
@@ -203,77 +173,6 @@ def _told(before: Stream, after: Stream, alone: bool) -> list[str]:
     ):  # the only track of a kind is played without the default flag
         lost.append("flags")
     return [f"{shown(before)}: {word}" for word in lost]
-
-
-def _copyable(path: str, indices: list[int], container: str, options: dict[str, str]) -> set[int]:
-    """Indices of those streams whose first packets can be written into the container."""
-    if not indices:
-        return set()
-    with av.open(path) as reader:
-        streams, samples = [reader.streams[i] for i in indices], {i: [] for i in indices}
-        for number, packet in enumerate(reader.demux(streams)):
-            if packet.size and len(samples[packet.stream.index]) < _EACH:
-                samples[packet.stream.index].append(packet)
-            if number > _LOOK or all(len(kept) == _EACH for kept in samples.values()):
-                break
-        return {s.index for s in streams if _takes(s, samples[s.index], container, options, path)}
-
-
-def _takes(stream: Any, packets: list[Any], container: str, options: dict[str, str], path: str) -> bool:
-    try:
-        with av.open(io.BytesIO(), "w", format=container, options=dict(options)) as writer:
-            copy = _copy_of(writer, stream, path)
-            _set(copy, "disposition", flags_of(stream))
-            writer.start_encoding()
-            for number, packet in enumerate(packets):
-                packet.stream = copy
-                packet.pts = packet.dts = number * (packet.duration or 1)
-                writer.mux(packet)
-    except _REFUSALS as error:
-        logger.info("%s cannot be stored in %s: %s", shown(stream), container, error)
-        return False
-    return True
-
-
-def _copy_of(writer: Any, stream: Any, path: str) -> Any:
-    """A stream like that of the file `path`, for its packets."""
-    if writer.format.name == stream.container.format.name == "avi" and stream.type == "audio":
-        with _without_block_size(path, stream.index) as reader:
-            if reader is not None:
-                return writer.add_stream_from_template(reader.streams[0], opaque=True)
-    return writer.add_stream_from_template(stream, opaque=True)
-
-
-@contextlib.contextmanager
-def _without_block_size(path: str, index: int) -> Iterator[InputContainer | None]:
-    """A stream's first packets, opened from a Matroska file in memory; None if Matroska does not hold its codec.
-
-    AVI gives AC-3 and AAC a block size, which Matroska does not store. With it, FFmpeg's AVI muxer counts the sound in
-    bytes instead of packets, so that five packets have the time of one.
-    """
-    file = io.BytesIO()
-    try:
-        with av.open(path) as source, av.open(file, "w", format="matroska") as writer:
-            stream = source.streams[index]
-            copy = writer.add_stream_from_template(stream, opaque=True)
-            for packet in itertools.islice((p for p in source.demux(stream) if p.size), _EACH):
-                packet.stream = copy
-                writer.mux(packet)
-        reader = av.open(io.BytesIO(file.getvalue()), "r")
-    except _REFUSALS as error:
-        logger.info("track %d keeps its block size: %s", index + 1, error)
-        yield None
-        return
-    with reader:
-        yield reader
-
-
-def _set(stream: Any, name: str, value: Any) -> None:
-    """Sets an attribute. Older releases of PyAV cannot; `differences` reports what is lost."""
-    try:
-        setattr(stream, name, value)
-    except (AttributeError, TypeError, ValueError) as error:
-        logger.info("this release of PyAV cannot set %s: %s", name, error)
 
 
 def _cover(path: str, index: int) -> bytes:

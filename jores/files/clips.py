@@ -188,6 +188,7 @@ class _Rewriter:
 
     def compared(self, written: Path, report: VideoReport) -> VideoReport:
         """The report with a description of everything that the written file lost."""
+        self.tracks.complete(written)
         told = [*self.damage.told(), *self.encoding.left_out, *self.tracks.left_out, *self.lost]
         with av.open(str(written), format=self.container) as target:
             told += differences(self.reader, target, self.tracks.absent())

@@ -13,6 +13,8 @@ import av
 from av.container import InputContainer
 from av.stream import Stream
 
+from .boxes import is_described
+
 logger = logging.getLogger(__name__)
 
 _LOOK = 2000  # packets that are read to find some of every track
@@ -58,8 +60,9 @@ def copyable(path: str, indices: list[int], container: str, options: dict[str, s
 
 
 def _takes(stream: Any, packets: list[Any], container: str, options: dict[str, str], path: str) -> bool:
+    file = io.BytesIO()
     try:
-        with av.open(io.BytesIO(), "w", format=container, options=dict(options)) as writer:
+        with av.open(file, "w", format=container, options=dict(options)) as writer:
             copy = copy_of(writer, stream, path)
             set_attribute(copy, "disposition", flags_of(stream))
             writer.start_encoding()
@@ -70,7 +73,7 @@ def _takes(stream: Any, packets: list[Any], container: str, options: dict[str, s
     except _REFUSALS as error:
         logger.info("%s cannot be stored in %s: %s", shown(stream), container, error)
         return False
-    return True
+    return container not in ("mp4", "mov") or is_described(file.getvalue())
 
 
 def copy_of(writer: Any, stream: Any, path: str) -> Any:

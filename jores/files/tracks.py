@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import av
 import av.container
 from av.stream import Stream
 
+from .boxes import add, further
 from .copying import copy_of, copyable, flags_of, is_cover, set_attribute, shown
 
 _DEFAULT, _ATTACHED_PICTURE = 1, 1024  # AVDisposition
@@ -126,6 +128,13 @@ class Tracks:
         """Indices of source streams that need no copy in the target: already reported, or made by the muxer."""
         return {index for index, way in self.plan.items() if way in ("leave", "again")}
 
+    def complete(self, written: Path) -> None:
+        """Adds what the source holds besides tracks and tags to the written file, or says that it is left out."""
+        if "mp4" in self.reader.format.name:
+            found = further(Path(self.path))
+            copied = self.container in ("mp4", "mov") and (not found.of_film + found.behind or add(written, found))
+            self.left_out += found.told(copied)
+
     def _attach(self, writer: Any, stream: Any) -> None:
         if not is_cover(stream):
             made = writer.add_attachment(
@@ -156,6 +165,12 @@ def differences(source: Any, target: Any, skipped: set[int]) -> list[str]:
         found += [shown(s) for s in before[len(after) :]]
         for a, b in zip(before, after, strict=False):
             found += _told(a, b, alone=len(before) == 1)
+    kept = [_name(s) for s in theirs if s.type == "data"]
+    for stream in (s for s in ours if s.type == "data"):  # the muxer adds some of its own
+        if _name(stream) in kept:
+            kept.remove(_name(stream))
+        else:
+            found.append(shown(stream))
     words = {k: v for k, v in user_metadata(source.metadata).items() if target.metadata.get(k) != v}
     folded = {k.lower(): v for k, v in target.metadata.items()}
     found += [f"the file's {k}" for k, v in words.items() if folded.get(k.lower()) != v]
@@ -180,6 +195,10 @@ def _cover(path: str, index: int) -> bytes:
         return next(bytes(packet) for packet in reader.demux(reader.streams[index]) if packet.size)
 
 
+def _name(stream: Stream) -> str | None:
+    return getattr(stream, "name", None)
+
+
 def _chapters(container: Any) -> list[Any]:
     return container.chapters() if hasattr(container, "chapters") else []
 
@@ -189,7 +208,7 @@ def _sets_chapters() -> bool:
 
 
 def _is_chapter_text(stream: Any) -> bool:
-    return getattr(stream, "name", None) == "bin_data"
+    return _name(stream) == "bin_data"
 
 
 def _is_timecode(stream: Any) -> bool:

@@ -209,3 +209,12 @@ def test_pixel_formats_by_what_they_lose():
     assert losses("yuv420p", "yuv444p10le") == [] and losses("gbrp", "yuv444p") == ["RGB (written as YUV)"]
     assert ranked("yuv422p10le", ["yuv420p", "yuv444p16le", "yuv422p", "gbrp10le"])[0] == "yuv444p16le"
     assert ranked("pal8", ["pal8", "monob", "rgb24", "rgba"])[0] == "rgba"
+
+
+def test_what_hdr_says_of_displays_is_told(tmp_path):
+    """HLG is worked on as it is; no encoder is told what its frames say besides."""
+    display = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
+    options = {"x265-params": f"log-level=error:master-display={display}:max-cll=1000,400"}
+    source = write_film(tmp_path / "in.mp4", "libx265", "yuv420p10le", options, count=3)
+    report = rewrite_video(source, tmp_path / "out.mp4", lambda frames: frames)
+    assert report.left_out == ("the mastering display (HDR)", "the content light level (HDR)")

@@ -35,7 +35,8 @@ _CARRIED = {
     SideData.A53_CC: "closed captions inside the pictures", SideData.S12M_TIMECODE: "time codes inside the pictures",
     SideData.STEREO3D: "stereo 3D", SideData.SPHERICAL: "360 degree video's projection",
     SideData.DYNAMIC_HDR_PLUS: "HDR10+", SideData.DOVI_METADATA: "Dolby Vision", SideData.AFD: "active format",
-    SideData.ICC_PROFILE: "the colour profile",
+    SideData.ICC_PROFILE: "the colour profile", SideData.MASTERING_DISPLAY_METADATA: "the mastering display (HDR)",
+    SideData.CONTENT_LIGHT_LEVEL: "the content light level (HDR)",
 }  # fmt: skip
 # AVColorSpace -> number of the matrix in swscale. Without a tag, BT.601 is used for reading and writing.
 _MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}

@@ -14,6 +14,7 @@ import av
 import av.container
 from av.stream import Stream
 
+from . import transport
 from .boxes import add, further
 from .copying import copy_of, copyable, flags_of, is_cover, set_attribute, shown
 
@@ -37,7 +38,7 @@ def muxer_options(reader: Any, container: str) -> dict[str, str]:
         return {"default_mode": "passthrough"}  # keeps the source's track flags, instead of guessing them
     if container in ("mp4", "mov") and {*user_metadata(reader.metadata)} - _PLAIN_TAGS:
         return {"movflags": "use_metadata_tags"}
-    return {}
+    return transport.options(Path(reader.name)) if container == reader.format.name == "mpegts" else {}
 
 
 def user_metadata(metadata: dict[str, str]) -> dict[str, str]:
@@ -119,6 +120,8 @@ class Tracks:
             if self.container == "mpegts":
                 set_attribute(copy, "id", stream.id)
         writer.metadata.update(user_metadata(self.reader.metadata))
+        if self.container == self.reader.format.name == "mpegts":
+            writer.metadata.update(transport.tags(Path(self.path)))
         chapters = _chapters(self.reader)
         if chapters and self.container in _WITH_CHAPTERS and _sets_chapters():
             writer.set_chapters(chapters)
@@ -134,6 +137,8 @@ class Tracks:
             found = further(Path(self.path))
             copied = self.container in ("mp4", "mov") and (not found.of_film + found.behind or add(written, found))
             self.left_out += found.told(copied)
+        if self.reader.format.name == "mpegts":
+            self.left_out += transport.lost(Path(self.path), written if self.container == "mpegts" else None)
 
     def _attach(self, writer: Any, stream: Any) -> None:
         if not is_cover(stream):

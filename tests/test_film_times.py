@@ -103,6 +103,28 @@ def test_a_second_video_is_copied_with_its_order(tmp_path, suffix):
     assert [t - after[0][0] for t, _ in after] == pytest.approx([t - before[0][0] for t, _ in before], abs=2e-3)
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
+def test_packets_shorter_than_the_tick_of_matroska_keep_their_times(tmp_path, suffix):
+    """As those of TrueHD, 1200 a second with stamps in milliseconds: the sound came to end a fifth later."""
+    plain, source = write_film(tmp_path / "a.mkv", options={"bf": "0"}, audio=[MP3], count=50), tmp_path / "in.mkv"
+    with av.open(str(plain)) as reader, av.open(str(source), "w") as writer:
+        copies = {stream.index: writer.add_stream_from_template(stream) for stream in reader.streams}
+        sound = 0
+        for one in reader.demux():
+            if one.dts is not None:
+                if one.stream.type == "audio":
+                    one.pts = one.dts = sound * 5 // 6
+                    sound += 1
+                one.stream = copies[one.stream.index]
+                writer.mux(one)
+    rewrite_video(source, tmp_path / f"out{suffix}", lambda frames: frames)
+    (before, data), (after, copied) = (
+        zip(*packets_of(path, "audio"), strict=True) for path in (source, tmp_path / f"out{suffix}")
+    )
+    assert data == copied and len(set(before)) < len(before) > 80
+    assert np.subtract(after, after[0]) == pytest.approx(np.subtract(before, before[0]), abs=1e-3)
+
+
 class Stream:
     def __init__(self, index, kind):
         self.index, self.type = index, kind

@@ -197,7 +197,8 @@ class _Rewriter:
 
     def _pictures(self) -> Iterator[Tensor]:
         """Decoded pictures; packets of other tracks are written to the target immediately."""
-        timeline, monotonic = Timeline(self.reader.format.name), MonotonicTimes()
+        timeline = Timeline(self.reader.format.name)
+        monotonic = MonotonicTimes(strict=self.container not in ("matroska", "webm"))
         tick = self.video.time_base or Fraction(1)
         step = max(1, round(1 / Fraction(self.film.rate or 25) / tick))
         times = FrameTimes(step, stamped=self.reader.format.name != "avi")

@@ -1,7 +1,7 @@
 """Repairs missing and inconsistent time stamps of packets and frames.
 
 Joined recordings restart their time stamps, AVI has only the order of its chunks, and some files omit time stamps. The
-repaired time stamps of each track increase strictly.
+repaired time stamps of each track increase.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fractions import Fraction
 from heapq import heapify, heappop, heappush
+from math import ceil, floor
 from typing import Any
 
 from av.packet import Packet
@@ -122,11 +123,17 @@ class FrameTimes:
 
 @dataclass
 class MonotonicTimes:
-    """Makes the decoding times of copied packets increase strictly, which muxers require.
+    """Makes the decoding times of copied packets increase, as muxers require.
 
-    Matroska has no decoding times for a video's first packets: these are held back until one is known.
+    Matroska has no decoding times for a video's first packets: these are held back until one is known. Packets shorter
+    than its millisecond (TrueHD) share their times. Where the target allows that, they stay so; elsewhere such a packet
+    is moved by one of the target's ticks, which are finer, so that the sound does not become longer.
+
+    Args:
+        strict: the target allows no equal times.
     """
 
+    strict: bool = True
     last: dict[int, Fraction] = field(default_factory=dict)
     held: dict[int, list[Any]] = field(default_factory=dict)
 
@@ -158,11 +165,25 @@ class MonotonicTimes:
             packet.dts = packet.pts
         if packet.dts is None:  # no time at all: directly after the previous packet
             packet.dts = packet.pts = 0 if last is None else int(last / packet.time_base) + 1
-        if last is not None and packet.dts * packet.time_base <= last:
-            packet.dts = int(last / packet.time_base) + 1
+        time = packet.dts * packet.time_base
+        if last is not None and (time < last or (self.strict and time == last)):
+            if self.strict:
+                _refine(packet)
+            packet.dts = floor(last / packet.time_base) + 1 if self.strict else ceil(last / packet.time_base)
         if packet.pts is not None:
             packet.pts = max(packet.pts, packet.dts)
         self.last[packet.stream_index] = packet.dts * packet.time_base
+
+
+def _refine(packet: Packet) -> None:
+    """Gives a packet of a copy the ticks of its target, if they are finer."""
+    tick, own = getattr(packet.stream, "time_base", None), packet.time_base
+    if not tick or tick >= own:
+        return
+    packet.pts = None if packet.pts is None else round(packet.pts * own / tick)
+    packet.dts = None if packet.dts is None else round(packet.dts * own / tick)
+    packet.duration = round((packet.duration or 0) * own / tick)
+    packet.time_base = tick
 
 
 def repair_times(packets: list[Any], before: int | None) -> int | None:

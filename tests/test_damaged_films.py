@@ -137,9 +137,9 @@ def test_alpha_of_webm_is_no_damage(tmp_path, pix_fmt):
     noise, options = np.random.default_rng(0), {"crf": "10", "b": "0", "auto-alt-ref": "0", "lag-in-frames": "0"}
     with av.open(str(tmp_path / "in.webm"), "w") as writer:
         video = writer.add_stream("libvpx-vp9", rate=RATE, options=options)
-        video.width, video.height, video.pix_fmt = 160, 96, pix_fmt
+        video.width, video.height, video.pix_fmt = 96, 64, pix_fmt
         for time in HELD:
-            frame = av.VideoFrame.from_ndarray(noise.integers(0, 255, (96, 160, 4), np.uint8), format="rgba")
+            frame = av.VideoFrame.from_ndarray(noise.integers(0, 255, (64, 96, 4), np.uint8), format="rgba")
             frame = frame.reformat(format=pix_fmt)
             frame.pts, frame.time_base = time, Fraction(1, RATE)
             writer.mux(video.encode(frame))

@@ -11,8 +11,11 @@ BLACK, WHITE = 64, 16383
 NEUTRAL = (0.5, 1.0, 0.6)  # what the sensor counts of a grey object, red, green and blue
 
 
-def write_dng(path: Path, light: float, *, size: tuple[int, int] = (48, 64), orientation: int = 1) -> None:
-    """`light` in 0..1 of a grey object, linear, in every pixel."""
+def write_dng(
+    path: Path, light: float, *, size: tuple[int, int] = (48, 64), orientation: int = 1, order: str = "<",
+    extra: tuple[tuple, ...] = (),
+) -> None:  # fmt: skip
+    """`light` in 0..1 of a grey object, linear, in every pixel. `extra`: further tags, as tifffile takes them."""
     counts = np.empty(size, np.uint16)
     for row, column, channel in ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 2)):
         counts[row::2, column::2] = round(BLACK + (WHITE - BLACK) * light * NEUTRAL[channel])
@@ -26,5 +29,8 @@ def write_dng(path: Path, light: float, *, size: tuple[int, int] = (48, 64), ori
         (271, "s", 0, "Test", True), (272, "s", 0, "Camera", True), (274, "H", 1, orientation, True),
         (50714, "H", 1, BLACK, True), (50717, "H", 1, WHITE, True), (50721, "2i", 9, rational, True),
         (50728, "2I", 3, neutral, True), (50778, "H", 1, 21, True),
+        *extra,
     ]  # fmt: skip
-    tifffile.imwrite(path, counts, photometric=32803, extratags=tags, software=False, metadata=None)
+    tifffile.imwrite(
+        path, counts, photometric=32803, extratags=tags, software=False, metadata=None, byteorder=order
+    )  # fmt: skip

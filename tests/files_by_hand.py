@@ -65,3 +65,59 @@ def tiff_of(pixels: bytes, bits: int, channels: int, *extra: tuple[int, int, int
     start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", behind)
     depths = struct.pack(order + f"{channels}H", *[bits] * channels)
     return start + pixels + struct.pack(order + "H", len(entries)) + table + bytes(4) + depths
+
+
+Tags = dict[int, tuple[int, bytes]]  # by tag: type, and bytes as stored
+WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1}
+
+
+def exif_of(order: str, first: Tags, inner: Tags | None = None, pixels: bytes = b"", note_at: int = 0) -> bytes:
+    """A TIFF of tags by hand. `inner`: those of its EXIF table; `pixels` start at offset 8; `note_at`: a maker note."""
+    out = bytearray((b"II*\0" if order == "<" else b"MM\0*") + bytes(4) + pixels)
+    if inner and note_at:
+        out += bytes(note_at - len(out)) + inner[0x927C][1]
+
+    def table(tags: Tags) -> int:
+        made = b""
+        for tag, (kind, data) in sorted(tags.items()):
+            at = note_at if tag == 0x927C and note_at else len(out)
+            if len(data) > 4 and at == len(out):
+                out.extend(data + bytes(len(data) % 2))
+            value = data.ljust(4, b"\0") if len(data) <= 4 else struct.pack(order + "I", at)
+            made += struct.pack(order + "HHI", tag, kind, len(data) // WIDTHS[kind]) + value
+        out.extend(bytes(len(out) % 2))
+        start = len(out)
+        out.extend(struct.pack(order + "H", len(tags)) + made + bytes(4))
+        return start
+
+    pointer = {0x8769: (4, struct.pack(order + "I", table(inner)))} if inner else {}
+    struct.pack_into(order + "I", out, 4, table(first | pointer))
+    return bytes(out)
+
+
+def photograph(order: str, bits: int, first: Tags, inner: Tags | None = None, note_at: int = 0) -> bytes:
+    """A TIFF of three channels with these tags."""
+    pixels = levels(3, bits).astype(f"{order}u{bits // 8}").tobytes()
+    numbers = {256: SIZE[1], 257: SIZE[0], 259: 1, 262: 2, 273: 8, 277: 3, 278: SIZE[0], 279: len(pixels)}
+    stored = {tag: (4, struct.pack(order + "I", number)) for tag, number in numbers.items()}
+    stored[258] = 3, struct.pack(order + "3H", bits, bits, bits)
+    return exif_of(order, stored | first, inner, pixels, note_at)
+
+
+def tags_of(data: bytes, table: int = 0) -> dict[int, tuple[int, bytes, int]]:
+    """Type, bytes and offset of each tag of the first table of a TIFF, or of the one that starts at `table`."""
+    order = "<" if data[:2] == b"II" else ">"
+    at = table or struct.unpack_from(order + "I", data, 4)[0]
+    found = {}
+    for place in range(at + 2, at + 2 + 12 * struct.unpack_from(order + "H", data, at)[0], 12):
+        tag, kind, count = struct.unpack_from(order + "HHI", data, place)
+        size = WIDTHS[kind] * count
+        start = place + 8 if size <= 4 else struct.unpack_from(order + "I", data, place + 8)[0]
+        found[tag] = kind, data[start : start + size], start
+    return found
+
+
+def inner_tags_of(data: bytes) -> dict[int, tuple[int, bytes, int]]:
+    """As `tags_of`, of the EXIF table."""
+    order = "<" if data[:2] == b"II" else ">"
+    return tags_of(data, struct.unpack(order + "I", tags_of(data)[0x8769][1])[0])

@@ -8,11 +8,12 @@ from __future__ import annotations
 import struct
 import zlib
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
-from PIL import ExifTags, Image
 
-from . import png
+from . import exif as exif_blocks
+from . import ifd, png
 
 
 def decode_16(data: bytes, codec: str, alpha: bool) -> np.ndarray:
@@ -97,34 +98,36 @@ def encode_tiff(
 ) -> bytes:
     """TIFF file of uint8 or uint16 levels (H, W, C): the tags, then one strip compressed by deflate.
 
-    An EXIF block is a TIFF without a picture, so the pixels are appended to it. (Pillow cannot write a compressed TIFF
-    that keeps the nested EXIF and GPS tables.)
+    An EXIF block is a TIFF without a picture, so the pixels are appended to it, and a table that points to both. All
+    else in the block stays at its offset, and every byte of it as it is.
     """
     height, width, channels = levels.shape
-    tags = Image.Exif()
-    if exif:
-        tags.load(exif)
-    order = (
-        "<" if tags.endian == "<" else ">"
-    )  # Pillow keeps the byte order of the loaded block; the default is big-endian
+    block = exif.removeprefix(exif_blocks.PREFIX) or b"MM\0*" + bytes(4)
+    order, kept = ifd.entries(block)
     differences = np.diff(
         levels, axis=1, prepend=np.zeros_like(levels[:, :1])
     )  # differences wrap around, as Predictor 2 requires
-    strip = zlib.compress(differences.astype(levels.dtype.newbyteorder(order)).tobytes())
-    baseline = {
-        "ImageWidth": width, "ImageLength": height, "BitsPerSample": (levels.itemsize * 8,) * channels,
-        "Compression": 8, "PhotometricInterpretation": 1 if channels < 3 else 2, "StripOffsets": 0,
-        "SamplesPerPixel": channels, "RowsPerStrip": height, "StripByteCounts": len(strip), "Predictor": 2,
+    stored = levels.dtype.newbyteorder("<" if order == "<" else ">")
+    strip = zlib.compress(differences.astype(stored).tobytes())
+    short, long = partial(ifd.field, order, ifd.SHORT), partial(ifd.field, order, ifd.LONG)
+    tags = {
+        256: long(width), 257: long(height), 258: short(*[levels.itemsize * 8] * channels), 259: short(8),
+        262: short(1 if channels < 3 else 2), 273: long(0), 277: short(channels), 278: long(height),
+        279: long(len(strip)), 317: short(2),
     }  # fmt: skip
-    for name, value in baseline.items():
-        tags[ExifTags.Base[name]] = value
     if channels in (2, 4):
-        tags[ExifTags.Base.ExtraSamples] = 2  # straight alpha
-    if profile:
-        tags[ExifTags.Base.InterColorProfile] = profile
-    if xmp:
-        tags[700] = xmp
-    if resolution and ExifTags.Base.XResolution not in tags:
-        tags[ExifTags.Base.XResolution], tags[ExifTags.Base.YResolution] = resolution
-        tags[ExifTags.Base.ResolutionUnit] = 2
-    return tags.tobytes().removeprefix(b"Exif\0\0") + strip
+        tags[338] = short(2)  # straight alpha
+    for tag, kind, data in ((34675, ifd.UNDEFINED, profile), (700, ifd.BYTE, xmp)):
+        if data:
+            tags[tag] = ifd.Field(kind, len(data), data)
+    if resolution and 282 not in kept:
+        tags |= {tag: _ratio(order, value) for tag, value in zip((282, 283), resolution, strict=True)}
+        tags[296] = short(2)
+    others = exif_blocks.of_the_photograph(kept)
+    tags[273] = long(len(ifd.extended(block, tags, others)))
+    return ifd.extended(block, tags, others) + strip
+
+
+def _ratio(order: str, value: float) -> ifd.Field:
+    number = Fraction(value).limit_denominator(1 << 16)
+    return ifd.field(order, ifd.RATIONAL, number.numerator, number.denominator)

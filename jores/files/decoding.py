@@ -28,7 +28,7 @@ from PIL import (
 from torch import Tensor
 
 from . import exif as exif_blocks
-from . import further, heif, metadata, png, raw, tiff
+from . import further, heif, ifd, metadata, png, raw, raw_notes, tiff
 from .codecs import decode_16
 from .light import to_srgb
 from .metadata import Metadata
@@ -164,8 +164,7 @@ def _decode(image: Image.Image, data: bytes, shown: bytes) -> Picture:
     depth = tiff.depth_of(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else bit_depth
     if bit_depth == 16 and depth < 16:
         levels = np.minimum(np.rint(levels * (65535 / (2**depth - 1))), 65535).astype(np.uint16)
-    block = image.info.get("exif") if image.format in ("JPEG", "MPO", "WEBP", "PNG") else None
-    return _made(levels, notes, stored, orientation, profile, exif, block)
+    return _made(levels, notes, stored, orientation, profile, exif_blocks.block_of(image, data))
 
 
 def _made(
@@ -174,7 +173,6 @@ def _made(
     stored: int,
     orientation: int,
     profile: bytes | None = None,
-    exif: Image.Exif | None = None,
     block: bytes | None = None,
 ) -> Picture:
     """Builds the picture from uint8 or uint16 levels (H, W) or (H, W, C); C is 2 for grey with alpha, 3 or 4.
@@ -182,8 +180,7 @@ def _made(
     Args:
         stored: EXIF orientation in the file, which its metadata refer to.
         orientation: EXIF orientation that must still be applied to `levels`.
-        exif: EXIF as parsed by Pillow.
-        block: EXIF bytes of the file, if they can be changed in place.
+        block: EXIF bytes of the file.
     """
     bit_depth, grey = levels.itemsize * 8, levels.ndim == 2 or levels.shape[2] == 2
     pixels = torch.from_numpy(levels.astype(np.float32)).div_(2**bit_depth - 1)
@@ -198,7 +195,7 @@ def _made(
     if space and not kept and space != b"CMYK":  # CMYK was converted by its profile
         told = f"its colour profile, which is not for RGB ({space.decode('ascii', 'replace').strip()})"
         notes = replace(notes, further=(*notes.further, told))
-    upright = exif_blocks.rewritten(exif, notes.kind, size, turned, block)
+    upright = exif_blocks.rewritten(block, size, turned)
     return Picture(pixels, bit_depth, grey, kept, upright, notes.upright(size, turned))
 
 
@@ -209,30 +206,24 @@ def _decode_odd(data: bytes, tags: tiff.Tags) -> Picture:
     width, height = int(tags[256]), int(tags[257])
     _check_size(width * height, f"{width}x{height}", data)
     levels, orientation = tiff.levels_16(data, tags), int(tags.get(274, 1))
-    packet = tags.get(700)
     has_alpha = levels.ndim == 3 and levels.shape[2] in (2, 4)
     behind = further.of_tiff(tags, has_alpha)
-    notes = Metadata("TIFF", packet if isinstance(packet, bytes) else None, further=behind)
-    return _made(levels, notes, orientation, orientation, tags.get(34675), raw.notes(data))
+    notes = Metadata("TIFF", exif_blocks.xmp_of_tiff(data), further=behind)
+    return _made(levels, notes, orientation, orientation, tags.get(34675), exif_blocks.of_tiff(data))
 
 
 def _developed(data: bytes) -> Picture:
     """Camera raw."""
-    levels, exif = raw.develop(data), raw.notes(data)
-    stored = exif.get(ExifTags.Base.Orientation, 1)
-    for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit):
-        exif.pop(tag, None)  # these describe the preview
-    return _made(levels, Metadata("TIFF"), stored, 1, exif=exif)
+    levels, found = raw.develop(data), raw_notes.notes(data)
+    notes = Metadata("TIFF", found.xmp, further=found.left_out)
+    return _made(levels, notes, found.orientation, 1, block=found.exif)
 
 
 def _converted(data: bytes) -> Picture:
     """HEIC or AVIF."""
     found = heif.decode(data)
-    exif = Image.Exif()
-    if found.exif:
-        exif.load(found.exif)
     notes, turn = Metadata("HEIF", found.xmp, further=found.further), found.orientation
-    return _made(found.levels, notes, turn, turn, found.icc_profile, exif, found.exif)
+    return _made(found.levels, notes, turn, turn, found.icc_profile, found.exif)
 
 
 def _scale_transparent_level(image: Image.Image, data: bytes) -> None:
@@ -255,6 +246,8 @@ def _colour_16(image: Image.Image, data: bytes) -> np.ndarray:
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     if 322 in tags:  # TileWidth; FFmpeg silently reads tiles in a wrong order
         raise ValueError("a tiled TIFF with 16 bits per channel is not supported; save it in strips or as PNG")
+    if image.format == "TIFF":  # FFmpeg refuses one with two descriptions
+        data = ifd.without_repeated(data)
     levels = decode_16(data, "png" if image.format == "PNG" else "tiff", image.has_transparency_data)
     if image.format == "PNG" and data[25] == 4:  # grey with alpha
         levels = levels[..., [0, 3]]

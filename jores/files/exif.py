@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image
 
+from . import ifd
+
 logger = logging.getLogger(__name__)
 
 BROKEN = (ValueError, TypeError, KeyError, OverflowError, SyntaxError, struct.error)
 PREFIX = b"Exif\0\0"
-_ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
+_ORIENTATION, _EXIF_IFD, _XMP = 0x0112, 0x8769, 700
 _SIZES = {0x0100: 0, 0x0101: 1, 0xA002: 0, 0xA003: 1}  # ImageWidth, ImageLength, PixelXDimension, PixelYDimension
 _ACROSS_AND_DOWN = ((0x011A, 0x011B), (0xA20E, 0xA20F))  # resolutions of the picture and of the focal plane
 _THUMBNAIL_AT, _THUMBNAIL_LENGTH = 0x0201, 0x0202
@@ -31,6 +33,9 @@ _DESCRIPTIVE_TAGS = {
     ExifTags.Base.DocumentName, ExifTags.Base.PageName, ExifTags.Base.HostComputer, ExifTags.Base.Rating,
     ExifTags.Base.RatingPercent, ExifTags.Base.XPTitle, ExifTags.Base.XPComment, ExifTags.Base.XPAuthor,
     ExifTags.Base.XPKeywords, ExifTags.Base.XPSubject, 33723,  # the last one: captions (IPTC)
+    # what TIFF/EP, the base of most camera raw, says of the exposure in its first table
+    ExifTags.Base.ExposureTime, ExifTags.Base.FNumber, ExifTags.Base.ExposureProgram, ExifTags.Base.ISOSpeedRatings,
+    ExifTags.Base.DateTimeOriginal, *range(37377, 37387), ExifTags.Base.PrintImageMatching,
 }  # fmt: skip
 
 # Tags of a TIFF that describe how it stores its pixels, or that are kept otherwise: orientation, profile, XMP.
@@ -43,6 +48,34 @@ _STORAGE_TAGS = {
 def dropped(tags: Iterable[int]) -> list[int]:
     """The tags of a TIFF that are not carried over, without those that describe how the file stores its pixels."""
     return sorted(set(tags) - _STORAGE_TAGS - _DESCRIPTIVE_TAGS)
+
+
+def of_the_photograph(tags: Iterable[int]) -> set[int]:
+    """The tags of an EXIF block that a TIFF may have, whose own tags say how it stores its pixels."""
+    return set(tags) - _STORAGE_TAGS | (set(tags) & {_XMP})
+
+
+def of_tiff(data: bytes) -> bytes | None:
+    """The EXIF block of a TIFF: the tags that describe the photograph."""
+    try:
+        return made(*ifd.read(data))
+    except ValueError:
+        return None
+
+
+def made(order: str, table: ifd.Table) -> bytes | None:
+    """The EXIF block with the tags of a table that describe the photograph; None if there are none."""
+    kept = {tag: one for tag, one in table.items() if tag in _DESCRIPTIVE_TAGS}
+    return PREFIX + ifd.built(order, kept) if kept else None
+
+
+def xmp_of_tiff(data: bytes) -> bytes | None:
+    """The XMP packet of a TIFF, whatever type it is stored with."""
+    try:
+        found = ifd.read(data)[1].get(_XMP)
+    except ValueError:
+        return None
+    return found.data.rstrip(b"\0") or None if found else None
 
 
 @dataclass(frozen=True)
@@ -78,42 +111,36 @@ def read(image: Image.Image) -> Image.Exif:
         return Image.Exif()
 
 
-def rewritten(
-    exif: Image.Exif | None, kind: str, size: tuple[int, int], turned: bool, block: bytes | None
-) -> bytes | None:
-    """The EXIF block for a result.
+def block_of(image: Image.Image, data: bytes) -> bytes | None:
+    """The EXIF block of an opened picture; `data` is the complete file."""
+    if image.format == "TIFF":
+        return of_tiff(data)
+    if (found := image.info.get("exif")) is not None:
+        return found
+    text = str(image.info.get("Raw profile type exif", ""))  # as in PNGs from before there was a chunk for it
+    try:
+        return bytes.fromhex("".join(text.split("\n")[3:])) or None
+    except ValueError:
+        return None
 
-    It is `block` changed in place, or if that is missing or damaged, `exif` serialised again; None if that fails, too:
-    damaged EXIF must not prevent writing the picture.
+
+def rewritten(block: bytes | None, size: tuple[int, int], turned: bool) -> bytes | None:
+    """The EXIF block for a result: changed in place, or if it is damaged, made anew of what can be read of it.
+
+    None if there is none, or nothing of it can be read: damaged EXIF must not prevent writing the picture.
 
     Args:
-        exif: EXIF as parsed by Pillow.
-        kind: Pillow's name of the source's format. Of a TIFF only the tags that describe the photograph are kept.
         size, turned: as in `upright`.
-        block: EXIF bytes of the source, if they can be changed in place.
     """
-    if exif is None or not len(exif):
+    if not block:
         return None
-    if block:
-        try:
-            return upright(block, size, turned)
-        except ValueError as error:
-            logger.info("EXIF is serialised again: %s", error)
-    if kind == "TIFF":
-        exif.bigtiff = False  # the result is a classic TIFF; Pillow would write a block that nothing can read
-        for tag in set(exif) - _DESCRIPTIVE_TAGS:
-            del exif[tag]
-    elif ExifTags.Base.Orientation in exif:
-        exif[ExifTags.Base.Orientation] = 1
     try:
-        inner = exif.get_ifd(ExifTags.IFD.Exif)
-        for tag, length in ((ExifTags.Base.ExifImageWidth, size[0]), (ExifTags.Base.ExifImageHeight, size[1])):
-            if tag in inner:
-                inner[tag] = length
-        across, down = ExifTags.Base.XResolution, ExifTags.Base.YResolution
-        if turned and across in exif and down in exif:
-            exif[across], exif[down] = exif[down], exif[across]
-        return exif.tobytes() if len(exif) else None
+        return upright(block, size, turned)
+    except ValueError as error:
+        logger.info("EXIF is written anew: %s", error)
+    try:
+        order, table = ifd.read(block.removeprefix(PREFIX))
+        return upright(PREFIX + ifd.built(order, table), size, turned) if table else None
     except BROKEN as error:
         logger.warning("EXIF is dropped, because it is damaged: %s", error)
         return None

@@ -22,7 +22,7 @@ _GAIN_MAPS = (b"hdrgm:Version", b"HDRGainMap", b"urn:iso:std:iso:ts:21496")
 def of_image(image: Image.Image, data: bytes) -> tuple[str, ...]:
     """Descriptions of the further pictures in a file that Pillow opened; `data` is the complete file."""
     if image.format == "PNG":
-        return _listed("chunk", [name.decode("ascii", "replace") for name in png.dropped(png.chunks(data))])
+        return listed("chunk", [name.decode("ascii", "replace") for name in png.dropped(png.chunks(data))])
     if isinstance(image, TiffImageFile):
         return of_tiff(image.tag_v2, image.has_transparency_data)
     if image.format not in ("JPEG", "MPO"):
@@ -31,14 +31,14 @@ def of_image(image: Image.Image, data: bytes) -> tuple[str, ...]:
     if found and any(name in data for name in _GAIN_MAPS):
         found = (f"{found[0]}, with the gain map for HDR screens",)
     found += ("the film behind the picture (a motion photo)",) if _FILM.search(data) else ()
-    return (*found, *_listed("segment", jpeg.dropped(jpeg.segments(data))))
+    return (*found, *listed("segment", jpeg.dropped(jpeg.segments(data))))
 
 
 def of_tiff(tags: tiff.Tags, alpha: bool) -> tuple[str, ...]:
     """Descriptions of the sub-images and unused channels of a TIFF; `alpha`: one of the channels is alpha."""
     count = tiff.unused_channels(tags, alpha)
     told = (f"{count} extra channel{'s' if count > 1 else ''} of the file",) if count else ()
-    return (*named(tiff.sub_pictures(tags)), *told, *_listed("tag", map(str, exif.dropped(tags))))
+    return (*named(tiff.sub_pictures(tags)), *told, *listed("tag", map(str, exif.dropped(tags))))
 
 
 def of_heif(
@@ -55,7 +55,7 @@ def of_heif(
     return found
 
 
-def _listed(kind: str, names: Iterable[str]) -> tuple[str, ...]:
+def listed(kind: str, names: Iterable[str]) -> tuple[str, ...]:
     """Description of parts by their names in the format; those of Content Credentials are said in words."""
     names = dict.fromkeys(_SEALS.get(name, name) for name in names)
     told = ", ".join(name for name in names if name not in _SEALS.values())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from . import jpeg, png, xmp
+from . import exif, jpeg, png, xmp
 from .light import power_of_png
 
 Resolution = tuple[float, float]
@@ -80,8 +80,7 @@ def of_file(image: Image.Image, data: bytes) -> tuple[Metadata, bytes | None]:
     if kind == "BMP":
         return Metadata(kind, resolution=image.info.get("dpi")), profile
     if isinstance(image, TiffImageFile):
-        packet = image.tag_v2.get(700)
-        return Metadata("TIFF", packet if isinstance(packet, bytes) else None), profile
+        return Metadata("TIFF", exif.xmp_of_tiff(data)), profile
     packet = image.info.get("xmp")
     return Metadata(kind or "", packet, lossless=kind == "WEBP" and _is_lossless(data)), profile
 

@@ -9,7 +9,6 @@ import importlib.util
 import io
 
 import numpy as np
-from PIL import Image
 
 from .light import encode_srgb
 
@@ -45,14 +44,3 @@ def develop(data: bytes) -> np.ndarray:
         raise ValueError(f"LibRaw cannot develop it: {error}") from error
     curve = np.rint(encode_srgb(np.arange(65536) / 65535) * 65535).astype(np.uint16)
     return curve[linear]
-
-
-def notes(data: bytes) -> Image.Exif:
-    """EXIF of raw formats that are based on TIFF, as most are; empty for other formats and damaged files."""
-    exif = Image.Exif()
-    if data[:4] in (b"II*\0", b"MM\0*"):
-        exif.load(b"Exif\0\0" + data)
-    elif data[:4] == b"II+\0":  # BigTIFF
-        exif.endian, exif.bigtiff = "<", True
-        exif.load_from_fp(io.BytesIO(data), int.from_bytes(data[8:16], "little"))
-    return exif

@@ -222,7 +222,7 @@ def _developed(data: bytes) -> Picture:
 def _converted(data: bytes) -> Picture:
     """HEIC or AVIF."""
     found = heif.decode(data)
-    notes, turn = Metadata("HEIF", found.xmp, further=found.further), found.orientation
+    notes, turn = Metadata("HEIF", found.xmp, power=found.power, further=found.further), found.orientation
     return _made(found.levels, notes, turn, turn, found.icc_profile, found.exif)
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import ExifTags, Image, features
 
-from . import further
-from .light import HDR
+from . import further, icc
+from .items import properties_of_picture
+from .light import HDR, POWERS
 
 HEIC, AVIF = (".heic", ".heif", ".hif"), (".avif",)
 SUFFIXES = (*HEIC, *AVIF)
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}
+_UNSAID = icc.UNKNOWN
 HEIC_WANTED = "HEIC needs pillow-heif: pip install pillow-heif"
 AVIF_WANTED = "AVIF needs Pillow 11.3 or newer, or another build of it: pip install --upgrade pillow"
 
@@ -24,7 +27,7 @@ AVIF_WANTED = "AVIF needs Pillow 11.3 or newer, or another build of it: pip inst
 class Decoded:
     """Levels (H, W, C), uint8 or uint16, and metadata. `orientation` (EXIF) must still be applied to the levels.
 
-    `further`: as in `metadata.Metadata`.
+    `power`, `further`: as in `metadata.Metadata`.
     """
 
     levels: np.ndarray
@@ -32,6 +35,7 @@ class Decoded:
     exif: bytes | None = None
     xmp: bytes | None = None
     icc_profile: bytes | None = None
+    power: float | None = None
     further: tuple[str, ...] = ()
 
 
@@ -61,39 +65,77 @@ def decode(data: bytes) -> Decoded:
         raise ValueError(HEIC_WANTED) from error
     try:
         file = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
-        transfer = int((file.info.get("nclx_profile") or {}).get("transfer_characteristics", 2))
         levels = np.asarray(file)
     except (RuntimeError, ValueError, EOFError, SyntaxError) as error:
         raise ValueError(f"libheif cannot read it: {error}") from error
+    info, nclx = file.info, file.info.get("nclx_profile") or {}  # libheif has rotated the pixels upright already
+    kept = info.get("exif"), info.get("xmp"), info.get("icc_profile")
+    coded = tuple(int(nclx.get(name, _UNSAID)) for name in ("color_primaries", "transfer_characteristics"))
+    parts = further.of_heif(len(file), info.get("depth_images"), info.get("aux"))
+    return _coloured(Decoded(levels, 1, *kept, further=parts), *coded)
+
+
+def _coloured(found: Decoded, primaries: int, transfer: int) -> Decoded:
+    """The picture with a profile of its primaries and the exponent of its tone curve (CICP), without its own profile.
+
+    Raises:
+        ValueError: HDR.
+    """
     if transfer in HDR:
         raise ValueError(f"HDR ({HDR[transfer]}) is not supported; convert it to SDR first")
-    info = file.info  # libheif has rotated the pixels upright already
-    kept = info.get("exif"), info.get("xmp"), info.get("icc_profile")
-    return Decoded(levels, 1, *kept, further.of_heif(len(file), info.get("depth_images"), info.get("aux")))
+    if found.icc_profile:
+        return found
+    if found.levels.ndim == 2 or found.levels.shape[2] == 2:  # grey has no primaries
+        return replace(found, power=POWERS.get(transfer))
+    told = () if icc.is_known(primaries) else (f"its colour primaries (number {primaries})",)
+    made = icc.profile_of(primaries)
+    return replace(found, icc_profile=made, power=POWERS.get(transfer), further=(*found.further, *told))
 
 
 def _decode_avif(data: bytes) -> Decoded:
     if not available(".avif"):
         raise ValueError(AVIF_WANTED)
-    depth = _avif_depth(data)
+    about = dict(reversed(properties_of_picture(data)))  # of two of a kind the first counts
+    depth, grey = _avif_depth(about.get(b"av1C") or _configuration(data)), _is_grey(about)
     if depth > 8:
         raise ValueError(f"{depth} bits per channel in AVIF are read in 8 only; save it as PNG or TIFF")
     with Image.open(io.BytesIO(data), formats=["AVIF"]) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise ValueError(f"it holds {image.n_frames} frames; save them as single pictures")
         image.load()
-        levels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+        mode = ("LA" if grey else "RGBA") if image.has_transparency_data else "L" if grey else "RGB"
         orientation, info = image.getexif().get(ExifTags.Base.Orientation, 1), image.info
-        return Decoded(levels, orientation, info.get("exif"), info.get("xmp"), info.get("icc_profile"))
+        found = Decoded(np.asarray(image.convert(mode)), orientation, info.get("exif"), info.get("xmp"))
+    found = replace(found, icc_profile=info.get("icc_profile"))
+    return _coloured(found, *_nclx(data))
 
 
-def _avif_depth(data: bytes) -> int:
-    """Bits per channel, from flags in the third byte of the decoder's configuration (av1C)."""
+def _nclx(data: bytes) -> tuple[int, int]:
+    """Numbers of the primaries and the transfer of the main picture."""
+    for name, body in properties_of_picture(data):
+        if name == b"colr" and body[:4] == b"nclx" and len(body) >= 8:
+            return int.from_bytes(body[4:6], "big"), int.from_bytes(body[6:8], "big")
+    return _UNSAID, _UNSAID
+
+
+def _configuration(data: bytes) -> bytes:
+    """The first configuration of a decoder (av1C) in the file: a picture of several tiles has none of its own."""
     at = data.find(b"av1C")
-    if at < 0 or at + 7 > len(data):
-        return 8
-    flags = data[at + 6]
+    return data[at + 4 : at + 8] if at >= 0 else b""
+
+
+def _avif_depth(configuration: bytes) -> int:
+    """Bits per channel, from flags in the third byte of av1C."""
+    flags = configuration[2] if len(configuration) > 2 else 0
     return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
+
+
+def _is_grey(properties: Mapping[bytes, bytes]) -> bool:
+    """Whether the main picture has one colour channel: by its own list of channels, or its own configuration."""
+    if len(channels := properties.get(b"pixi", b"")) > 4:
+        return channels[4] == 1
+    configuration = properties.get(b"av1C", b"")
+    return len(configuration) > 2 and bool(configuration[2] & 0x10)
 
 
 def _brands(data: bytes) -> set[bytes]:

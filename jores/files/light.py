@@ -12,7 +12,7 @@ from ..imaging.srgb import decode_srgb, encode_srgb
 
 AS_SRGB = 0.1  # exponents that differ less from 2.2 count as sRGB, as in every viewer
 HDR = {16: "PQ", 18: "HLG"}
-_POWERS = {8: 1.0, 5: 2.8}
+POWERS = {8: 1.0, 5: 2.8}
 _DISPLAY = (1, 2, 4, 6, 7, 11, 12, 13, 14, 15)  # cICP transfers of SDR displays, which differ little from sRGB
 
 
@@ -38,12 +38,12 @@ def power_of_png(chunks: Mapping[bytes, bytes]) -> float | None:
 def _power_of_cicp(_primaries: int, transfer: int, matrix: int, full_range: int) -> float | None:
     if transfer in HDR:
         raise ValueError(f"HDR ({HDR[transfer]}, by its cICP chunk) is not supported; convert it to SDR first")
-    if matrix != 0 or full_range != 1 or transfer not in (*_DISPLAY, *_POWERS):
+    if matrix != 0 or full_range != 1 or transfer not in (*_DISPLAY, *POWERS):
         raise ValueError(
             f"its cICP chunk names a coding that is not supported (transfer {transfer}, matrix {matrix}, full range "
             f"{full_range}); save it as sRGB"
         )
-    return _POWERS.get(transfer)
+    return POWERS.get(transfer)
 
 
 def to_srgb(pixels: Tensor, power: float) -> Tensor:

@@ -12,8 +12,10 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from . import exif, jpeg, png, tiff
+from .items import boxes
 
 _FILM = re.compile(rb"\0\0\0[\x10-\x40]ftyp(?:mp4|isom|iso[2-6]|qt  |MSNV)")
+_MOTION = ("the film behind the picture (a motion photo)",)
 _SEAL = "Content Credentials (C2PA), which are valid for the original only"
 _SEALS: dict[str, str] = {"caBX": _SEAL, "APP11": _SEAL}
 _GAIN_MAPS = (b"hdrgm:Version", b"HDRGainMap", b"urn:iso:std:iso:ts:21496")
@@ -28,9 +30,9 @@ def of_image(image: Image.Image, data: bytes) -> tuple[str, ...]:
     if image.format not in ("JPEG", "MPO"):
         return ()
     found = named(getattr(image, "n_frames", 1) - 1)
-    if found and any(name in data for name in _GAIN_MAPS):
-        found = (f"{found[0]}, with the gain map for HDR screens",)
-    found += ("the film behind the picture (a motion photo)",) if _FILM.search(data) else ()
+    if any(name in data for name in _GAIN_MAPS):  # it is not always among the pictures that a JPEG lists
+        found = (f"{found[0]}, with the gain map for HDR screens" if found else "the gain map for HDR screens",)
+    found += _MOTION if _FILM.search(data) else ()
     return (*found, *listed("segment", jpeg.dropped(jpeg.segments(data))))
 
 
@@ -42,17 +44,23 @@ def of_tiff(tags: tiff.Tags, alpha: bool) -> tuple[str, ...]:
 
 
 def of_heif(
-    pictures: int, depth: Sequence[object] | None, auxiliary: Mapping[str, Sequence[object]] | None
+    pictures: int, depth: Sequence[object] | None, auxiliary: Mapping[str, Sequence[object]] | None, data: bytes
 ) -> tuple[str, ...]:
     """Descriptions of the further pictures of a HEIC file.
 
-    `pictures` is their number; `depth` and `auxiliary` are `depth_images` and `aux` of pillow-heif.
+    `pictures` is their number; `depth` and `auxiliary` are `depth_images` and `aux` of pillow-heif; `data` is the
+    complete file.
     """
     found = named(pictures - 1)
     maps = sum(len(ids) for name, ids in (auxiliary or {}).items() if "alpha" not in name)
     for count, kind in ((len(depth or ()), "depth map"), (maps, "auxiliary picture (a gain map?)")):
         found += (f"{count} {kind}",) if count else ()
-    return found
+    return found + of_film(data)
+
+
+def of_film(data: bytes) -> tuple[str, ...]:
+    """Description of the film of a motion photo in a HEIC or AVIF file; empty for none."""
+    return _MOTION if any(box.name == b"mpvd" for box in boxes(data)) else ()
 
 
 def listed(kind: str, names: Iterable[str]) -> tuple[str, ...]:

@@ -71,7 +71,7 @@ def decode(data: bytes) -> Decoded:
     info, nclx = file.info, file.info.get("nclx_profile") or {}  # libheif has rotated the pixels upright already
     kept = info.get("exif"), info.get("xmp"), info.get("icc_profile")
     coded = tuple(int(nclx.get(name, _UNSAID)) for name in ("color_primaries", "transfer_characteristics"))
-    parts = further.of_heif(len(file), info.get("depth_images"), info.get("aux"))
+    parts = further.of_heif(len(file), info.get("depth_images"), info.get("aux"), data)
     return _coloured(Decoded(levels, 1, *kept, further=parts), *coded)
 
 
@@ -106,7 +106,7 @@ def _decode_avif(data: bytes) -> Decoded:
         mode = ("LA" if grey else "RGBA") if image.has_transparency_data else "L" if grey else "RGB"
         orientation, info = image.getexif().get(ExifTags.Base.Orientation, 1), image.info
         found = Decoded(np.asarray(image.convert(mode)), orientation, info.get("exif"), info.get("xmp"))
-    found = replace(found, icc_profile=info.get("icc_profile"))
+    found = replace(found, icc_profile=info.get("icc_profile"), further=further.of_film(data))
     return _coloured(found, *_nclx(data))
 
 

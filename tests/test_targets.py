@@ -192,7 +192,7 @@ def test_a_run_that_is_told_to_end_leaves_nothing_half_written(tmp_path, name):
         from jores.files import saving
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which is ignored under nohup, and stays so
         path = Path(sys.argv[1])
-        def slow(temporary, target):
+        def slow(temporary, target, **_):
             print("writing", flush=True)
             time.sleep(60)
         saving.rename_atomically = slow

@@ -183,7 +183,7 @@ def _complaint(job: Job, error: Exception) -> str:
 def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, Any]:
     """Enhances one file; returns its record. `plan` already made sure that the result replaces no input."""
     path, target = job.path, job.target
-    exists = os.path.lexists(target)  # also a link to a file on a disk that is not mounted now
+    exists = job.is_done()
     if exists and args.resume:
         return {"output": str(target), "skipped": True}
     if exists and not args.overwrite:
@@ -193,17 +193,22 @@ def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, A
         return _enhance_video(path, target, enhancer)
     if target.suffix.lower() not in FORMATS:
         raise ValueError(f"{path}: not a kind of file that is read ({', '.join((*FORMATS, *VIDEO_FORMATS))})")
-    return _enhance_picture(path, target, enhancer, args.strip_metadata)
+    return _enhance_picture(job, enhancer, args)
 
 
-def _enhance_picture(path: Path, target: Path, enhancer: Enhancer, strip: bool) -> dict[str, Any]:
-    start = time.perf_counter()
-    picture = read_image(path).stripped() if strip else read_image(path)
+def _enhance_picture(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, Any]:
+    path, target, start = job.path, job.target, time.perf_counter()
+    picture = read_image(path).stripped() if args.strip_metadata else read_image(path)
     check_fits(target, picture)
     loaded = time.perf_counter()
     pixels, exposure = enhancer(picture.pixels)
     enhanced = time.perf_counter()
-    write_image(target, replace(picture, pixels=pixels))
+    try:
+        write_image(target, replace(picture, pixels=pixels), replace=args.overwrite)
+    except FileExistsError as error:
+        if args.resume:
+            return {"output": str(target), "skipped": True}
+        raise ValueError(f"{path}: {target} was made by another program meanwhile; it is kept") from error
     seconds = {"load": loaded - start, "enhance": enhanced - loaded, "save": time.perf_counter() - enhanced}
     return {
         "output": str(target),

@@ -104,12 +104,13 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
         raise ImageFileError(f"{path}: cannot be read: {reason}") from error
 
 
-def write_image(path: str | os.PathLike[str], picture: Picture) -> None:
+def write_image(path: str | os.PathLike[str], picture: Picture, *, replace: bool = True) -> None:
     """Writes a picture in the format of the suffix. An existing file is replaced only when the new one is complete.
 
     Values are rounded to the nearest level. PNG and TIFF keep 16 bits; the other formats have 8.
 
     Raises:
+        FileExistsError: the file exists, and `replace` is false.
         ImageFileError: the suffix is unknown, the format cannot hold the picture's transparency, or the system reports
             an error (disk full, no permission). An existing file is not changed then.
     """
@@ -118,7 +119,9 @@ def write_image(path: str | os.PathLike[str], picture: Picture) -> None:
         raise ImageFileError(f"{path}: unknown suffix; choose one of {', '.join(FORMATS)}")
     check_fits(path, picture)
     try:
-        write_atomically(path, encode(picture, FORMATS[path.suffix.lower()]))
+        write_atomically(path, encode(picture, FORMATS[path.suffix.lower()]), replace=replace)
+    except FileExistsError:
+        raise
     except (ValueError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageFileError(f"{path}: cannot be written: {reason}") from error

@@ -25,6 +25,16 @@ class Job:
     path: Path
     target: Path
 
+    def is_done(self) -> bool:
+        """Whether there is a file of the result's name. Raises ValueError if there can be none: a name too long."""
+        try:
+            self.target.lstat()  # also finds a link to a file on a disk that is not mounted now
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise ValueError(f"{self.path}: {self.target} cannot be written: {error.strerror}") from error
+        return True
+
 
 def plan(
     inputs: list[Path],
@@ -58,7 +68,7 @@ def plan(
         if first is not job:
             if not _same(first.path, path):
                 faults.append(f"{path}: {job.target} is the result of another input of this name, {first.path}")
-        elif job.target.is_dir():
+        elif os.path.isdir(job.target):  # a name that is too long is none; it is told of when its turn comes
             faults.append(f"{path}: {job.target} is a folder")
         elif (there := identity(job.target)) is not None and (victim := read.get(there)) is not None:
             own = "its own input" if _same(victim, path) else f"{victim}, which this run reads"

@@ -13,6 +13,7 @@ import pytest
 from jores.cli import main
 from jores.commands.enhancer import Enhancer
 from jores.files.saving import write_atomically
+from tests.films import write_film
 from tests.test_targets import options, picture  # noqa: F401
 
 
@@ -38,16 +39,23 @@ def test_of_many_that_want_a_name_one_gets_it(tmp_path, monkeypatch, links):
     assert (tmp_path / "a.png").read_bytes() == bytes([done.index(True)]) * 100_000
 
 
+@pytest.mark.parametrize("name", ["x.png", "x.mkv"])
 @pytest.mark.parametrize("how", [[], ["--resume"], ["--overwrite"]])
-def test_a_result_that_another_run_made_meanwhile_is_kept(tmp_path, options, capsys, monkeypatch, how):  # noqa: F811
+def test_a_result_that_another_run_made_meanwhile_is_kept(tmp_path, options, capsys, monkeypatch, how, name):  # noqa: F811
     """Before: the second run replaced it without a word."""
-    path, target, work = picture(tmp_path / "x.png"), tmp_path / "out" / "x.png", Enhancer.__call__
+    path, target = tmp_path / name, tmp_path / "out" / name
+    picture(path) if name == "x.png" else write_film(path, "ffv1", count=3)
+    of_picture, of_film = Enhancer.__call__, Enhancer.frames
 
-    def meanwhile(*arguments):
-        target.write_bytes(b"of another run")
-        return work(*arguments)
+    def meanwhile(work):
+        def worked(*arguments):
+            target.write_bytes(b"of another run")
+            return work(*arguments)
 
-    monkeypatch.setattr(Enhancer, "__call__", meanwhile)
+        return worked
+
+    monkeypatch.setattr(Enhancer, "__call__", meanwhile(of_picture))
+    monkeypatch.setattr(Enhancer, "frames", meanwhile(of_film))
     code, told = main(["enhance", str(path), "--output", str(target.parent), *how, *options]), capsys.readouterr()
     assert (target.read_bytes() == b"of another run") == (how != ["--overwrite"])
     assert code == int(not how) and list(target.parent.iterdir()) == [target]

@@ -188,12 +188,15 @@ def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, A
         return {"output": str(target), "skipped": True}
     if exists and not args.overwrite:
         raise ValueError(f"{path}: {target} exists already; add --overwrite, or --resume to keep it")
-    suffix = path.suffix.lower()
-    if suffix in VIDEO_FORMATS:
-        return _enhance_video(path, target, enhancer)
-    if target.suffix.lower() not in FORMATS:
+    is_film = path.suffix.lower() in VIDEO_FORMATS
+    if not is_film and target.suffix.lower() not in FORMATS:
         raise ValueError(f"{path}: not a kind of file that is read ({', '.join((*FORMATS, *VIDEO_FORMATS))})")
-    return _enhance_picture(job, enhancer, args)
+    try:
+        return (_enhance_video if is_film else _enhance_picture)(job, enhancer, args)
+    except FileExistsError as error:
+        if args.resume:
+            return {"output": str(target), "skipped": True}
+        raise ValueError(f"{path}: {target} was made by another program meanwhile; it is kept") from error
 
 
 def _enhance_picture(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, Any]:
@@ -203,12 +206,7 @@ def _enhance_picture(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> 
     loaded = time.perf_counter()
     pixels, exposure = enhancer(picture.pixels)
     enhanced = time.perf_counter()
-    try:
-        write_image(target, replace(picture, pixels=pixels), replace=args.overwrite)
-    except FileExistsError as error:
-        if args.resume:
-            return {"output": str(target), "skipped": True}
-        raise ValueError(f"{path}: {target} was made by another program meanwhile; it is kept") from error
+    write_image(target, replace(picture, pixels=pixels), replace=args.overwrite)
     seconds = {"load": loaded - start, "enhance": enhanced - loaded, "save": time.perf_counter() - enhanced}
     return {
         "output": str(target),
@@ -222,12 +220,12 @@ def _enhance_picture(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> 
     }
 
 
-def _enhance_video(path: Path, target: Path, enhancer: Enhancer) -> dict[str, Any]:
+def _enhance_video(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, Any]:
     try:
         from ..files.clips import rewrite_video
     except ImportError as error:
-        raise ValueError(f"{path}: videos need PyAV: pip install av") from error
+        raise ValueError(f"{job.path}: videos need PyAV: pip install av") from error
     start = time.perf_counter()
-    report = rewrite_video(path, target, enhancer.frames)
+    report = rewrite_video(job.path, job.target, enhancer.frames, replace=args.overwrite)
     told = {"brightness": enhancer.options.brightness, "texture": enhancer.options.texture}
-    return {"output": str(target), **asdict(report), **told, "seconds": round(time.perf_counter() - start, 3)}
+    return {"output": str(job.target), **asdict(report), **told, "seconds": round(time.perf_counter() - start, 3)}

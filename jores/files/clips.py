@@ -74,7 +74,11 @@ class Pictures:
 
 
 def rewrite_video(
-    source: str | os.PathLike[str], target: str | os.PathLike[str], work: Callable[[Pictures], Iterator[Tensor]]
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    work: Callable[[Pictures], Iterator[Tensor]],
+    *,
+    replace: bool = True,
 ) -> VideoReport:
     """Writes a copy of the video `source` with other pictures to `target`, in the container of its suffix.
 
@@ -90,6 +94,7 @@ def rewrite_video(
             advances.
 
     Raises:
+        FileExistsError: the target exists, and `replace` is false.
         VideoFileError: the file is missing, damaged, not a video, in an unknown codec or HDR (PQ), it is interlaced and
             no encoder supports that, or the system or FFmpeg reports an error.
     """
@@ -107,7 +112,9 @@ def rewrite_video(
                 rewriter.begin(writer)
                 report = rewriter.run(work)
             report = rewriter.compared(temporary, report)
-        rename_atomically(temporary, target)
+        rename_atomically(temporary, target, replace=replace)
+    except FileExistsError:
+        raise
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise VideoFileError(f"{source}: cannot be turned into {target}: {reason}") from error

@@ -10,7 +10,7 @@ import io
 
 import numpy as np
 
-from .light import encode_srgb
+from ..imaging.srgb import encode_srgb
 
 SUFFIXES = (
     ".3fr", ".arw", ".cr2", ".cr3", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".kdc", ".mef", ".mos", ".mrw",

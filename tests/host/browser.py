@@ -60,6 +60,16 @@ _ARROW = """([id, name]) => {
   const at = [node.pos[0] + node.size[0] - 26, node.pos[1] + (widget.y ?? widget.last_y) + 10];
   return [0, 1].map(i => (at[i] + view.offset[i]) * view.scale + [box.left, box.top][i]);
 }"""
+_SHOWN = """id => {
+  const shown = document.querySelector(`.lg-node[data-node-id="${id}"]`);
+  const pictures = shown ? [...shown.querySelectorAll('img')] : app.graph.getNodeById(id).imgs ?? [];
+  return pictures.filter(i => i.naturalWidth).map(i => [i.src.split(':')[0], i.naturalWidth, i.naturalHeight]);
+}"""
+_LISTEN = """() => {
+  if (window.livePreviews === undefined) for (const kind of ['b_preview', 'b_preview_with_metadata'])
+    app.api.addEventListener(kind, () => window.livePreviews++);
+  window.livePreviews = 0;
+}"""
 _NEW = """type => {
   const node = LiteGraph.createNode(type);
   app.graph.add(node); node.pos = [300, 100];
@@ -159,6 +169,17 @@ class Editor:
         self.page.wait_for_timeout(400)  # until it is drawn, widgets have no place
         self.page.mouse.click(*self.page.evaluate(_ARROW, [node, widget]))
         self.page.wait_for_timeout(200)
+
+    def shown(self, node: int) -> list[tuple[str, int, int]]:
+        """The pictures under a node: "blob" (a live preview) or "http", width, height."""
+        return [tuple(picture) for picture in self.page.evaluate(_SHOWN, node)]
+
+    def run_and_count(self) -> int:
+        """Run the graph; returns how many live previews came."""
+        self.page.evaluate(_LISTEN)
+        self.page.evaluate(_RUN)
+        self.page.wait_for_timeout(1500)  # the front end takes previews away 400 ms after it decided to
+        return self.page.evaluate("window.livePreviews")
 
     def click(self, words: str) -> None:
         """Click what is called so: a button, or the first thing in sight with this text."""

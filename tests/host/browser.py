@@ -54,10 +54,16 @@ _SET = """([id, widgets]) => {
   for (const widget of app.graph.getNodeById(id).widgets)
     if (widget.name in widgets) widget.value = widgets[widget.name];
 }"""
-_ARROW = """([id, name]) => {
+_PLACE = """([id, name, part]) => {
+  const shown = document.querySelector(`.lg-node[data-node-id="${id}"]`);
   const node = app.graph.getNodeById(id), view = app.canvas.ds, box = app.canvas.canvas.getBoundingClientRect();
   const widget = node.widgets.find(w => w.name === name);
-  const at = [node.pos[0] + node.size[0] - 26, node.pos[1] + (widget.y ?? widget.last_y) + 10];
+  if (shown) {
+    const inside = shown.querySelector(`[aria-label="${name}"]`).getBoundingClientRect();
+    return [inside.left + inside.width * {down: 0.06, middle: 0.5, up: 0.94}[part], inside.top + inside.height / 2];
+  }
+  const along = {down: 26, middle: node.size[0] / 2, up: node.size[0] - 26}[part];
+  const at = [node.pos[0] + along, node.pos[1] + (widget.y ?? widget.last_y) + 10];
   return [0, 1].map(i => (at[i] + view.offset[i]) * view.scale + [box.left, box.top][i]);
 }"""
 _SHOWN = """id => {
@@ -163,12 +169,39 @@ class Editor:
     def values(self, node: int) -> dict[str, Any]:
         return self.page.evaluate(_VALUES, node)
 
-    def click_up(self, node: int, widget: str) -> None:
-        """One click of the mouse on the right arrow of a number."""
+    def click_at(self, node: int, widget: str, part: str = "up") -> float:
+        """One click of the mouse on the right arrow of a number ("up"), the left one ("down"); returns the number."""
+        self.page.mouse.click(*self._place(node, widget, part))
+        self.page.wait_for_timeout(200)
+        return self.values(node)[widget]
+
+    def drag(self, node: int, widget: str, pixels: int) -> list[float]:
+        """Drag a number slowly to the right, or to the left; returns what it was at every pixel."""
+        x, y = self._place(node, widget, "middle")
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        numbers = []
+        for i in range(1, abs(pixels) + 1):
+            self.page.mouse.move(x + (i if pixels > 0 else -i), y)
+            self.page.wait_for_timeout(20)
+            numbers.append(self.values(node)[widget])
+        self.page.mouse.up()
+        return numbers
+
+    def write(self, node: int, widget: str, text: str) -> float:
+        """Write a number with the keyboard; returns it."""
+        self.page.mouse.click(*self._place(node, widget, "middle"))
+        self.page.wait_for_timeout(200)
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.type(text)
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_timeout(200)
+        return self.values(node)[widget]
+
+    def _place(self, node: int, widget: str, part: str) -> tuple[float, float]:
         self.fit()
         self.page.wait_for_timeout(400)  # until it is drawn, widgets have no place
-        self.page.mouse.click(*self.page.evaluate(_ARROW, [node, widget]))
-        self.page.wait_for_timeout(200)
+        return self.page.evaluate(_PLACE, [node, widget, part])
 
     def shown(self, node: int) -> list[tuple[str, int, int]]:
         """The pictures under a node: "blob" (a live preview) or "http", width, height."""

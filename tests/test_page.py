@@ -11,7 +11,7 @@ from host.browser import Editor, open_editor
 from host.refresh_workflows import graph_of
 from host.server import Server, start_server
 from jores.options import SampleOptions
-from tests.test_gallery import KINDS, QUICK
+from tests.test_gallery import BLUEPRINTS, KINDS, QUICK
 
 pytestmark = pytest.mark.slow
 
@@ -92,3 +92,22 @@ def test_a_saved_exposure_and_seed_stay(editor: Editor):
     assert (values["exposure"], values["control_after_generate"]) == (0.42, "randomize")
     assert editor.prompt()[str(node["id"])]["inputs"]["exposure"] == 0.42
     assert editor.click_at(node["id"], "exposure") == pytest.approx(0.43)
+
+
+@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_blueprint_has_the_dials_of_the_light(editor: Editor, kind: str, path: Path):
+    if not editor.use(kind):
+        pytest.skip(f"this front end has no {kind} nodes")
+    if path.stem not in editor.blueprints():
+        pytest.skip("this host takes no blueprints from node packs")
+    block = editor.load_blueprint(path.stem, "dark.png", "page/blueprint")
+    assert editor.labels(block) == {"exposure": "exposure (0 = auto)", "strength": "strength", "steps": "steps",
+                                    "brightness": "brightness"}  # fmt: skip
+    assert editor.click_at(block, "exposure") == pytest.approx(0.2)
+    assert editor.click_at(block, "exposure") == pytest.approx(0.21)
+    editor.set_widgets(block, {"exposure": 0.02, "brightness": 0.5})
+    assert [editor.click_at(block, "exposure", "down") for _ in range(2)] == pytest.approx([0.01, 0])
+    assert editor.click_at(block, "exposure") == pytest.approx(0.2)
+    (adjust,) = [node["inputs"] for node in editor.prompt().values() if node["class_type"] == "JoReSAdjust"]
+    assert (adjust["exposure"], adjust["brightness"]) == pytest.approx((0.2, 0.5))

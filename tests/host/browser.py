@@ -85,6 +85,7 @@ _VALUES = "id => Object.fromEntries(app.graph.getNodeById(id).widgets.map(w => [
 _STORE = "document.getElementById('vue-app').__vue_app__.config.globalProperties.$pinia._s.get('subgraph')"
 _BLUEPRINTS = f"() => ({_STORE}?.subgraphBlueprints ?? []).map(b => b.display_name)"
 _LOAD_BLUEPRINT = f"""async ([name, picture, prefix]) => {{
+  await app.refreshComboInNodes();  // the page was there before the picture
   await app.loadGraphData({{nodes: [], links: [], last_node_id: 0, last_link_id: 0, version: 0.4}});
   const entry = {_STORE}.subgraphBlueprints.find(b => b.display_name === name);
   const {{nodes, definitions}} = {_STORE}.getBlueprint(entry.name);
@@ -95,7 +96,9 @@ _LOAD_BLUEPRINT = f"""async ([name, picture, prefix]) => {{
   load.widgets.find(w => w.name === 'image').value = picture;
   save.widgets.find(w => w.name === 'filename_prefix').value = prefix;
   load.connect(0, block, 0); block.connect(0, save, 0);
+  return block.id;
 }}"""
+_LABELS = "id => Object.fromEntries(app.graph.getNodeById(id).widgets.map(w => [w.name, w.label ?? w.name]))"
 _MODERN = """async wanted => {
   const settings = app.extensionManager.setting, name = 'Comfy.VueNodes.Enabled';
   if (settings.get(name) === undefined) return !wanted;
@@ -224,10 +227,15 @@ class Editor:
         """Names of the subgraph blueprints that the node library offers."""
         return self.page.evaluate(_BLUEPRINTS)
 
-    def load_blueprint(self, name: str, picture: str, prefix: str) -> None:
-        """A new graph: Load Image, the blueprint as the node library inserts it, Save Image."""
-        self.page.evaluate(_LOAD_BLUEPRINT, [name, picture, prefix])
+    def load_blueprint(self, name: str, picture: str, prefix: str) -> int:
+        """A new graph: Load Image, the blueprint as the node library inserts it, Save Image; returns the block's id."""
+        block = self.page.evaluate(_LOAD_BLUEPRINT, [name, picture, prefix])
         self.page.wait_for_timeout(300)
+        return block
+
+    def labels(self, node: int) -> dict[str, str]:
+        """What the widgets of a node are called on it."""
+        return self.page.evaluate(_LABELS, node)
 
     def boxes(self) -> list[tuple[str, float, float, float, float]]:
         """Title, x, y, width and height of every node, as they are now: pictures make nodes grow."""

@@ -62,7 +62,8 @@ def enhance(
         segmenter: computes the semantic prior; without it the semantic attention layers are skipped.
         mask: (B or 1, 1, H, W) in [0, 1]: weight of the enhancement.
         callback: called after every step with (steps done, number of steps, x0). In tiles it is also called after every
-            tile, with a fraction of a step and None, and x0 is reduced. It may raise an exception to cancel.
+            tile, with a fraction of a step and None, and x0 is reduced. Where nothing is sampled, without diffusion or
+            from the cache, it is called once, with all steps done and None. It may raise an exception to cancel.
         keeper: caches results of the stages for these pictures between calls, and gets the exposures.
 
     Returns:
@@ -76,13 +77,28 @@ def enhance(
     check_mask(mask, images)
     low, alpha = reduced(full, options.working_size), reduced(alpha, options.working_size)
     tiles = Tiler.choose(options.tile, nets.config, low, weight_of(nets.unet).device)
+    asked, reports = max(1, options.steps), []
     options = replace(options, tile=tiles, steps=needed_steps(options, nets.config))
     made = keeper(
         ("x0", segmenter is None, *_asked(options, 0 if tiles.covers(size_of(low)) else tiles.tile)),
-        lambda: _sampled(low, alpha, full, nets, segmenter, options, callback, keeper),
+        lambda: _sampled(low, alpha, full, nets, segmenter, options, _noted(callback, reports), keeper),
     )
+    if callback is not None and not reports:
+        callback(asked, asked, None)
     keeper.told(made.exposure)
     return finish(made.x0, images, finishing, mask=mask, reuse=not keeper.keeps, insides=insides)
+
+
+def _noted(callback: Callback | None, reports: list[float]) -> Callback | None:
+    """The callback, whose reports are also added to `reports`."""
+    if callback is None:
+        return None
+
+    def note(done: float, steps: int, x0: Tensor | None) -> None:
+        reports.append(done)
+        callback(done, steps, x0)
+
+    return note
 
 
 def _sampled(

@@ -21,7 +21,7 @@ from ..jores.tiling.windows import size_of
 from ..jores.video import HELD_BYTES, enhance_frames
 from .host.budget import enhance_bytes
 from .host.cards import exposure_card, text_card
-from .host.checks import latent_samples
+from .host.checks import check_sampled, latent_samples
 from .host.fingerprints import other_original
 from .host.folders import (
     SHIPPED_BUNDLE_NAME,
@@ -103,6 +103,7 @@ class JoReSFinish(io.ComfyNode):
         told = other_original(latent, original)
         original = original.expand(len(x0), -1, -1, -1)
         weight = from_mask(mask, len(x0), size_of(x0), node)
+        check_sampled(x0, node)
         result, progress = empty_image(len(x0), original), StepProgress(len(x0))
         finishing = FinishOptions(strength, feather, shadows, colour_fidelity)
         for i, (one, low) in enumerate(zip(x0.split(1), original.split(1), strict=True)):

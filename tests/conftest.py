@@ -48,7 +48,10 @@ def _threads_as_before() -> Iterator[None]:
         yield
 
 
-LONG = ("gallery", "training", "installed", "nodes", "mixed_graphs", "node_devices", "video", "fades", "first_picture")
+LONG = (
+    "gallery", "page", "training", "installed", "nodes", "mixed_graphs", "node_devices", "video", "fades",
+    "first_picture",
+)  # fmt: skip
 """Files of tests that begin first, so that no process of several ends long after the others."""
 
 

@@ -71,6 +71,27 @@ def test_dials_cost_what_depends_on_them_and_change_no_pixel(pack, counted):
         assert torch.equal(enhance(pack, image, **change)[0], made), change
 
 
+@pytest.mark.parametrize(
+    ("change", "steps"),
+    [({}, 2), ({"quality": "draft"}, 1), ({"texture": 0.0}, 2)],
+    ids=["standard", "draft", "smooth"],
+)
+@pytest.mark.parametrize("smooth_frames", [True, False], ids=["film", "photographs"])
+def test_the_bar_moves_with_every_picture(pack, smooth_frames, change, steps):
+    """Of a film, and of photographs, which come from the cache in the second run."""
+    utils, seen = importlib.import_module("comfy.utils"), []
+    images = torch.cat([dark(30), dark(30) * 1.02, dark(30) * 1.04])
+    utils.set_progress_bar_global_hook(lambda value, total, *_rest, **_more: seen.append((value, total)))
+    try:
+        for _run in range(2):
+            seen.clear()
+            enhance(pack, images, steps=2, semantic=False, smooth_frames=smooth_frames, **change)
+            ends = [(steps * (i + 1), steps * 3) for i in range(3)]
+            assert [at for at in seen if at in ends] == ends and seen == sorted(seen)
+    finally:
+        utils.set_progress_bar_global_hook(None)
+
+
 def test_another_class_costs_no_second_look(pack, counted):
     """The prior belongs to the picture and the segmenter; classes, threshold and the dials of ANet change a mask."""
     nets = run(pack, "JoReSLoadModel", model_name=SHIPPED)[1]

@@ -162,6 +162,15 @@ def test_a_draft_has_no_noise_and_so_no_seed(nets):
     assert memory.made == []
 
 
+@pytest.mark.parametrize("change", [{"steps": 0}, {"texture": 0.0}, {"strength": 0.5}], ids=["draft", "smooth", "kept"])
+def test_a_picture_that_is_not_sampled_is_reported_once(nets, change):
+    memory, heard, steps = Memory(), [], change.get("steps", 2) or 1
+    flat(pipeline.enhance)(dark(), nets, steps=2, tile=0, keeper=memory)
+    tell = lambda *report: heard.append(report)  # noqa: E731
+    flat(pipeline.enhance)(dark(), nets, **({"steps": 2} | change), tile=0, keeper=memory, callback=tell)
+    assert heard == [(steps, steps, None)]
+
+
 def test_the_command_line_has_the_same_dials(tmp_path: Path, capsys):
     write_image(tmp_path / "dark.png", Picture(dark()[0]))
     told = {}

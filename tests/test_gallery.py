@@ -263,30 +263,6 @@ def test_the_front_end_shows_and_runs_a_workflow(editor: Editor, comfy_client: C
     assert editor.problems() == []
 
 
-def test_the_first_click_on_an_automatic_exposure_gives_no_black_picture(editor: Editor):
-    editor.use("classic")
-    editor.load({"nodes": [], "links": [], "last_node_id": 0, "last_link_id": 0, "version": 0.4})
-    node = editor.add("JoReSEnhance")
-    assert editor.values(node)["exposure"] == 0 and editor.values(node)["control_after_generate"] == "fixed"
-    editor.click_up(node, "exposure")
-    assert editor.values(node)["exposure"] == pytest.approx(0.2)
-    editor.click_up(node, "exposure")
-    assert editor.values(node)["exposure"] == pytest.approx(0.21)
-
-
-def test_a_saved_exposure_and_seed_stay(editor: Editor):
-    editor.use("classic")
-    graph = graph_of("enhance_low_light")
-    (node,) = [node for node in graph["nodes"] if node["type"] == "JoReSEnhance"]
-    node["widgets_values"][0], node["widgets_values"][4] = 0.42, "randomize"
-    editor.load(graph)
-    values = editor.values(node["id"])
-    assert (values["exposure"], values["control_after_generate"]) == (0.42, "randomize")
-    assert editor.prompt()[str(node["id"])]["inputs"]["exposure"] == 0.42
-    editor.click_up(node["id"], "exposure")
-    assert editor.values(node["id"])["exposure"] == pytest.approx(0.43)
-
-
 @pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
 def test_a_blueprint_is_offered_and_does_what_the_five_stages_do(
     editor: Editor, comfy_server: Server, comfy_client: Client, tmp_path: Path, path: Path

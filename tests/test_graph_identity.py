@@ -225,6 +225,15 @@ def test_odd_latents_are_refused_in_a_sentence(host, graph, kind):
         run(host, "JoReSFinish", latent={"samples": samples}, image=scene(0), strength=1.0)
 
 
+def test_finish_refuses_a_latent_that_no_sampler_worked_on(host, graph):
+    """As it comes from 'Condition JoReS Diffusion' where the sampler between is bypassed: a grey picture."""
+    empty, image = graph.one.latent, scene(0)
+    partly = {"samples": torch.cat([our_sample(host, graph.one, 1), empty["samples"]])}
+    for latent in (empty, partly):
+        with pytest.raises(ValueError, match="Finish Enhancement: latent is still empty.*Diffusion' bypassed"):
+            run(host, "JoReSFinish", latent=latent, image=image, strength=1.0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_latents_of_other_types_work(host, graph, dtype):
     latent = {**graph.one.latent, "samples": graph.one.latent["samples"].to(dtype)}
@@ -285,7 +294,8 @@ def test_load_images_empty_mask_is_named_where_the_sizes_agree_too(host):
 
 
 def test_a_black_mask_of_another_size_is_said_in_the_log(host, graph, caplog):
-    run(host, "JoReSFinish", latent=graph.one.latent, image=scene(0), strength=1.0, mask=torch.zeros(1, *SIZE))
+    latent, mask = {"samples": torch.ones(1, 3, *SIZE)}, torch.zeros(1, *SIZE)
+    run(host, "JoReSFinish", latent=latent, image=scene(0), strength=1.0, mask=mask)
     assert "mask is black everywhere" in caplog.text
 
 

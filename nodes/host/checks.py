@@ -102,6 +102,15 @@ def check_pixels(samples: Tensor, what: str, wanted: str) -> None:
     check_finite(samples, what)
 
 
+def check_sampled(samples: Tensor, node: str) -> None:
+    """Raises ValueError if a picture (B, 3, H, W) is all zeros: no sampler leaves it so, and it would be plain grey."""
+    if not bool(samples.flatten(1).any(1).all()):
+        raise ValueError(
+            f"{node}: latent is still empty, no sampler has worked on it: is 'Sample JoReS Diffusion' bypassed? Switch "
+            "it on again; the picture without diffusion is the preview of 'Adjust Retinex Condition'"
+        )
+
+
 def check_finite(samples: Tensor, what: str) -> None:
     """Raises ValueError for NaN and infinity; `what` starts the message."""
     if samples.is_floating_point() and not all(bool(torch.isfinite(bound)) for bound in samples.aminmax()):

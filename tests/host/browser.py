@@ -54,11 +54,27 @@ _SET = """([id, widgets]) => {
   for (const widget of app.graph.getNodeById(id).widgets)
     if (widget.name in widgets) widget.value = widgets[widget.name];
 }"""
-_ARROW = """([id, name]) => {
+_PLACE = """([id, name, part]) => {
+  const shown = document.querySelector(`.lg-node[data-node-id="${id}"]`);
   const node = app.graph.getNodeById(id), view = app.canvas.ds, box = app.canvas.canvas.getBoundingClientRect();
   const widget = node.widgets.find(w => w.name === name);
-  const at = [node.pos[0] + node.size[0] - 26, node.pos[1] + (widget.y ?? widget.last_y) + 10];
+  if (shown) {
+    const inside = shown.querySelector(`[aria-label="${name}"]`).getBoundingClientRect();
+    return [inside.left + inside.width * {down: 0.06, middle: 0.5, up: 0.94}[part], inside.top + inside.height / 2];
+  }
+  const along = {down: 26, middle: node.size[0] / 2, up: node.size[0] - 26}[part];
+  const at = [node.pos[0] + along, node.pos[1] + (widget.y ?? widget.last_y) + 10];
   return [0, 1].map(i => (at[i] + view.offset[i]) * view.scale + [box.left, box.top][i]);
+}"""
+_SHOWN = """id => {
+  const shown = document.querySelector(`.lg-node[data-node-id="${id}"]`);
+  const pictures = shown ? [...shown.querySelectorAll('img')] : app.graph.getNodeById(id).imgs ?? [];
+  return pictures.filter(i => i.naturalWidth).map(i => [i.src.split(':')[0], i.naturalWidth, i.naturalHeight]);
+}"""
+_LISTEN = """() => {
+  if (window.livePreviews === undefined) for (const kind of ['b_preview', 'b_preview_with_metadata'])
+    app.api.addEventListener(kind, () => window.livePreviews++);
+  window.livePreviews = 0;
 }"""
 _NEW = """type => {
   const node = LiteGraph.createNode(type);
@@ -69,6 +85,7 @@ _VALUES = "id => Object.fromEntries(app.graph.getNodeById(id).widgets.map(w => [
 _STORE = "document.getElementById('vue-app').__vue_app__.config.globalProperties.$pinia._s.get('subgraph')"
 _BLUEPRINTS = f"() => ({_STORE}?.subgraphBlueprints ?? []).map(b => b.display_name)"
 _LOAD_BLUEPRINT = f"""async ([name, picture, prefix]) => {{
+  await app.refreshComboInNodes();  // the page was there before the picture
   await app.loadGraphData({{nodes: [], links: [], last_node_id: 0, last_link_id: 0, version: 0.4}});
   const entry = {_STORE}.subgraphBlueprints.find(b => b.display_name === name);
   const {{nodes, definitions}} = {_STORE}.getBlueprint(entry.name);
@@ -79,7 +96,9 @@ _LOAD_BLUEPRINT = f"""async ([name, picture, prefix]) => {{
   load.widgets.find(w => w.name === 'image').value = picture;
   save.widgets.find(w => w.name === 'filename_prefix').value = prefix;
   load.connect(0, block, 0); block.connect(0, save, 0);
+  return block.id;
 }}"""
+_LABELS = "id => Object.fromEntries(app.graph.getNodeById(id).widgets.map(w => [w.name, w.label ?? w.name]))"
 _MODERN = """async wanted => {
   const settings = app.extensionManager.setting, name = 'Comfy.VueNodes.Enabled';
   if (settings.get(name) === undefined) return !wanted;
@@ -153,12 +172,50 @@ class Editor:
     def values(self, node: int) -> dict[str, Any]:
         return self.page.evaluate(_VALUES, node)
 
-    def click_up(self, node: int, widget: str) -> None:
-        """One click of the mouse on the right arrow of a number."""
+    def click_at(self, node: int, widget: str, part: str = "up") -> float:
+        """One click of the mouse on the right arrow of a number ("up"), the left one ("down"); returns the number."""
+        self.page.mouse.click(*self._place(node, widget, part))
+        self.page.wait_for_timeout(200)
+        return self.values(node)[widget]
+
+    def drag(self, node: int, widget: str, pixels: int) -> list[float]:
+        """Drag a number slowly to the right, or to the left; returns what it was at every pixel."""
+        x, y = self._place(node, widget, "middle")
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        numbers = []
+        for i in range(1, abs(pixels) + 1):
+            self.page.mouse.move(x + (i if pixels > 0 else -i), y)
+            self.page.wait_for_timeout(20)
+            numbers.append(self.values(node)[widget])
+        self.page.mouse.up()
+        return numbers
+
+    def write(self, node: int, widget: str, text: str) -> float:
+        """Write a number with the keyboard; returns it."""
+        self.page.mouse.click(*self._place(node, widget, "middle"))
+        self.page.wait_for_timeout(200)
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.type(text)
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_timeout(200)
+        return self.values(node)[widget]
+
+    def _place(self, node: int, widget: str, part: str) -> tuple[float, float]:
         self.fit()
         self.page.wait_for_timeout(400)  # until it is drawn, widgets have no place
-        self.page.mouse.click(*self.page.evaluate(_ARROW, [node, widget]))
-        self.page.wait_for_timeout(200)
+        return self.page.evaluate(_PLACE, [node, widget, part])
+
+    def shown(self, node: int) -> list[tuple[str, int, int]]:
+        """The pictures under a node: "blob" (a live preview) or "http", width, height."""
+        return [tuple(picture) for picture in self.page.evaluate(_SHOWN, node)]
+
+    def run_and_count(self) -> int:
+        """Run the graph; returns how many live previews came."""
+        self.page.evaluate(_LISTEN)
+        self.page.evaluate(_RUN)
+        self.page.wait_for_timeout(1500)  # the front end takes previews away 400 ms after it decided to
+        return self.page.evaluate("window.livePreviews")
 
     def click(self, words: str) -> None:
         """Click what is called so: a button, or the first thing in sight with this text."""
@@ -170,10 +227,15 @@ class Editor:
         """Names of the subgraph blueprints that the node library offers."""
         return self.page.evaluate(_BLUEPRINTS)
 
-    def load_blueprint(self, name: str, picture: str, prefix: str) -> None:
-        """A new graph: Load Image, the blueprint as the node library inserts it, Save Image."""
-        self.page.evaluate(_LOAD_BLUEPRINT, [name, picture, prefix])
+    def load_blueprint(self, name: str, picture: str, prefix: str) -> int:
+        """A new graph: Load Image, the blueprint as the node library inserts it, Save Image; returns the block's id."""
+        block = self.page.evaluate(_LOAD_BLUEPRINT, [name, picture, prefix])
         self.page.wait_for_timeout(300)
+        return block
+
+    def labels(self, node: int) -> dict[str, str]:
+        """What the widgets of a node are called on it."""
+        return self.page.evaluate(_LABELS, node)
 
     def boxes(self) -> list[tuple[str, float, float, float, float]]:
         """Title, x, y, width and height of every node, as they are now: pictures make nodes grow."""

@@ -28,6 +28,7 @@ from jores.files.pictures import read_image
 from jores.files.tables import Pair, pairs_of_table
 from jores.metrics import gt_mean
 from jores.metrics.scores import assess
+from jores.options import SampleOptions
 from jores.semantics import load_segmenter
 from jores.training.convert import to_pixels, to_tensor
 from jores.training.darkening import Darkening, as_jpeg
@@ -127,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="JPEG")
     parser.add_argument("--worst", type=int, default=4, metavar="K", help="pairs of each kind (default: 4)")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth pair")
-    parser.add_argument("--steps", type=int, default=pipeline.DEFAULT_STEPS)
+    parser.add_argument("--steps", type=int, default=SampleOptions.steps)
     parser.add_argument("--width", type=int, default=300, help="of each picture on the sheet (default: 300)")
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
     parser.add_argument("--segmenter", type=Path, default=SHIPPED_SEGMENTER)

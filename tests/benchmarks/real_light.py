@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.std
     parser.add_argument("--split", default="val")
     parser.add_argument("--half", type=int, choices=(0, 1), help="only every other scene")
     parser.add_argument("--every", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=pipeline.DEFAULT_STEPS)
+    parser.add_argument("--steps", type=int, default=SampleOptions.steps)
     parser.add_argument("--rows", nargs="*", default=["input", "R' x L'", "result"])
     parser.add_argument("--lpips", type=Path, help="weights of LPIPS (default: what JORES_LPIPS names)")
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)

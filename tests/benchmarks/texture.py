@@ -73,7 +73,7 @@ def rows_of(
 ) -> dict[str, Tensor]:
     """Every row's picture, (1, 3, H, W) in [0, 1]."""
     mean, drawn = sampled(dark, nets, segmenter, args.steps)
-    usual = pipeline.DEFAULT_STEPS if pipeline.DEFAULT_STEPS in args.steps else max(args.steps)
+    usual = SampleOptions.steps if SampleOptions.steps in args.steps else max(args.steps)
     rows = {"truth": dark.high, "R' x L'": mean, f"grain {args.grain:g}": mean + args.grain * grain(dark.low, mean)}
     if former is not None:
         _, old = sampled(dark, former, segmenter, [4])

@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
 from jores.files.pictures import find_images, read_image
 from jores.imaging.exposure import mean_luma
 from jores.metrics import gt_mean
 from jores.metrics.scores import assess
+from jores.options import SampleOptions
 from jores.semantics import load_segmenter
 from jores.training.darkening import Darkening, Lamp
 from jores.training.records import contact_sheet
@@ -45,7 +45,7 @@ WAYS = {
     "a JPEG of quality 50": Darkening(1 / 30, 0.0008, 0.003, GREY, jpeg=50),
 }
 LEAST = 0.3
-ROWS = ("brightness alone", "R' x L' alone", step_row(pipeline.DEFAULT_STEPS))
+ROWS = ("brightness alone", "R' x L' alone", step_row(SampleOptions.steps))
 
 
 def well_lit(paths: list[str], every: int, least: float = LEAST) -> list[Tensor]:
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.std
         for way, darken in WAYS.items():
             for number, high in enumerate(lit):
                 low = darken(high[0], sensor(number))[None]
-                makers = variants(nets, segmenter, [pipeline.DEFAULT_STEPS], low, high)
+                makers = variants(nets, segmenter, [SampleOptions.steps], low, high)
                 results = {row: makers[row]() for row in args.rows}
                 for row, result in results.items():
                     groups[f"{way}: {row}"].append(assess(result, high))

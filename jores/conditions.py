@@ -181,7 +181,7 @@ class Keeper:
         """
         return make()
 
-    def told(self, exposure: Tensor) -> None:
+    def on_exposure(self, exposure: Tensor) -> None:
         """Is called with the target exposures (B,) of the result."""
 
 
@@ -190,7 +190,7 @@ class Listener(Keeper):
 
     exposure = 0.0
 
-    def told(self, exposure: Tensor) -> None:
+    def on_exposure(self, exposure: Tensor) -> None:
         self.exposure = exposure.mean().item()
 
 

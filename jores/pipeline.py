@@ -85,7 +85,7 @@ def enhance(
     )
     if callback is not None and not reports:
         callback(asked, asked, None)
-    keeper.told(made.exposure)
+    keeper.on_exposure(made.exposure)
     return finish(made.x0, images, finishing, mask=mask, reuse=not keeper.keeps, insides=insides)
 
 

@@ -36,8 +36,8 @@ def reduce_precision(nets: JoReSNets, precision: str, device: torch.device | Non
     try:
         torch.autocast(device.type, torch.bfloat16)
     except (RuntimeError, AssertionError) as error:
-        told = f"precision: {device.type} devices cannot compute in {precision}: choose auto or float32"
-        raise ValueError(told) from error
+        message = f"precision: {device.type} devices cannot compute in {precision}: choose auto or float32"
+        raise ValueError(message) from error
     for net in (nets.decomposition, nets.adjustment, nets.denoiser, nets.refinement):
         if net is not None:
             names = tuple(name for name in ("forward", "guides", "modulations") if hasattr(net, name))

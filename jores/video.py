@@ -98,7 +98,7 @@ def enhance_frames(
         if frame.alone:
             return alone(frame.original, frame.mask, frame.keeper)
         if aim is not None:
-            frame.keeper.told(aim)
+            frame.keeper.on_exposure(aim)
         steadied = options.exposure is None and not options.brightness and not frame.fading
         aimed = replace(options, exposure=aim, brightness=0.0, steadied=steadied)
         return enhance(place(frame.low), nets, segmenter, aimed, callback=callback)

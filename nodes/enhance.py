@@ -100,7 +100,7 @@ class JoReSFinish(io.ComfyNode):
                 f"{node}: latent holds {len(x0)} picture(s) of {shown_size(x0)}, image {len(original)} of "
                 f"{shown_size(original)}: connect the picture that was enhanced"
             )
-        told = other_original(latent, original)
+        message = other_original(latent, original)
         original = original.expand(len(x0), -1, -1, -1)
         weight = from_mask(mask, len(x0), size_of(x0), node)
         check_sampled(x0, node)
@@ -110,10 +110,10 @@ class JoReSFinish(io.ComfyNode):
             own = None if weight is None else weight[i : i + 1]
             result[i : i + 1] = to_image(pipeline.finish(one, low, finishing, mask=own))
             progress()
-        if told is None:
+        if message is None:
             return io.NodeOutput(result)
-        log.warning("%s: %s", node, told)
-        return io.NodeOutput(result, ui=text_card(told))
+        log.warning("%s: %s", node, message)
+        return io.NodeOutput(result, ui=text_card(message))
 
 
 class JoReSEnhance(io.ComfyNode):
@@ -244,17 +244,17 @@ class JoReSEnhance(io.ComfyNode):
 
 
 def _keepers(
-    nets: NetPatchers, image: Tensor, semantic: bool, needed: int, told: Callable[[Tensor], None]
+    nets: NetPatchers, image: Tensor, semantic: bool, needed: int, on_exposure: Callable[[Tensor], None]
 ) -> Iterator[Keeper]:
-    """A keeper for each picture of the batch; `needed`: bytes on the device for one picture; `told` gets exposures."""
+    """A keeper for each picture; `needed`: bytes on the device for one; `on_exposure` gets the exposures."""
     stamp = file_stamp(segmenter_path(SHIPPED_SEGMENTER_NAME)) if semantic else ""
     room = needed if mm.is_device_cpu(mm.get_torch_device()) else 0
-    return (nets.results.of(image[i : i + 1], stamp, needed=room, told=told) for i in range(len(image)))
+    return (nets.results.of(image[i : i + 1], stamp, needed=room, on_exposure=on_exposure) for i in range(len(image)))
 
 
-def exposure_text(chosen: float, told: float, brightness: float, frames: int) -> str:
+def exposure_text(chosen: float, asked: float, brightness: float, frames: int) -> str:
     """Text under the node: the exposure and its source, and whether the batch was enhanced as one clip."""
-    source = "as set" if told else "proposed"
+    source = "as set" if asked else "proposed"
     stops = f", {brightness:+.1f} EV" if brightness else ""
     film = f"; {frames} frames as one film" if frames > 1 else ""
     return f"exposure {chosen:.2f} ({source}{stops}){film}"

@@ -66,11 +66,11 @@ class JoReSLoadFolder(io.ComfyNode):
                 damaged.append(str(error))
         if not images:
             raise ValueError(f"{NODE}: none of {len(damaged)} photograph(s) can be read: {damaged[0]}")
-        told = left_out(first, len(taken), total, damaged)
-        if not told:
+        message = left_out(first, len(taken), total, damaged)
+        if not message:
             return io.NodeOutput(images, names)
-        log.warning("%s: %s", NODE, told)
-        return io.NodeOutput(images, names, ui=text_card(told))
+        log.warning("%s: %s", NODE, message)
+        return io.NodeOutput(images, names, ui=text_card(message))
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None, first: int | None, count: int | None) -> str:

@@ -97,12 +97,12 @@ def eta_input() -> io.Float.Input:
     )  # fmt: skip
 
 
-def texture_input(told: str = "") -> io.Float.Input:
-    """Share of the detail that a flow draws. Optional, so that older graphs still run. `told` ends the tooltip."""
+def texture_input(note: str = "") -> io.Float.Input:
+    """Share of the detail that a flow draws. Optional, so that older graphs still run. `note` ends the tooltip."""
     return io.Float.Input(
         "texture", default=SampleOptions.texture, min=0.0, max=1.0, step=0.05, optional=True,
         tooltip="How much of the fine detail that the diffusion draws is used: 0 = none, smooth; 1 = all of it. Such "
-        "detail is invented to suit the picture, it was not seen. Models of release 0.1 ignore it." + told,
+        "detail is invented to suit the picture, it was not seen. Models of release 0.1 ignore it." + note,
     )  # fmt: skip
 
 

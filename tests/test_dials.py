@@ -53,7 +53,7 @@ class Listener(Keeper):
     def __init__(self) -> None:
         self.exposures: list[torch.Tensor] = []
 
-    def told(self, exposure: torch.Tensor) -> None:
+    def on_exposure(self, exposure: torch.Tensor) -> None:
         self.exposures.append(exposure)
 
 

@@ -132,4 +132,4 @@ def test_a_file_whose_head_comes_first_or_that_is_cut_stays_as_it_is(tmp_path):
     for path in (first, cut):
         before = path.read_bytes()
         assert not add(path, further(source)) and path.read_bytes() == before
-    assert further(cut).told(copied=False) == []
+    assert further(cut).report(copied=False) == []

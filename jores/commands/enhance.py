@@ -138,8 +138,10 @@ def _check_stripping(args: argparse.Namespace, todo: list[Job]) -> None:
     films = [str(job.path) for job in todo if job.path.suffix.lower() in VIDEO_FORMATS]
     if args.strip_metadata and films:
         more = f" and {len(films) - 1} more" if len(films) > 1 else ""
-        told = "a video keeps all that its file says (place, time, camera)"
-        raise ValueError(f"{films[0]}{more}: --strip-metadata is for pictures; {told}; leave it out. Nothing was done")
+        reason = "a video keeps all that its file says (place, time, camera)"
+        raise ValueError(
+            f"{films[0]}{more}: --strip-metadata is for pictures; {reason}; leave it out. Nothing was done"
+        )
 
 
 def _summary(failures: list[str], count: int, skipped: list[Path]) -> str:
@@ -165,8 +167,8 @@ def _first(paths: list[Path]) -> str:
 
 
 def _wanted(kind: str) -> str:
-    told = missing(kind)
-    return f" ({told})" if told else ""
+    message = missing(kind)
+    return f" ({message})" if message else ""
 
 
 def _complaint(job: Job, error: Exception) -> str:
@@ -176,8 +178,8 @@ def _complaint(job: Job, error: Exception) -> str:
     if not isinstance(error, ValueError | OSError):
         logger.debug("%s", job.path, exc_info=error)
         return f"{job.path}: {type(error).__name__}: {error}"
-    told = str(error)
-    return told if str(job.path) in told else f"{job.path}: {told}"
+    message = str(error)
+    return message if str(job.path) in message else f"{job.path}: {message}"
 
 
 def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, Any]:
@@ -227,5 +229,5 @@ def _enhance_video(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> di
         raise ValueError(f"{job.path}: videos need PyAV: pip install av") from error
     start = time.perf_counter()
     report = rewrite_video(job.path, job.target, enhancer.frames, replace=args.overwrite)
-    told = {"brightness": enhancer.options.brightness, "texture": enhancer.options.texture}
-    return {"output": str(job.target), **asdict(report), **told, "seconds": round(time.perf_counter() - start, 3)}
+    settings = {"brightness": enhancer.options.brightness, "texture": enhancer.options.texture}
+    return {"output": str(job.target), **asdict(report), **settings, "seconds": round(time.perf_counter() - start, 3)}

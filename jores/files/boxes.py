@@ -78,7 +78,7 @@ class Further:
     behind: list[bytes] = field(default_factory=list)
     named: list[str] = field(default_factory=list)
 
-    def told(self, copied: bool) -> list[str]:
+    def report(self, copied: bool) -> list[str]:
         """Description of what is lost, with the boxes that could be copied unless they were."""
         words = [] if copied else [f"moov/udta/{_word(data[4:8])}" for data in self.of_film]
         words += [] if copied else ["uuid (XMP)"] * len(self.behind)
@@ -95,8 +95,8 @@ def further(path: Path) -> Further:
                 _of_moov(file, box, found)
             elif box.name == b"uuid" and _head(file, box).startswith(_XMP) and box.end - box.start <= _MOST:
                 found.behind.append(_bytes(file, box))
-            elif told := _told(file, box):
-                found.named.append(told)
+            elif words := _description(file, box):
+                found.named.append(words)
         file.seek(-min(len(_INSTA360), path.stat().st_size), io.SEEK_END)
         if file.read() == _INSTA360:
             found.named.append("data of Insta360")
@@ -107,8 +107,8 @@ def _of_moov(file: BinaryIO, moov: Box, found: Further) -> None:
     for box in boxes(file, moov.body, moov.end):
         if box.name == b"udta":
             _of_udta(file, box, found)
-        elif told := _told(file, box):
-            found.named.append(f"moov/{told}")
+        elif words := _description(file, box):
+            found.named.append(f"moov/{words}")
 
 
 def _of_udta(file: BinaryIO, udta: Box, found: Further) -> None:
@@ -122,7 +122,7 @@ def _of_udta(file: BinaryIO, udta: Box, found: Further) -> None:
             found.named.append(f"moov/udta/{_word(box.name)}")
 
 
-def _told(file: BinaryIO, box: Box) -> str | None:
+def _description(file: BinaryIO, box: Box) -> str | None:
     """Description of a box; None if it is structure, or FFmpeg reads it."""
     head = _head(file, box)
     if box.name == b"uuid":

@@ -197,10 +197,10 @@ class _Rewriter:
     def compared(self, written: Path, report: VideoReport) -> VideoReport:
         """The report with a description of everything that the written file lost."""
         self.tracks.complete(written)
-        told = [*self.damage.told(), *self.encoding.left_out, *self.tracks.left_out, *self.lost]
+        lost = [*self.damage.report(), *self.encoding.left_out, *self.tracks.left_out, *self.lost]
         with av.open(str(written), format=self.container) as target:
-            told += differences(self.reader, target, self.tracks.absent())
-        return replace(report, left_out=tuple(dict.fromkeys(told)))
+            lost += differences(self.reader, target, self.tracks.absent())
+        return replace(report, left_out=tuple(dict.fromkeys(lost)))
 
     def _pictures(self) -> Iterator[Tensor]:
         """Decoded pictures; packets of other tracks are written to the target immediately."""
@@ -247,16 +247,16 @@ class _Rewriter:
         """The picture of a frame, or its two fields."""
         sizes = self.first.size, (frame.width, frame.height)
         if sizes[0] != sizes[1]:
-            told = " and ".join("{}x{}".format(*size) for size in sizes)
+            shown = " and ".join("{}x{}".format(*size) for size in sizes)
             raise VideoFileError(
-                f"{self.path}: the size of its pictures changes ({told}); split it into one video per size"
+                f"{self.path}: the size of its pictures changes ({shown}); split it into one video per size"
             )
         beside = side_data(frame)
         if beside is None:
             self.lost["what its frames carry besides their pictures (EXIF?)"] = 1
-        for kind, told in _CARRIED.items():
+        for kind, name in _CARRIED.items():
             if beside is not None and beside.get(kind) is not None:
-                self.lost[told] = self.lost.get(told, 0) + 1
+                self.lost[name] = self.lost.get(name, 0) + 1
         if frame.interlaced_frame and self.film.rows == PROGRESSIVE:
             self.lost["interlacing of frames in a film that begins without"] = 1
         tags = {"src_colorspace": self.matrix, "src_color_range": self.range}

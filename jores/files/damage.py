@@ -99,7 +99,7 @@ class Damage:
         self.start = time if self.start is None else self.start
         self.shown, self.frames = time, self.frames + 1
 
-    def told(self) -> list[str]:
+    def report(self) -> list[str]:
         """Descriptions of the damage, once all is read; none for a sound file.
 
         Raises:
@@ -113,10 +113,10 @@ class Damage:
         gaps = [gap for gap in self.gaps if _near_any(gap, signs) and not _near_any(gap, self.joins)]
         places = _joined([*gaps, *_spans(t for t in self.failed if not early or t < last - self.step / 2)])
         missing = max(len(self.failed), sum(round((b - a) / self.step) - 1 for a, b in gaps))
-        told = [f"damaged: about {missing} of its frames lost ({_shown(places)})"] if places else []
+        lines = [f"damaged: about {missing} of its frames lost ({_shown(places)})"] if places else []
         if early:
-            told.append(f"damaged: {self.frames} frames, it ends at {last:.1f} s of {self.due:.1f} s")
-        return told
+            lines.append(f"damaged: {self.frames} frames, it ends at {last:.1f} s of {self.due:.1f} s")
+        return lines
 
     def _ends_early(self) -> bool:
         if self.due is None or (self.stored and self.read >= self.stored):

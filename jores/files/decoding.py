@@ -193,8 +193,8 @@ def _made(
     space = (profile or b"")[16:20]
     kept = profile if space == b"RGB " or (grey and space == b"GRAY") else None  # some grey files have an RGB profile
     if space and not kept and space != b"CMYK":  # CMYK was converted by its profile
-        told = f"its colour profile, which is not for RGB ({space.decode('ascii', 'replace').strip()})"
-        notes = replace(notes, further=(*notes.further, told))
+        message = f"its colour profile, which is not for RGB ({space.decode('ascii', 'replace').strip()})"
+        notes = replace(notes, further=(*notes.further, message))
     upright = exif_blocks.rewritten(block, size, turned)
     return Picture(pixels, bit_depth, grey, kept, upright, notes.upright(size, turned))
 

@@ -170,8 +170,8 @@ def choose(film: Film, container: str, suffix: str, options: dict[str, str]) -> 
                 changed = () if kind == film.codec else (f"the codec {film.codec} (written as {kind})",)
                 return replace(encoding, left_out=(*changed, *losses(film.pix_fmt, encoding.pix_fmt)))
     if film.rows != PROGRESSIVE:
-        told = f"the video is interlaced, and no available encoder can write interlaced {film.codec} video to {suffix}"
-        raise NoEncoderError(f"{told}; deinterlace it first, for instance with ffmpeg -vf bwdif")
+        fault = f"the video is interlaced, and no available encoder can write interlaced {film.codec} video to {suffix}"
+        raise NoEncoderError(f"{fault}; deinterlace it first, for instance with ffmpeg -vf bwdif")
     raise NoEncoderError(f"no available encoder can write {film.width}x{film.height} {film.codec} video to {suffix}")
 
 

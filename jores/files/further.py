@@ -39,8 +39,8 @@ def of_image(image: Image.Image, data: bytes) -> tuple[str, ...]:
 def of_tiff(tags: tiff.Tags, alpha: bool) -> tuple[str, ...]:
     """Descriptions of the sub-images and unused channels of a TIFF; `alpha`: one of the channels is alpha."""
     count = tiff.unused_channels(tags, alpha)
-    told = (f"{count} extra channel{'s' if count > 1 else ''} of the file",) if count else ()
-    return (*named(tiff.sub_pictures(tags)), *told, *listed("tag", map(str, exif.dropped(tags))))
+    channels = (f"{count} extra channel{'s' if count > 1 else ''} of the file",) if count else ()
+    return (*named(tiff.sub_pictures(tags)), *channels, *listed("tag", map(str, exif.dropped(tags))))
 
 
 def of_heif(
@@ -66,9 +66,9 @@ def of_film(data: bytes) -> tuple[str, ...]:
 def listed(kind: str, names: Iterable[str]) -> tuple[str, ...]:
     """Description of parts by their names in the format; those of Content Credentials are said in words."""
     names = dict.fromkeys(_SEALS.get(name, name) for name in names)
-    told = ", ".join(name for name in names if name not in _SEALS.values())
+    words = ", ".join(name for name in names if name not in _SEALS.values())
     seals = tuple(name for name in names if name in _SEALS.values())
-    return (*seals, *((f"the file's {kind}{'s' if ',' in told else ''} {told}",) if told else ()))
+    return (*seals, *((f"the file's {kind}{'s' if ',' in words else ''} {words}",) if words else ()))
 
 
 def named(count: int) -> tuple[str, ...]:

@@ -87,9 +87,9 @@ def _coloured(found: Decoded, primaries: int, transfer: int) -> Decoded:
         return found
     if found.levels.ndim == 2 or found.levels.shape[2] == 2:  # grey has no primaries
         return replace(found, power=POWERS.get(transfer))
-    told = () if icc.is_known(primaries) else (f"its colour primaries (number {primaries})",)
+    unknown = () if icc.is_known(primaries) else (f"its colour primaries (number {primaries})",)
     made = icc.profile_of(primaries)
-    return replace(found, icc_profile=made, power=POWERS.get(transfer), further=(*found.further, *told))
+    return replace(found, icc_profile=made, power=POWERS.get(transfer), further=(*found.further, *unknown))
 
 
 def _decode_avif(data: bytes) -> Decoded:

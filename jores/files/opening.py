@@ -77,8 +77,8 @@ def first_frames(path: Path) -> FirstFrames:
     data = None if beside is None else beside.get(SideData.DISPLAYMATRIX)
     matrix = None if data is None else np.frombuffer(bytes(data), np.int32)
     if rows != PROGRESSIVE and (frames[0].height % 2 or quarter_turns(matrix)):
-        told = "is rotated by a quarter turn" if quarter_turns(matrix) else "has an odd number of rows"
-        raise VideoFileError(f"{path}: interlaced video that {told} is not supported; deinterlace it first")
+        message = "is rotated by a quarter turn" if quarter_turns(matrix) else "has an odd number of rows"
+        raise VideoFileError(f"{path}: interlaced video that {message} is not supported; deinterlace it first")
     return FirstFrames(
         matrix, frames[0].format.name, rows, (frames[0].width, frames[0].height), not combed.interlaced_frame
     )

@@ -97,8 +97,8 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
         data = Path(path).read_bytes()
         return decode(data, Path(path).suffix.lower())
     except NotAPictureError as error:
-        told = "the file is empty" if not data else f"not a {_UNDERSTOOD} picture, or damaged at its start"
-        raise ImageFileError(f"{path}: {told}") from error
+        message = "the file is empty" if not data else f"not a {_UNDERSTOOD} picture, or damaged at its start"
+        raise ImageFileError(f"{path}: {message}") from error
     except BROKEN_FILE as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageFileError(f"{path}: cannot be read: {reason}") from error
@@ -132,5 +132,5 @@ def check_fits(path: str | os.PathLike[str], picture: Picture) -> None:
     kind, source = FORMATS.get(Path(path).suffix.lower(), ""), picture.metadata.kind
     if found := lost(picture, kind):
         where = f"the file is {source} by its content, and " if source not in ("", kind) else ""
-        told = f"{where}{kind} cannot hold {', '.join(found)}; choose PNG, WebP or TIFF"
-        raise ImageFileError(f"{path}: cannot be written: {told}")
+        message = f"{where}{kind} cannot hold {', '.join(found)}; choose PNG, WebP or TIFF"
+        raise ImageFileError(f"{path}: cannot be written: {message}")

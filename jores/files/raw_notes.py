@@ -33,15 +33,15 @@ def notes(data: bytes) -> Notes:
         order, table = ifd.read(data)
     except ValueError:
         return _of_cr3(data) or _of_mrw(data) or _of_preview(data) or Notes(left_out=("its EXIF, which was not found",))
-    told = further.listed("tag", map(str, sorted(set(exif.dropped(table)) - _DEVELOPING)))
-    return _made(order, table, exif.xmp_of_tiff(data), told)
+    left_out = further.listed("tag", map(str, sorted(set(exif.dropped(table)) - _DEVELOPING)))
+    return _made(order, table, exif.xmp_of_tiff(data), left_out)
 
 
-def _made(order: str, table: ifd.Table, xmp: bytes | None, told: tuple[str, ...] = ()) -> Notes:
+def _made(order: str, table: ifd.Table, xmp: bytes | None, left_out: tuple[str, ...] = ()) -> Notes:
     turn = table.get(0x0112)
     orientation = struct.unpack(order + "H", turn.data)[0] if turn and (turn.kind, turn.count) == (ifd.SHORT, 1) else 1
     block = exif.made(order, {tag: one for tag, one in table.items() if tag not in _OF_THE_PREVIEW})
-    return Notes(block, orientation, xmp, told)
+    return Notes(block, orientation, xmp, left_out)
 
 
 def _of_cr3(data: bytes) -> Notes | None:

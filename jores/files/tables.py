@@ -69,10 +69,10 @@ def pairs_of_folders(low: Path, high: Path | None = None) -> list[Pair]:
         by_stem[path.stem].append(path)
     by_name = {path.name: [path] for path in references}
     fits = [by_name.get(path.name) or by_stem[path.stem] for path in dark]
-    for wrong, told in ((0, "no"), (2, "more than one")):
+    for wrong, number in ((0, "no"), (2, "more than one")):
         lonely = [path.name for path, found in zip(dark, fits, strict=True) if min(len(found), 2) == wrong]
         if lonely:
-            raise ValueError(f"{high}: holds {told} ground truth for {', '.join(lonely[:5])} of {low}")
+            raise ValueError(f"{high}: holds {number} ground truth for {', '.join(lonely[:5])} of {low}")
     alike = Counter(path.stem for path in dark)
     return [
         Pair(path.stem if alike[path.stem] == 1 else path.name, path, found[0])

@@ -96,8 +96,8 @@ def levels_16(data: bytes, tags: Tags) -> np.ndarray:
     depth = max(bits)
     predictor = tags.get(_PREDICTOR, 1)
     if unknown or predictor > 2 or (predictor == 2 and depth != 16):
-        told = f"a TIFF with {depth} bits per channel in a variant that is not supported"
-        raise ValueError(f"{told}; save it as PNG, or with 8 or 16 bits in strips, uncompressed or with deflate")
+        message = f"a TIFF with {depth} bits per channel in a variant that is not supported"
+        raise ValueError(f"{message}; save it as PNG, or with 8 or 16 bits in strips, uncompressed or with deflate")
     planes = samples if tags.get(_PLANAR, 1) == 2 else 1
     parts = [_plane(data, tags, plane, (height, width, samples // planes), depth) for plane in range(planes)]
     levels = np.concatenate(parts, 2) if planes > 1 else parts[0]

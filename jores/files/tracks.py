@@ -136,7 +136,7 @@ class Tracks:
         if "mp4" in self.reader.format.name:
             found = further(Path(self.path))
             copied = self.container in ("mp4", "mov") and (not found.of_film + found.behind or add(written, found))
-            self.left_out += found.told(copied)
+            self.left_out += found.report(copied)
         if self.reader.format.name == "mpegts":
             self.left_out += transport.lost(Path(self.path), written if self.container == "mpegts" else None)
 

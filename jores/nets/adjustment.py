@@ -78,13 +78,13 @@ class AdjustmentNet(nn.Module):
             mean: mean colour (B, 3) of the pictures.
             shadows: target and own `shadow_share` (B, 2); None lets the exposure head propose them.
         """
-        thumbnail, told = area_average(images, THUMBNAIL), self.told(exposure, mean.to(exposure.device))
+        thumbnail, aim = area_average(images, THUMBNAIL), self.aimed_exposure(exposure, mean.to(exposure.device))
         if shadows is None:
-            shadows = self.exposure_head.shadows(thumbnail, told)
-        gains = self.gain_grid(thumbnail, told, shadow_scalars(shadows))
+            shadows = self.exposure_head.shadows(thumbnail, aim)
+        gains = self.gain_grid(thumbnail, aim, shadow_scalars(shadows))
         return GlobalStatistics(exposure, mean.to(exposure.device), shadows, gains)
 
-    def told(self, exposure: Tensor, mean: Tensor) -> Tensor:
+    def aimed_exposure(self, exposure: Tensor, mean: Tensor) -> Tensor:
         """The exposure (B,) that the net is told: near what it has learned for pictures of this `mean` (B, 3).
 
         It has learned to brighten, and has seen few targets that are nearly white. `relit` makes up the rest.
@@ -103,8 +103,8 @@ class AdjustmentNet(nn.Module):
         """
         r = pad_to_multiple(maps.reflectance, self.multiple_of)  # (B, 3, H, W)
         illumination = pad_to_multiple(maps.illumination, self.multiple_of)  # (B, 1, H, W)
-        told = self.told(statistics.exposure, statistics.mean)
-        gain = exposure_gain(luma_of(statistics.mean), told).to(r.dtype)
+        aim = self.aimed_exposure(statistics.exposure, statistics.mean)
+        gain = exposure_gain(luma_of(statistics.mean), aim).to(r.dtype)
         cast = colour_cast(statistics.mean).to(r.dtype)
         lift = self.lift(r, illumination, gain.view(-1, 1, 1, 1), statistics.gains)
         r, illumination = lift.reflectance, lift.illumination
@@ -112,7 +112,7 @@ class AdjustmentNet(nn.Module):
         x = F.pixel_unshuffle(
             torch.cat([r, illumination.sqrt(), lift.lifted, lift.bright, log], 1), 2
         )  # (B, 44, H/2, W/2)
-        scalars = torch.stack([told.float() * 8, gain.float().log() * 2], 1)
+        scalars = torch.stack([aim.float() * 8, gain.float().log() * 2], 1)
         embedding = self.embed(scalars, r.dtype) + self.embed_cast(cast)
         if self.embed_shadows is not None:
             embedding = embedding + self.embed_shadows(shadow_scalars(statistics.shadows).to(r.dtype))
@@ -124,7 +124,7 @@ class AdjustmentNet(nn.Module):
         illumination = crop_to((lift.lifted * keep[:, 1:] + out[:, 3:4]) * lift.brightness, maps.size)
         if clamp:
             reflectance, illumination = reflectance.clamp(0, 1), illumination.clamp(0, 1)
-        illumination = relit(illumination, (statistics.exposure / told).view(-1, 1, 1, 1))
+        illumination = relit(illumination, (statistics.exposure / aim).view(-1, 1, 1, 1))
         return RetinexCondition(reflectance, illumination, features, statistics.exposure)
 
     def _trunk(self, x: Tensor, embedding: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:

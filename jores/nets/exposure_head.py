@@ -143,8 +143,8 @@ class LightHead(_Head, _Light):
 
     def share(self, statistics: Tensor, own: Tensor, exposure: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         aim = exposure.float().clamp_min(1e-3).log()
-        told = torch.stack([own.log(), aim - math.log(USUAL_EXPOSURE), (aim - statistics[:, 0]).clamp(-4, 4)], 1)
-        x = torch.cat([self.normalised(statistics), told], 1).to(dtype)
+        aims = torch.stack([own.log(), aim - math.log(USUAL_EXPOSURE), (aim - statistics[:, 0]).clamp(-4, 4)], 1)
+        x = torch.cat([self.normalised(statistics), aims], 1).to(dtype)
         offset, gate = self.out_shadows(self.dropout(F.silu(self.hidden_shadows(x)))).float().unbind(1)
         return _between(offset + math.log(USUAL_SHADOWS), own.log(), gate)
 

@@ -53,7 +53,7 @@ class ExposureObjective(nn.Module):
         for i, head in enumerate(self.net.heads):
             its = self._learns(i, expert).float()
             its = its / its.sum().clamp_min(1)
-            wanted = head.share(statistics, batch["own"], batch["told"])
+            wanted = head.share(statistics, batch["own"], batch["requested"])
             exposure = exposure + (its * (head.exposure(statistics).log() - batch["exposure"].log()).abs()).sum()
             shadows = shadows + (its * (wanted.log() - batch["shadows"].log()).abs()).sum()
         loss = exposure + shadows
@@ -116,7 +116,7 @@ class Expose:
 
         Of the dark pictures: statistics (B, 23), the `brightness_statistics`, and own (B,), the `shadow_share`.
         expert (B,), int64: the expert that learns from it, or FOR_ALL.
-        exposure (B,): mean luma of the well-lit pictures. told (B,): a requested mean luma; shadows (B,): the
+        exposure (B,): mean luma of the well-lit pictures. requested (B,): another mean luma; shadows (B,): the
         `shadow_share` of the well-lit picture at that mean luma.
         """
         shares = np.array([pool.share for pool in self.pools])
@@ -206,10 +206,10 @@ def _unchanged(pair: Pair, rng: np.random.Generator, expert: int) -> dict[str, T
 
 def _sample(dark: Tensor, bright: Tensor, rng: np.random.Generator, retouch: bool, expert: int) -> dict[str, Tensor]:
     requested = bright.pow(brightness_power(rng)) if retouch and rng.random() < RETOUCHED else bright
-    told, exposure = mean_luma(torch.stack([requested, bright])).clamp_min(1e-3)
+    mean, exposure = mean_luma(torch.stack([requested, bright])).clamp_min(1e-3)
     wanted, own = shadows_of(dark, requested).clamp_min(1e-3)
     statistics = brightness_statistics(dark[None])[0]
     return {
-        "statistics": statistics, "own": own, "exposure": exposure, "told": told, "shadows": wanted,
+        "statistics": statistics, "own": own, "exposure": exposure, "requested": mean, "shadows": wanted,
         "expert": torch.tensor(expert),
     }  # fmt: skip

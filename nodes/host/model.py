@@ -116,8 +116,8 @@ class NativeUNet(DenoisingUNet):
     ) -> Tensor:
         """x (B, 10, H, W): x_t, then the dark picture, R' and L' from c_concat; timesteps (B,): sqrt(alpha_bar)."""
         check_inner_patches(transformer_options)
-        size, told = size_of(x), transformer_options or {}
-        if told.get(MEAN_KEY):
+        size, options = size_of(x), transformer_options or {}
+        if options.get(MEAN_KEY):
             x_t, _, reflectance, illumination = x.split((3, 3, 3, 1), 1)
             return velocity_for(reflectance * illumination * 2 - 1, x_t, timesteps).to(x)
 
@@ -128,12 +128,12 @@ class NativeUNet(DenoisingUNet):
             if semantics is not None and window.size != size:
                 semantics = window.sample(semantics, size, SEMANTIC_STRIDE)
             net, guides = super(NativeUNet, self).forward, None
-            if window.size == size and not told.get(CUT_KEY):  # what tiles share is computed again, to save memory
+            if window.size == size and not options.get(CUT_KEY):  # what tiles share is computed again, to save memory
                 maps = (reflectance, illumination, *features, semantics)
                 guides = self.guides_of.get(maps, lambda: self.guides(reflectance, illumination, features, semantics))
             return (net(x_t, timesteps, low, reflectance, illumination, features, semantics, guides),)
 
-        if told.get(TILED_KEY):
+        if options.get(TILED_KEY):
             return work(Window.whole(size))[0]
         tiler = self.tilers.get((size, len(x)), lambda: self.tiler(size, len(x)))
         return tiler.run(size, work)[0]

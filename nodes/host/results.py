@@ -23,6 +23,8 @@ X0_BYTES = 12  # bytes of x0 per pixel
 SPARE = 2**30
 """Bytes of main memory that must stay free; otherwise nothing is cached."""
 
+OnExposure = Callable[[Tensor], None]
+
 _MAIN = torch.device("cpu")
 
 
@@ -33,16 +35,16 @@ class Results:
         self.limit, self.size = limit, 0
         self._entries: OrderedDict[tuple, tuple[Any, torch.device, int]] = OrderedDict()
 
-    def of(self, image: Tensor, *more: str, needed: int = 0, told: Callable[[Tensor], None] | None = None) -> Keeper:
+    def of(self, image: Tensor, *more: str, needed: int = 0, on_exposure: OnExposure | None = None) -> Keeper:
         """The `Keeper` for one picture, an IMAGE (1, H, W, C); it caches nothing for a picture that is too big.
 
         Args:
             more: further parts of the key, such as the stamp of a segmenter's file.
             needed: bytes of main memory that computing the results takes.
-            told: is called with the exposure of the result.
+            on_exposure: is called with the exposure of the result.
         """
         big = image.shape[1] * image.shape[2] * X0_BYTES > self.limit
-        return _Listener(told) if big else _Kept(self, image, more, needed, told)
+        return _Listener(on_exposure) if big else _Kept(self, image, more, needed, on_exposure)
 
     def get(self, key: tuple, make: Callable[[], Wire], needed: int) -> Wire:
         """The cached result for the key, or else the result of `make`, which needs `needed` bytes."""
@@ -75,12 +77,12 @@ class Results:
 class _Listener(Keeper):
     """Caches nothing, but passes on the exposure."""
 
-    def __init__(self, told: Callable[[Tensor], None] | None) -> None:
-        self._told = told
+    def __init__(self, on_exposure: OnExposure | None) -> None:
+        self._on_exposure = on_exposure
 
-    def told(self, exposure: Tensor) -> None:
-        if self._told is not None:
-            self._told(exposure)
+    def on_exposure(self, exposure: Tensor) -> None:
+        if self._on_exposure is not None:
+            self._on_exposure(exposure)
 
 
 class _Kept(_Listener):
@@ -89,9 +91,9 @@ class _Kept(_Listener):
     keeps = True
 
     def __init__(
-        self, store: Results, image: Tensor, more: tuple[str, ...], needed: int, told: Callable[[Tensor], None] | None
+        self, store: Results, image: Tensor, more: tuple[str, ...], needed: int, on_exposure: OnExposure | None
     ) -> None:
-        super().__init__(told)
+        super().__init__(on_exposure)
         self.store, self.image, self.more, self.needed = store, image, more, needed
 
     def __call__(self, what: tuple, make: Callable[[], Wire]) -> Wire:

@@ -198,9 +198,9 @@ def few_step_sampler(
 
         def x0_of(x_t: Tensor, t: int, window: Window, model_options: HostOptions) -> Tensor:
             sigma, cut = sigma_of[t], window.size != size_of(x)
-            told = with_option(model_options, CUT_KEY) if cut else model_options
+            options = with_option(model_options, CUT_KEY) if cut else model_options
             with conditioned_on(guider, window, x_t) if cut else nullcontext():
-                return model(x_t * (1 + sigma**2).sqrt(), sigma * one, **{**extra_args, "model_options": told})
+                return model(x_t * (1 + sigma**2).sqrt(), sigma * one, **{**extra_args, "model_options": options})
 
         def stage(window: Window) -> tuple[Denoise, Refine, Mean | None]:
             part = None if window.size == size_of(x) else window

@@ -19,7 +19,7 @@ from .sliding import sliding_mean
 LEVEL = 1 / 255
 DEEP = (4.0, 8.0)  # levels of the local mean luma: up to the first the weight is 1, from the second on 0
 FLAT = (0.5, 1.0)  # the same for the local standard deviation of the luma
-ROUNDED = (0.05, 0.12)  # the same for the mean distance of the values from whole levels; 0.25 where there are more bits
+EQUAL = (0.6, 0.85)  # share of pixels that are as their left neighbour: below the first the weight is 0. Noise has less
 CELL = 4  # pixels; everything below is computed for squares of this side
 NEARBY = 3  # cells, side of the window of these three
 LUMA_WINDOW, LUMA_EDGE = 9, 1.0  # cells; levels from which an edge is preserved
@@ -38,7 +38,7 @@ def debanded(images: Tensor) -> Tensor:
     weight = _flat_shadows(mean, square)
     if not weight.is_meta and not bool((weight > 0).any()):
         return images
-    weight = sliding_mean(weight * _of_eight_bits(x), NEARBY)
+    weight = sliding_mean(weight * _of_few_levels(x), NEARBY)
     slope, offset = _model(y, mean, square, y, LUMA_WINDOW, LUMA_EDGE * LEVEL)
     of_colours = _model(y, mean, square, x - y, COLOUR_WINDOW, COLOUR_EDGE * LEVEL)
     maps = torch.cat([slope + of_colours[0], offset + of_colours[1], weight], 1)
@@ -54,11 +54,10 @@ def _flat_shadows(mean: Tensor, square: Tensor) -> Tensor:
     return (1 - smoothstep(mean / LEVEL, *DEEP)) * (1 - smoothstep(deviation / LEVEL, *FLAT))
 
 
-def _of_eight_bits(x: Tensor) -> Tensor:
-    """Weight of cells whose values are whole levels of 8 bits, (B, 1, h, w) from (B, 3, H, W)."""
-    levels = x / LEVEL
-    fraction = F.avg_pool2d((levels - levels.round()).abs().mean(1, keepdim=True), CELL)
-    return 1 - smoothstep(sliding_mean(fraction, NEARBY), *ROUNDED)
+def _of_few_levels(x: Tensor) -> Tensor:
+    """Weight of cells in which most neighbours are equal, (B, 1, h, w) from (B, 3, H, W): neither noise nor many bits."""
+    equal = F.pad((x[..., 1:] == x[..., :-1]).all(1, keepdim=True).to(x), (1, 0, 0, 0), mode="replicate")
+    return smoothstep(sliding_mean(F.avg_pool2d(equal, CELL), NEARBY), *EQUAL)
 
 
 def _model(y: Tensor, mean: Tensor, square: Tensor, x: Tensor, side: int, edge: float) -> tuple[Tensor, Tensor]:

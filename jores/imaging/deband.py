@@ -36,15 +36,21 @@ def debanded(images: Tensor) -> Tensor:
     y = luma(x)
     mean, square = F.avg_pool2d(y, CELL), F.avg_pool2d(y * y, CELL)
     weight = _flat_shadows(mean, square)
-    if not weight.is_meta and not bool((weight > 0).any()):
+    if _is_any(weight):
+        weight = weight * _of_few_levels(x)
+    if not _is_any(weight):
         return images
-    weight = sliding_mean(weight * _of_few_levels(x), NEARBY)
+    weight = sliding_mean(weight, NEARBY)
     slope, offset = _model(y, mean, square, y, LUMA_WINDOW, LUMA_EDGE * LEVEL)
     of_colours = _model(y, mean, square, x - y, COLOUR_WINDOW, COLOUR_EDGE * LEVEL)
     maps = torch.cat([slope + of_colours[0], offset + of_colours[1], weight], 1)
     slope, offset, weight = F.interpolate(maps, scale_factor=CELL, mode="bilinear").split((3, 3, 1), 1)
     smooth = torch.addcmul(offset, slope, y)
     return crop_to(torch.lerp(x, smooth, weight), images.shape[-2:]).clamp(0, 1).to(images.dtype)
+
+
+def _is_any(weight: Tensor) -> bool:
+    return weight.is_meta or bool((weight > 0).any())  # without values, as for a count of operations, all is done
 
 
 def _flat_shadows(mean: Tensor, square: Tensor) -> Tensor:
@@ -55,7 +61,7 @@ def _flat_shadows(mean: Tensor, square: Tensor) -> Tensor:
 
 
 def _of_few_levels(x: Tensor) -> Tensor:
-    """Weight of cells in which most neighbours are equal, (B, 1, h, w) from (B, 3, H, W): neither noise nor many bits."""
+    """Weight of cells in which most neighbours are equal, (B, 1, h, w): they hold neither noise nor many bits."""
     equal = F.pad((x[..., 1:] == x[..., :-1]).all(1, keepdim=True).to(x), (1, 0, 0, 0), mode="replicate")
     return smoothstep(sliding_mean(F.avg_pool2d(equal, CELL), NEARBY), *EQUAL)
 

@@ -56,7 +56,7 @@ def test_both_directions_and_both_ways_of_turning_gain(clips):
 def test_what_stands_still_and_whole_pixels_gain_as_before(clips, monkeypatch):
     """The gains are those of a filter that knows no other motion."""
     after = {name: gain(clips[name].truth, clips[name].dark) for name in ("static", "pan")}
-    monkeypatch.setattr(camera, "SURE", float("inf"))
+    monkeypatch.setattr(camera, "MOTION_SURE", float("inf"))
     monkeypatch.setattr(temporal, "LAG", float("inf"))
     for name, figure in after.items():
         assert figure > gain(clips[name].truth, clips[name].dark) - 0.2 and figure > 5, name

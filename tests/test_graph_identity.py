@@ -355,7 +355,7 @@ def test_stock_samplers_and_schedulers_end_at_the_picture(host, graph, sampler, 
     finer = sampler in ("heun", "dpm_fast", "dpm_adaptive")  # which call the net more often, so it draws more
     expected = ksample(host, graph.one.model, graph.one, steps=100 if finer else 4)["samples"].clamp(-1, 1)
     made = ksample(host, graph.one.model, graph.one, sampler_name=sampler, scheduler=scheduler, steps=steps)["samples"]
-    assert (made.clamp(-1, 1) - expected).abs().mean() * 127.5 < 4
+    assert (made.clamp(-1, 1) - expected).abs().mean() * 127.5 < 5
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_the_shipped_segmenter_needs_no_transformers_and_is_the_same_with_it():
     shipped = load_segmenter(SHIPPED_SEGMENTER)
     program = (
-        "import sys; from jores.commands import enhance; enhance.load_bundle(enhance.SHIPPED_WEIGHTS)\n"
-        "enhance.load_segmenter(enhance.SHIPPED_SEGMENTER)\n"
+        "import sys; from jores.commands import enhance, enhancer; enhancer.load_bundle(enhancer.SHIPPED_WEIGHTS)\n"
+        "enhancer.load_segmenter(enhancer.SHIPPED_SEGMENTER)\n"
         "sys.exit(str([name for name in ('transformers', 'scipy') if name in sys.modules]))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -105,15 +105,6 @@ def _resealed(data: bytes, identifier: int, change) -> bytes:
             length = struct.unpack(">H", packet[6:8])[0] & 0xFFF
             table = change(packet[5 : 8 + length - 4])
             table = table[:1] + struct.pack(">H", 0xB000 | (len(table) + 4 - 3)) + table[3:]
-            table += struct.pack(">I", _checksum(table))
+            table += struct.pack(">I", transport._checksum(table))
             packets[number] = (packet[:5] + table).ljust(188, b"\xff")
     return b"".join(packets)
-
-
-def _checksum(data: bytes) -> int:
-    value = 0xFFFFFFFF
-    for byte in data:
-        value ^= byte << 24
-        for _ in range(8):
-            value = (value << 1 ^ (0x04C11DB7 if value >> 31 else 0)) & 0xFFFFFFFF
-    return value

@@ -17,7 +17,7 @@ from ..files.pictures import read_image
 from ..files.records import without_nan
 from ..files.saving import write_atomically
 from ..files.tables import Pair, pairs_of_folders, pairs_of_table
-from ..files.targets import refuse_inputs
+from ..files.targets import refuse_existing, refuse_inputs
 from ..imaging.alpha import is_opaque
 from ..metrics import niqe
 from ..metrics.lpips import ENVIRONMENT, Lpips, load_lpips
@@ -131,8 +131,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("evaluate needs --low (and --high for every score except NIQE), or --pairs-tsv")
     if args.output:
         refuse_inputs(args.output, _read_files(args, pairs), "--output")
-        if args.output.exists() and not args.overwrite:
-            raise ValueError(f"--output {args.output} exists already; add --overwrite, or choose another name")
+        refuse_existing(args.output, args.overwrite, "--output")
         args.output.parent.mkdir(parents=True, exist_ok=True)
     lpips, enhancer = load_lpips(args.lpips), Enhancer.from_args(args)
     for pair in pairs:  # a pair that cannot be scored is named before the first one is enhanced

@@ -28,7 +28,7 @@ _AS_TAGS = {
     *(b"\xa9" + name for name in b"lyr mak mod nam ope prd prf req src st3 swr too trk url wrn wrt xyz".split()),
 }  # fmt: skip
 _TAGS = (b"mdta", b"mdir")  # kinds of a "meta" box that FFmpeg reads
-_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _OF_CODECS = bytes.fromhex("50524f4621d24fcebb88695cfac9c740")  # "PROF", which repeats what the tracks say
 _SEAL = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 _INSTA360 = b"8db42d694ccc418790edff439fe026bf"  # the last bytes of what it writes behind the boxes
@@ -93,7 +93,7 @@ def further(path: Path) -> Further:
         for box in boxes(file, 0, path.stat().st_size):
             if box.name == b"moov":
                 _of_moov(file, box, found)
-            elif box.name == b"uuid" and _head(file, box).startswith(_XMP) and box.end - box.start <= _MOST:
+            elif box.name == b"uuid" and _head(file, box).startswith(XMP) and box.end - box.start <= _MOST:
                 found.behind.append(_bytes(file, box))
             elif words := _description(file, box):
                 found.named.append(words)
@@ -126,7 +126,7 @@ def _description(file: BinaryIO, box: Box) -> str | None:
     """Description of a box; None if it is structure, or FFmpeg reads it."""
     head = _head(file, box)
     if box.name == b"uuid":
-        kinds = {_XMP: "uuid (XMP)", _SEAL: "uuid (Content Credentials)", _OF_CODECS: None}
+        kinds = {XMP: "uuid (XMP)", _SEAL: "uuid (Content Credentials)", _OF_CODECS: None}
         return kinds.get(head[:16], f"uuid {head[:16].hex()}")
     if box.name in _PADDING and (head.startswith(b"GPS ") or b"gps " in head):  # dash cams
         return f"{_word(box.name)} (GPS)"

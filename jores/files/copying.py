@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 _LOOK = 2000  # packets that are read to find some of every track
 _EACH = 3  # packets of each track that are written for a trial
-_ATTACHED_PICTURE = 1024  # AVDisposition
+ATTACHED_PICTURE = 1024  # AVDisposition
 _REFUSALS = (av.FFmpegError, ValueError, OSError, OverflowError, NotImplementedError, TypeError)
 
 
@@ -36,7 +36,7 @@ def shown(stream: Any) -> str:
 
 def is_cover(stream: Any) -> bool:
     """Whether a video stream is cover art."""
-    return stream.type == "video" and bool(flags_of(stream) & _ATTACHED_PICTURE)
+    return stream.type == "video" and bool(flags_of(stream) & ATTACHED_PICTURE)
 
 
 def flags_of(stream: Stream) -> int:

@@ -18,11 +18,10 @@ logger = logging.getLogger(__name__)
 
 BROKEN = (ValueError, TypeError, KeyError, OverflowError, SyntaxError, struct.error)
 PREFIX = b"Exif\0\0"
-_ORIENTATION, _EXIF_IFD, _XMP = 0x0112, 0x8769, 700
+_ORIENTATION, _XMP = 0x0112, 700
 _SIZES = {0x0100: 0, 0x0101: 1, 0xA002: 0, 0xA003: 1}  # ImageWidth, ImageLength, PixelXDimension, PixelYDimension
 _ACROSS_AND_DOWN = ((0x011A, 0x011B), (0xA20E, 0xA20F))  # resolutions of the picture and of the focal plane
 _THUMBNAIL_AT, _THUMBNAIL_LENGTH = 0x0201, 0x0202
-_SHORT, _LONG = 3, 4
 
 
 # The tags of a TIFF that describe the photograph; the others describe how the file stores its pixels.
@@ -156,7 +155,7 @@ class _Block:
         first = self._number("I", 4)
         tables = [list(self._entries(first))]
         for entry in tables[0]:
-            if entry.tag == _EXIF_IFD:
+            if entry.tag == ifd.EXIF:
                 tables.append(list(self._entries(self._number("I", entry.at + 8))))
         for entries in tables:
             for entry in entries:
@@ -176,7 +175,7 @@ class _Block:
         struct.pack_into(self.order + "I", self.data, link, 0)
         if not second:
             return
-        found = {e.tag: self._number("I", e.at + 8) for e in self._entries(second) if e.kind == _LONG}
+        found = {e.tag: self._number("I", e.at + 8) for e in self._entries(second) if e.kind == ifd.LONG}
         at, length = found.get(_THUMBNAIL_AT, 0), found.get(_THUMBNAIL_LENGTH, 0)
         if second < at and length and at + length <= len(self.data):
             if at + length == len(self.data):
@@ -193,9 +192,9 @@ class _Block:
         return struct.unpack_from(self.order + code, self.data, at)[0]
 
     def _set(self, entry: _Entry, value: int) -> None:
-        if entry.kind in (_SHORT, _LONG):
-            value = min(value, 0xFFFF) if entry.kind == _SHORT else value
-            struct.pack_into(self.order + ("H" if entry.kind == _SHORT else "I"), self.data, entry.at + 8, value)
+        if entry.kind in (ifd.SHORT, ifd.LONG):
+            value = min(value, 0xFFFF) if entry.kind == ifd.SHORT else value
+            struct.pack_into(self.order + ("H" if entry.kind == ifd.SHORT else "I"), self.data, entry.at + 8, value)
 
     def _swap(self, entries: list[_Entry]) -> None:
         places = {entry.tag: slice(entry.at + 8, entry.at + 12) for entry in entries}

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from . import exif, further, ifd, jpeg
-from .boxes import Box
+from .boxes import XMP, Box
 from .items import boxes, inside
 
 _OF_THE_PREVIEW = (0x011A, 0x011B, 0x0128)  # resolutions and their unit
 _DEVELOPING = {*range(1, 254), *range(280, 284), 33421, 33422, 37398, *range(50706, 52600)} - {50740}
 _CANON = bytes.fromhex("85c0b687820f11e08111f4ce462b6a48")
-_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _PREVIEWS_TRIED = 4
 
 
@@ -57,7 +56,7 @@ def _of_cr3(data: bytes) -> Notes | None:
                 table[tag] = ifd.Field(ifd.LONG, 1, bytes(4), inner=inner)
     except ValueError:
         return None
-    packets = (box for box in boxes(data) if _is(data, box, _XMP))
+    packets = (box for box in boxes(data) if _is(data, box, XMP))
     xmp = next((data[box.body + 16 : box.end] for box in packets), None)
     return _made(order, table, xmp, ("the maker's notes (CMT3)",) if b"CMT3" in found else ())
 

@@ -97,6 +97,12 @@ def refuse_inputs(target: Path, inputs: Iterable[Path], option: str) -> None:
             raise TargetError(f"{option} {target}: would replace {path}, which this run reads; choose another name")
 
 
+def refuse_existing(target: Path, overwrite: bool, option: str) -> None:
+    """Raises TargetError if `target`, the value of a command-line option, exists and must not be replaced."""
+    if target.exists() and not overwrite:
+        raise TargetError(f"{option} {target}: exists already; add --overwrite, or choose another name")
+
+
 def ignores_case(folder: Path) -> bool:
     """Whether a folder's file system ignores case or Unicode normalisation in names.
 

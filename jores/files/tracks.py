@@ -16,9 +16,9 @@ from av.stream import Stream
 
 from . import transport
 from .boxes import add, further
-from .copying import copy_of, copyable, flags_of, is_cover, set_attribute, shown
+from .copying import ATTACHED_PICTURE, copy_of, copyable, flags_of, is_cover, set_attribute, shown
 
-_DEFAULT, _ATTACHED_PICTURE = 1, 1024  # AVDisposition
+_DEFAULT = 1  # AVDisposition
 _PICTURE_KINDS = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png")}
 _WITH_CHAPTERS = ("mp4", "mov", "matroska", "webm")
 _CONTAINERS_OWN = {
@@ -189,7 +189,7 @@ def _told(before: Stream, after: Stream, alone: bool) -> list[str]:
     lost = [k for k, v in user_metadata(before.metadata).items() if folded.get(k.lower()) != v]
     flags = flags_of(before) ^ flags_of(after)
     if (
-        flags & ~_ATTACHED_PICTURE & ~(_DEFAULT if alone else 0)
+        flags & ~ATTACHED_PICTURE & ~(_DEFAULT if alone else 0)
     ):  # the only track of a kind is played without the default flag
         lost.append("flags")
     return [f"{shown(before)}: {word}" for word in lost]

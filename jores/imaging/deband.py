@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .exposure import luma, smoothstep
+from .exposure import LEVEL, luma, smoothstep
 from .resize import crop_to, pad_to_multiple
 from .sliding import sliding_mean
 
-LEVEL = 1 / 255
 DEEP = (4.0, 8.0)  # levels of the local mean luma: up to the first the weight is 1, from the second on 0
 FLAT = (0.5, 1.0)  # the same for the local standard deviation of the luma
 EQUAL = (0.6, 0.85)  # share of pixels that are as their left neighbour: below the first the weight is 0. Noise has less
@@ -41,8 +40,9 @@ def debanded(images: Tensor) -> Tensor:
     if not _is_any(weight):
         return images
     weight = sliding_mean(weight, NEARBY)
-    slope, offset = _model(y, mean, square, y, LUMA_WINDOW, LUMA_EDGE * LEVEL)
-    of_colours = _model(y, mean, square, x - y, COLOUR_WINDOW, COLOUR_EDGE * LEVEL)
+    colours, products = F.avg_pool2d(x - y, CELL), F.avg_pool2d((x - y) * y, CELL)
+    slope, offset = _model(mean, square, mean, square, LUMA_WINDOW, LUMA_EDGE * LEVEL)
+    of_colours = _model(mean, square, colours, products, COLOUR_WINDOW, COLOUR_EDGE * LEVEL)
     maps = torch.cat([slope + of_colours[0], offset + of_colours[1], weight], 1)
     slope, offset, weight = F.interpolate(maps, scale_factor=CELL, mode="bilinear").split((3, 3, 1), 1)
     smooth = torch.addcmul(offset, slope, y)
@@ -66,12 +66,15 @@ def _of_few_levels(x: Tensor) -> Tensor:
     return smoothstep(sliding_mean(F.avg_pool2d(equal, CELL), NEARBY), *EQUAL)
 
 
-def _model(y: Tensor, mean: Tensor, square: Tensor, x: Tensor, side: int, edge: float) -> tuple[Tensor, Tensor]:
-    """Slope and offset (B, C, h, w) of the guided filter of `x` (B, C, H, W) by the luma `y`.
+def _model(
+    mean: Tensor, square: Tensor, of_x: Tensor, product: Tensor, side: int, edge: float
+) -> tuple[Tensor, Tensor]:
+    """Slope and offset (B, C, h, w) of the guided filter of a picture x by the luma y.
 
-    `mean` and `square` are the cells' means of y and of its square; `edge`: contrast from which an edge is preserved.
+    Args:
+        mean, square, of_x, product: the cells' means of y, y * y, x and x * y.
+        edge: contrast from which an edge is preserved.
     """
-    of_x, product = F.avg_pool2d(x, CELL), F.avg_pool2d(x * y, CELL)
     of_y, of_x = sliding_mean(mean, side), sliding_mean(of_x, side)
     variance = (sliding_mean(square, side) - of_y * of_y).clamp_min(0)
     slope = (sliding_mean(product, side) - of_y * of_x) / (variance + edge**2)

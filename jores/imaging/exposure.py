@@ -9,6 +9,9 @@ from torch.nn import functional as F
 from .alpha import is_opaque, seen_average
 from .srgb import decode_srgb, encode_srgb
 
+LEVEL = 1 / 255
+"""Step of 8 bits; also added before taking logarithms, to keep them finite."""
+
 MAX_GAIN = 60.0
 """Upper bound of the gain of `brighten`: beyond it one level of 8 bits becomes a quarter of the range."""
 
@@ -87,7 +90,7 @@ def shadow_share(dark: Tensor, picture: Tensor) -> Tensor:
     order = luma(dark.float()).flatten(1).argsort(1)
     half = order[:, : order.shape[1] // 2]
     y = luma(picture.float()).flatten(1)
-    return (y.gather(1, half).mean(1) + _LEVEL / 4) / (y.mean(1) + _LEVEL / 4)
+    return (y.gather(1, half).mean(1) + LEVEL / 4) / (y.mean(1) + LEVEL / 4)
 
 
 def exposure_gain(input_mean: Tensor, exposure: Tensor | float) -> Tensor:
@@ -113,7 +116,6 @@ def brightened(exposure: Tensor, stops: float) -> Tensor:
 
 BRIGHTNESS_STATISTICS = 23
 _QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
-_LEVEL = 1 / 255  # added before taking logarithms, to keep them finite
 
 
 def brightness_statistics(thumbnails: Tensor) -> Tensor:
@@ -126,19 +128,19 @@ def brightness_statistics(thumbnails: Tensor) -> Tensor:
     """
     pictures = thumbnails.float()
     y, mean = luma(pictures), mean_luma(pictures).clamp_min(1e-3)[:, None]  # (B, 1, H, W), (B, 1)
-    relative = 1 / (mean + _LEVEL)
+    relative = 1 / (mean + LEVEL)
     ordered = y.flatten(1).sort(1).values
     quantiles = torch.stack([ordered[:, int(ordered.shape[1] * q)] for q in _QUANTILES], 1)
     channels = pictures.mean((2, 3))
     grid = F.adaptive_avg_pool2d(pictures, (8, 16))
     grid_luma = luma(grid)
-    colour = ((grid + _LEVEL) / (grid_luma + _LEVEL)).log()[:, [0, 2]].flatten(2)  # (B, 2, 128)
-    light = ((grid_luma + _LEVEL) * relative[:, :, None, None]).log().flatten(1)  # (B, 128)
+    colour = ((grid + LEVEL) / (grid_luma + LEVEL)).log()[:, [0, 2]].flatten(2)  # (B, 2, 128)
+    light = ((grid_luma + LEVEL) * relative[:, :, None, None]).log().flatten(1)  # (B, 128)
     across = (y[..., 1:] - y[..., :-1]).abs().mean((1, 2, 3))[:, None]
     down = (y[:, :, 1:] - y[:, :, :-1]).abs().mean((1, 2, 3))[:, None]
     return torch.cat([
-        mean.log(), ((quantiles + _LEVEL) * relative).log(), ((channels + _LEVEL) * relative).log(),
+        mean.log(), ((quantiles + LEVEL) * relative).log(), ((channels + LEVEL) * relative).log(),
         colour.mean(2), colour.std(2), light.std(1, keepdim=True),
-        ((across + _LEVEL / 4) * relative).log(), ((down + _LEVEL / 4) * relative).log(),
+        ((across + LEVEL / 4) * relative).log(), ((down + LEVEL / 4) * relative).log(),
         y.std((1, 2, 3))[:, None] * relative, quantiles[:, -1:], quantiles[:, -3:-2],
     ], 1)  # fmt: skip

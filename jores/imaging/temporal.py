@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .camera_motion import LOG_FLOOR, camera_motion, camera_shift, lag, overlap
-from .exposure import luma
+from .exposure import LEVEL, luma
 from .resize import area_average, reduced
 from .sliding import sliding_mean
 
@@ -21,7 +21,6 @@ THUMBNAIL_SIDE = 64  # px, longer side of the thumbnails on which cuts are detec
 ALIKE = 0.7  # smallest correlation of two thumbnails of one scene, corrected for noise
 BLOCK = 4  # px of a thumbnail: means of blocks of this side are compared, which suppresses noise
 NOISE_SURE = 3  # the scene can only have changed if the variance of the differences is this many times that of noise
-LEVEL = 1 / 255  # step of 8 bits; thumbnails with a lower mean luma are too dark to compare
 EMPTY = 6 / 255  # a thumbnail without structure and with a lower mean luma is black with noise
 SPARK = 30 / 255  # luma in a thumbnail that a distant lamp exceeds, but noise around black does not
 LIGHT_STEP = log(1.5)  # a larger log gain from one frame to the next is a cut, and is followed at once
@@ -125,7 +124,7 @@ def is_other_scene(before: Tensor, after: Tensor) -> bool:
     if before.shape != after.shape:
         return True
     means = [float(luma(x).mean()) for x in (before, after)]
-    if min(means) < LEVEL:
+    if min(means) < LEVEL:  # too dark to compare
         return False
     a, b = (x / mean for x, mean in zip((before, after), means, strict=True))
     a, b = ((x + 0.5).log() for x in overlap(a, b, camera_shift(a / 10, b / 10)))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import JoReSNets, held_parts, load_bundle, save_bundle
-from ..files.targets import refuse_inputs
+from ..files.targets import refuse_existing, refuse_inputs
 from .records import append_record, training_record
 
 
@@ -79,8 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         refuse_inputs(args.out, args.bundles, "OUT")
-        if args.out.exists() and not args.overwrite:
-            raise ValueError(f"{args.out} exists already; add --overwrite, or choose another name")
+        refuse_existing(args.out, args.overwrite, "OUT")
         save_bundle(args.out, averaged(args.bundles, args.weights))
     except (ValueError, OSError) as error:
         parser.error(str(error))

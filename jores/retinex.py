@@ -25,7 +25,7 @@ from .tiling.windows import Window, size_of
 
 @torch.inference_mode()
 def decompose(nets: JoReSNets, images: Tensor, *, tile: int | Tiler | None = None) -> RetinexMaps:
-    """R and L of (B, 3 or 4, H, W) pictures, by DNet (Eq. 4). `tile` as in `SampleOptions`."""
+    """R and L of (B, 3 or 4, H, W) pictures, by DNet (METHOD.md, 4). `tile` as in `SampleOptions`."""
     images, alpha = filled(images)
     weight, size = weight_of(nets.dnet), size_of(images)
     tiles = Tiler.choose(tile, nets.config, images, weight.device)
@@ -49,7 +49,7 @@ def adjust(
     brightness: float = 0.0,
     tile: int | Tiler | None = None,
 ) -> RetinexCondition:
-    """R', L' and features from R and L, by ANet (Eq. 6).
+    """R', L' and features from R and L, by ANet (METHOD.md, 6).
 
     Args:
         exposure: target mean luma (0..1), one number or (B,); None: proposed by ANet.

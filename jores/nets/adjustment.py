@@ -1,4 +1,8 @@
-"""ANet: suppresses the noise in R, brightens L, and extracts the multi-scale features F (Eq. 6)."""
+"""ANet: suppresses the noise in R, brightens L, and extracts the multi-scale features F (METHOD.md, 6).
+
+From the paper: what it takes, gives and is for. Inferred: a U-Net with gates, computed once per picture. Ours: a target
+exposure as input, proposed by a head of its own; the grid of gains, and the tint by the picture's colour cast.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
-"""The segmenter for the semantic prior c_seg (Eq. 8): any ADE20K model that transformers can load.
+"""The segmenter for the semantic prior c_seg (METHOD.md, 8): any ADE20K model that transformers can load.
 
-The paper computes the prior from the input picture. Common models fail on dark input, so the picture is first
-brightened by a global gain. (The pipeline can also give the segmenter the picture that ANet brightened.)
+Common models fail on dark input, so the picture is first brightened by a global gain. (The pipeline can also give the
+segmenter the picture that ANet brightened, and does.)
+
+From the paper: an off-the-shelf model, on the input picture. Inferred: nothing. Ours: which model, that it sees a
+brightened picture, and that probabilities of classes are taken, not features.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stage "adjust": trains ANet on a frozen DNet (Eq. 7)."""
+"""Stage "adjust": trains ANet on a frozen DNet (METHOD.md, 7; inferred)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class AdjustmentObjective(UsesFrozen):
         return self.adjusted(batch)[1]
 
     def adjusted(self, batch: dict[str, Tensor]) -> tuple[RetinexCondition, dict[str, Tensor]]:
-        """The condition (not clamped to [0, 1]) and the terms of the loss L_A (Eq. 7)."""
+        """The condition (not clamped to [0, 1]) and the terms of the loss L_A (METHOD.md, 7; inferred)."""
         low, high, o = batch["low"], batch["high"], self.options
         with torch.no_grad():
             dark, light = self.frozen[0](low), self.frozen[0](high)

@@ -67,6 +67,16 @@ def test_what_the_page_names_is_in_the_code() -> None:
     assert not missing
 
 
+def test_the_largest_deviation_is_named_where_people_read() -> None:
+    readme, card = ((ROOT / name).read_text("utf-8") for name in ("README.md", "jores/weights/MODEL_CARD.md"))
+    about = readme[readme.index("## What this is") :].split("\n## ")[0]
+    assert "(jores/METHOD.md)" in about and "(../METHOD.md)" in card
+    works = readme[readme.index("## How it works") :].split("\n## ")[0]
+    for text in (works, card.split("\n## ")[0], DenoisingUNet.__doc__ or "", PAGE.split("\n## ")[-1]):
+        words = " ".join(text.split()).lower()
+        assert "largest" in words and "diffuses the whole picture" in words and "light and broad colour never" in words
+
+
 @pytest.mark.parametrize("name", FROM_WHERE)
 def test_a_net_says_what_is_from_where(name: str) -> None:
     text = ast.get_docstring(ast.parse((ROOT / "jores" / "nets" / f"{name}.py").read_text("utf-8")))

@@ -64,6 +64,7 @@ def test_the_archive_holds_what_runs_and_nothing_else(tmp_path: Path):
         names = set(opened.namelist())
     for wanted in ("__init__.py", "nodes/extension.py", "jores/pipeline.py", "requirements.txt", "pyproject.toml",
                    "LICENSE", "README.md", "jores/weights/jores-compact.safetensors", "jores/weights/MODEL_CARD.md",
+                   "jores/METHOD.md",
                    "jores/weights/segformer-dark/model.safetensors", "jores/weights/deeplab-ade20k/model.safetensors",
                    "jores/weights/deeplab-ade20k/LICENSE", "jores/weights/deeplab-ade20k/NOTICE",
                    "workflows/1 Enhance a dark photograph.json",

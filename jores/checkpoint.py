@@ -36,7 +36,7 @@ PARTS: dict[str, type[nn.Module]] = {
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "jores-compact.safetensors"
 SHIPPED_SEGMENTER = Path(__file__).parent / "weights" / "deeplab-ade20k"
 FORMER_SEGMENTER = Path(__file__).parent / "weights" / "segformer-dark"
-"""The segmenter of releases 0.1 and 0.2, still shipped for graphs that use it."""
+"""The segmenter of release 0.1, still shipped for graphs that use it."""
 
 _LARGEST_WIDTH = 1 << 14
 _LARGEST = {

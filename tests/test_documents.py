@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
-from jores.checkpoint import FORMER_SEGMENTER, SHIPPED_SEGMENTER
+import pytest
+from safetensors import safe_open
+
+from jores.checkpoint import FORMER_SEGMENTER, SHIPPED_SEGMENTER, SHIPPED_WEIGHTS
 from tests.names import ROOT, defined_in
 
 NAME = r"`[A-Za-z_][\w.]*`"
@@ -44,6 +48,35 @@ def test_the_guide_points_at_what_is_there() -> None:
 def test_the_door_names_every_script_of_the_browser() -> None:
     scripts = [path.name for path in (ROOT / "nodes" / "web").rglob("*.js")]
     assert scripts and all(name in (ROOT / "__init__.py").read_text("utf-8") for name in scripts)
+
+
+def training_rows() -> list[tuple[str, str, int]]:
+    """Stage, text and minutes of the rows of the card's table of training."""
+    table = CARD[CARD.index("## Training") :].split("\n## ")[0]
+    rows = re.findall(r"^\| (expose|adjust|diffuse)\b(.+) \| (\d+) \|$", table, re.MULTILINE)
+    return [(stage, text, int(minutes)) for stage, text, minutes in rows]
+
+
+@pytest.mark.parametrize("stage", ["expose", "adjust", "diffuse"])
+def test_the_card_tells_the_training_that_the_weights_record(stage: str) -> None:
+    with safe_open(SHIPPED_WEIGHTS, "pt") as file:
+        record = json.loads(file.metadata()["training"])
+    last = [entry for entry in record if entry["stage"] == stage][-1]
+    steps = f"{last['step']:,}" if isinstance(last["step"], int) else last["step"]  # of an average that is one run
+    assert any(stage == row and f"{steps} " in text for row, text, _ in training_rows()), steps
+
+
+def test_the_readme_adds_up_the_cards_minutes() -> None:
+    (before,) = re.findall(r"Release 0\.1: two cores for (\d+) minutes", CARD)
+    minutes = int(before) + sum(minutes for *_, minutes in training_rows())
+    (hours,) = re.findall(r"trained for (\d+)\s+hours on\s+two processor cores", README)
+    assert int(hours) == round(minutes / 60)
+
+
+def test_the_readme_says_which_anet_its_figures_are_by() -> None:
+    """The card's table of the diffusion and the README's figures from it are renewed together."""
+    good = README[README.index("## How good it is") :].split("\n## ")[0]
+    assert ("by ANet as it was before" in " ".join(CARD.split())) == ("with an earlier ANet" in " ".join(good.split()))
 
 
 def test_the_former_segmenter_is_of_release_0_1() -> None:

@@ -1,4 +1,4 @@
-"""`python -m jores enhance | evaluate | info | train`: the library on a command line.
+"""`python -m jores enhance | evaluate | info | train`: the library on a command line; also `python path/to/jores`.
 
 Results go to standard output, error messages to standard error. Exit code 0: success, 1: a failure, 2: a wrong command
 line, 130: Ctrl-C. Heavy imports are inside the commands, so that --help is fast.

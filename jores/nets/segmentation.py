@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from ..conditions import SemanticPrior
 from ..imaging.exposure import brighten
+from ..imaging.metal import detour
 from ..imaging.resize import area_average
 from ..tiling.windows import size_of
 
@@ -93,9 +94,10 @@ def prepare(
     """Input of the model from (B, 3, H, W) pictures in [0, 1]: resized to `size`, brightened, normalised, in float32.
 
     Resizing comes first, because it averages noise before the gain clips it. It runs on the device of the pictures, so
-    that a big picture needs no memory on `device`, where the result is (None: the device of the pictures).
+    that a big picture needs no memory on `device`, where the result is (None: the device of the pictures); Metal leaves
+    it to the processor.
     """
-    x = F.interpolate(images.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
+    x = F.interpolate(detour(images).float(), size=size, mode="bilinear", align_corners=False, antialias=True)
     x = brighten(x.to(device or images.device).clamp(0, 1))
     return (x - x.new_tensor(mean).view(1, 3, 1, 1)) / x.new_tensor(std).view(1, 3, 1, 1)
 

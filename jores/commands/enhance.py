@@ -31,7 +31,7 @@ from ..files.pictures import (
 )
 from ..files.records import json_line
 from ..files.saving import exit_on_signal
-from ..files.targets import Job, plan
+from ..files.targets import Job, held, plan
 from ..tiling.memory import is_out_of_memory
 from .enhancer import Enhancer
 
@@ -190,6 +190,8 @@ def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, A
         return {"output": str(target), "skipped": True}
     if exists and not args.overwrite:
         raise ValueError(f"{path}: {target} exists already; add --overwrite, or --resume to keep it")
+    if exists and (reason := held(target)):
+        raise ValueError(f"{path}: {target} cannot be replaced: locked, or open in another program ({reason})")
     is_film = path.suffix.lower() in VIDEO_FORMATS
     if not is_film and target.suffix.lower() not in FORMATS:
         raise ValueError(f"{path}: not a kind of file that is read ({', '.join((*FORMATS, *VIDEO_FORMATS))})")

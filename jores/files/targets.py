@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+import sys
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterable
@@ -98,9 +101,26 @@ def refuse_inputs(target: Path, inputs: Iterable[Path], option: str) -> None:
 
 
 def refuse_existing(target: Path, overwrite: bool, option: str) -> None:
-    """Raises TargetError if `target`, the value of a command-line option, exists and must not be replaced."""
+    """Raises TargetError if `target`, the value of a command-line option, exists and must or can not be replaced."""
     if target.exists() and not overwrite:
         raise TargetError(f"{option} {target}: exists already; add --overwrite, or choose another name")
+    if reason := held(target):
+        raise TargetError(f"{option} {target}: cannot be replaced: locked, or open in another program ({reason})")
+
+
+def held(target: Path) -> str:
+    """Why a file can certainly not be replaced; "" if it can, it does not exist, or nobody knows before it is tried.
+
+    Windows refuses to write to a file that is read-only, or that another program has open for itself. Other systems
+    replace such files; only those that are locked against all changes are refused there.
+    """
+    try:
+        if stat.S_ISREG(target.lstat().st_mode):  # of a link, the link itself is replaced
+            target.open("ab").close()  # changes nothing
+    except OSError as error:
+        if error.errno == errno.EPERM or (sys.platform == "win32" and isinstance(error, PermissionError)):
+            return error.strerror or str(error)
+    return ""
 
 
 def ignores_case(folder: Path) -> bool:

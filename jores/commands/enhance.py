@@ -31,7 +31,7 @@ from ..files.pictures import (
 )
 from ..files.records import json_line
 from ..files.saving import exit_on_signal
-from ..files.targets import Job, held, plan
+from ..files.targets import Job, held, identity, plan
 from ..tiling.memory import is_out_of_memory
 from .enhancer import Enhancer
 
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     files = find_images(args.inputs, (*FORMATS, *VIDEO_FORMATS), skipped=skipped)
     _check_output(args.output)
     args.output.mkdir(parents=True, exist_ok=True)
-    skipped = [path for path in skipped if not (path.is_dir() and path.samefile(args.output))]
+    skipped = [path for path in skipped if not (path.is_dir() and identity(path) == identity(args.output))]
     todo = plan(files, args.output, result_name, also=[p for p in (args.mask, args.weights) if p])
     _check_stripping(args, todo)
     enhancer = Enhancer.from_args(args, share.device)

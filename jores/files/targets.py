@@ -14,7 +14,7 @@ from pathlib import Path
 
 SHOWN = 5  # conflicts that an error message lists
 
-Identity = tuple[int, int]
+Identity = tuple[int, int] | str
 
 
 class TargetError(ValueError):
@@ -83,12 +83,15 @@ def plan(
 
 
 def identity(path: Path) -> Identity | None:
-    """Device and inode of a file, the same for all paths and links to it; None if it does not exist."""
+    """Device and inode of a file, the same for all paths and links to it; None if it does not exist.
+
+    Some drives (SFTP, WebDAV) give every file the inode 0, which says nothing: there it is the path without links.
+    """
     try:
         status = path.stat()
     except (OSError, ValueError):
         return None
-    return status.st_dev, status.st_ino
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.normcase(os.path.realpath(path))
 
 
 def refuse_inputs(target: Path, inputs: Iterable[Path], option: str) -> None:
@@ -144,4 +147,4 @@ def normalised(name: str) -> str:
 
 def _same(a: Path, b: Path) -> bool:
     found = identity(a)
-    return found == identity(b) if found else os.path.abspath(a) == os.path.abspath(b)
+    return found == identity(b) if found else len({os.path.normcase(os.path.abspath(path)) for path in (a, b)}) == 1

@@ -19,6 +19,7 @@ TEXTURE = 1.0  # options.SampleOptions.texture, likewise
 
 
 def main(argv: list[str] | None = None) -> int:
+    _write_any_letter()
     args = build_parser().parse_args(argv)
     try:
         return args.run(args)
@@ -27,6 +28,13 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _write_any_letter() -> None:
+    """Letters that the output's encoding does not know, as on Windows in a file, are written by their numbers."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_enhance(commands: Any) -> None:
     parser = commands.add_parser("enhance", help="brighten pictures and videos; prints one line of JSON for each")
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="pictures and videos, or folders of them")
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="pictures, videos, folders, patterns")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
     present = parser.add_mutually_exclusive_group()
     present.add_argument("--overwrite", action="store_true", help="replace existing results")

@@ -70,6 +70,22 @@ def test_a_drive_without_inodes(without_inodes, options, capsys):  # noqa: F811
     assert "another input of this name" in capsys.readouterr().err
 
 
+def test_patterns_are_expanded_where_no_shell_does_it(tmp_path, options, capsys):  # noqa: F811
+    """Neither cmd nor PowerShell does."""
+    names = ["b.png", "a.png", ".hidden.png", "a[1].png", "n.tif"]
+    folder = picture(tmp_path / "on [a] trip" / names[0]).parent
+    inputs = [picture(folder / name) for name in names]
+    if os.name != "nt":  # where no name can hold a star
+        inputs.append(picture(tmp_path / "a*.png"))
+    given = [folder / "?.png", folder / "a[1].png", tmp_path / "on*" / "n.*", *inputs[5:]]
+    assert main(["enhance", *map(str, given), "--output", str(tmp_path / "out"), *options]) == 0
+    done = [Path(json.loads(line)["input"]) for line in capsys.readouterr().out.splitlines()]
+    assert done == [folder / "a.png", folder / "b.png", folder / "a[1].png", folder / "n.tif", *inputs[5:]]
+    assert main(["enhance", str(folder / "*.jpg"), str(inputs[0]), "--output", str(tmp_path / "out"), *options]) == 1
+    told = capsys.readouterr()
+    assert told.err == f"jores: no file fits {folder / '*.jpg'}\n" and not told.out
+
+
 @pytest.mark.parametrize("names", [("n.dng", "n.dng.tif"), ("n.NEF", "n.NEF.tif"), ("n.heic", "n.heic.tif")])
 def test_a_developed_picture_and_one_of_its_results_name(tmp_path, options, capsys, names):  # noqa: F811
     first, second = (tmp_path / folder / name for folder, name in zip("ab", names, strict=True))

@@ -24,6 +24,7 @@ from ..files.pictures import (
     FORMATS,
     VIDEO_FORMATS,
     check_fits,
+    expand,
     find_images,
     missing,
     read_image,
@@ -92,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     """
     share = Share.from_environment(args)
     skipped: list[Path] = []
-    files = find_images(args.inputs, (*FORMATS, *VIDEO_FORMATS), skipped=skipped)
+    files = find_images(expand(args.inputs), (*FORMATS, *VIDEO_FORMATS), skipped=skipped)
     _check_output(args.output)
     args.output.mkdir(parents=True, exist_ok=True)
     skipped = [path for path in skipped if not (path.is_dir() and identity(path) == identity(args.output))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -11,7 +12,7 @@ from .decoding import BROKEN_FILE, NotAPictureError, Picture, decode
 from .encoding import encode, lost
 from .saving import write_atomically
 
-__all__ = ["ImageFileError", "Picture", "check_fits", "find_images", "missing", "read_image", "write_image"]
+__all__ = ["ImageFileError", "Picture", "check_fits", "expand", "find_images", "missing", "read_image", "write_image"]
 
 FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
@@ -31,6 +32,26 @@ _UNDERSTOOD = "PNG, JPEG, WebP, TIFF or BMP"
 
 class ImageFileError(ValueError):
     """A picture file cannot be read or written. The message names the file and says what to do."""
+
+
+def expand(paths: Iterable[Path]) -> list[Path]:
+    """The paths with patterns of * and ? replaced by what fits, sorted by name, as most shells but Windows' do.
+
+    Brackets are no part of a pattern, because cameras and browsers write them into names.
+
+    Raises:
+        ImageFileError: nothing fits a pattern.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not set("*?") & set(str(path)) or os.path.lexists(path):
+            found.append(path)
+            continue
+        fitting = sorted(map(Path, glob.glob(str(path).replace("[", "[[]"))))
+        if not fitting:
+            raise ImageFileError(f"no file fits {path}")
+        found += fitting
+    return found
 
 
 def find_images(

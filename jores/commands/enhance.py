@@ -153,7 +153,7 @@ def _summary(failures: list[str], count: int, skipped: list[Path]) -> str:
     folders = [path for path in skipped if path.is_dir()]
     if folders:
         lines.append(f"jores: {len(folders)} folder(s) inside were not searched: name them, too ({_first(folders)})\n")
-    no_files = [path for path in skipped if not path.is_file() and path not in set(folders)]
+    no_files = [path for path in skipped if not path.is_file() and not path.is_dir()]
     if no_files:
         lines.append(f"jores: {len(no_files)} entry(s) are no files, or links to nothing ({_first(no_files)})\n")
     kinds = Counter(path.suffix.lower() or path.name for path in skipped if path.is_file())

@@ -78,7 +78,8 @@ def find_images(
         everything = sorted(p for p in path.iterdir() if not p.name.startswith("."))
         inside = [p for p in everything if _is_readable(p.suffix.lower(), suffixes) and p.is_file()]
         if skipped is not None:
-            skipped += [p for p in everything if p not in set(inside)]
+            taken = set(inside)
+            skipped += [p for p in everything if p not in taken]
         if not inside:
             folders = sum(p.is_dir() for p in everything)
             hint = f"; the {folders} folder(s) in it are not searched: name them" if folders else ""

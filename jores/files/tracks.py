@@ -16,7 +16,7 @@ from av.stream import Stream
 
 from . import transport
 from .boxes import add, further
-from .copying import ATTACHED_PICTURE, copy_of, copyable, flags_of, is_cover, set_attribute, shown
+from .copying import ATTACHED_PICTURE, copy_of, copyable, flags_of, for_ffmpeg, is_cover, set_attribute, shown
 
 _DEFAULT = 1  # AVDisposition
 _PICTURE_KINDS = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png")}
@@ -196,7 +196,7 @@ def _told(before: Stream, after: Stream, alone: bool) -> list[str]:
 
 
 def _cover(path: str, index: int) -> bytes:
-    with av.open(path) as reader:
+    with av.open(for_ffmpeg(path)) as reader:
         return next(bytes(packet) for packet in reader.demux(reader.streams[index]) if packet.size)
 
 

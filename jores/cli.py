@@ -26,6 +26,13 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"jores: {error}\n")
         return 1
+    except (MemoryError, RuntimeError) as error:
+        from .tiling.memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        sys.stderr.write(f"jores: out of memory ({error})\n")
+        return 1
     except KeyboardInterrupt:
         return 130
 

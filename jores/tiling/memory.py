@@ -19,6 +19,7 @@ MAX_TILE = 1024  # larger tiles need more memory and save little: at 1024 a tent
 NO_MEMORY = (
     "out of memory",  # CUDA, ROCm, XPU, Metal
     "can't allocate memory", "not enough memory",  # the processor, on Linux and on Windows
+    "cannot allocate memory",  # Linux, for a file that is mapped
     "alloc_failed",  # CUDNN_STATUS_..., CUBLAS_STATUS_...
     "bad_alloc", "bad allocation", "invalid buffer size",  # C++; Metal, for one tensor
 )  # fmt: skip

@@ -6,5 +6,3 @@ progress is reported by a callback, and randomness comes from an explicit seed. 
 complete method. METHOD.md beside this file has its formulas, and says of each whether it is the paper's, an ancestor's,
 inferred or ours.
 """
-
-__version__ = "0.1.0"

@@ -50,6 +50,15 @@ def test_the_registrys_fields():
     assert known <= set(project["classifiers"])
 
 
+def test_a_release_has_one_number():
+    """pyproject.toml says it; what repeats it for readers agrees, and the code does not."""
+    version = PYPROJECT["project"]["version"]
+    for name, written in (("CITATION.cff", r"(?m)^version: (\S+)$"), ("CHANGELOG.md", r"(?m)^## (\S+)$")):
+        found = re.search(written, (PACK / name).read_text("utf-8"))
+        assert found and found[1] == version, name
+    assert not [name for name in sources() if "__version__ =" in (PACK / name).read_text("utf-8")]
+
+
 def test_the_manager_installs_nothing_that_comfyui_does_not_bring(comfy_tree: Path):
     """The Manager runs pip on requirements.txt, pip itself on pyproject.toml: the two are one list."""
     assert PYPROJECT["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}

@@ -11,7 +11,8 @@ import psutil
 import torch
 
 from ..config import DecompositionConfig, DenoiserConfig, JoReSConfig, RefinementConfig
-from .windows import ALIGNMENT, MIN_TILE
+from ..limits import MIN_TILE
+from .windows import ALIGNMENT
 
 SLACK = 1.25  # workspaces of convolutions, and fragmentation
 SHARE = 0.5  # largest share of the free memory for one window; the rest is for the pictures and other programs

@@ -95,11 +95,11 @@ def run(args: argparse.Namespace) -> int:
     skipped: list[Path] = []
     files = find_images(expand(args.inputs), (*FORMATS, *VIDEO_FORMATS), skipped=skipped)
     _check_output(args.output)
+    _check_stripping(args, files)
+    enhancer = Enhancer.from_args(args, share.device)
     args.output.mkdir(parents=True, exist_ok=True)
     skipped = [path for path in skipped if not (path.is_dir() and identity(path) == identity(args.output))]
     todo = plan(files, args.output, result_name, also=[p for p in (args.mask, args.weights) if p])
-    _check_stripping(args, todo)
-    enhancer = Enhancer.from_args(args, share.device)
     failures = []
     with exit_on_signal():
         for job in todo[share.index :: share.count]:
@@ -134,9 +134,9 @@ def _check_output(output: Path) -> None:
         )
 
 
-def _check_stripping(args: argparse.Namespace, todo: list[Job]) -> None:
+def _check_stripping(args: argparse.Namespace, files: list[Path]) -> None:
     """Raises ValueError for --strip-metadata with videos, whose metadata cannot be removed."""
-    films = [str(job.path) for job in todo if job.path.suffix.lower() in VIDEO_FORMATS]
+    films = [str(path) for path in files if path.suffix.lower() in VIDEO_FORMATS]
     if args.strip_metadata and films:
         more = f" and {len(films) - 1} more" if len(films) > 1 else ""
         reason = "a video keeps all that its file says (place, time, camera)"

@@ -27,7 +27,8 @@ class AdjustmentConfig:
 
     `light_bins` is the number of brightness bins of the bilateral gain grid, with which gains follow edges; the nets
     also get the target `shadow_share` as input. 0: gains do not depend on the brightness, as in release 0.1.
-    `light_experts` is the number of experts that propose the light; 1: one head for all pictures.
+    `light_experts` is the number of experts that propose the light; 1: one head for all pictures. `scene` is the number
+    of values that tell them what the picture shows (`nets.scene`); 0: they see its brightness alone.
     """
 
     widths: tuple[int, ...] = (48, 96, 160, 256)
@@ -37,6 +38,7 @@ class AdjustmentConfig:
     grid_width: int = 64
     light_bins: int = 0
     light_experts: int = 1
+    scene: int = 0
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ PRESETS: dict[str, JoReSConfig] = {
     "texture": JoReSConfig(
         name="texture",
         decomposition=DecompositionConfig(deband=True),
-        adjustment=AdjustmentConfig(light_bins=8, light_experts=2),
+        adjustment=AdjustmentConfig(light_bins=8, light_experts=2, scene=8),
         denoiser=DenoiserConfig(
             fold=2,
             widths=(32, 64, 128),

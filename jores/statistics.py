@@ -9,7 +9,6 @@ from .checkpoint import JoReSNets
 from .conditions import GlobalStatistics
 from .imaging.alpha import seen_average
 from .imaging.exposure import brightened, mean_colour
-from .nets.adjustment import THUMBNAIL
 
 
 @torch.inference_mode()
@@ -17,8 +16,10 @@ def global_statistics(
     nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
 ) -> GlobalStatistics:
     """Global statistics of full pictures (B, 3 or 4, H, W), on the device of ANet; other arguments as in `adjust`."""
-    exposure = wanted_exposure(nets, images, exposure, brightness)
-    return nets.anet.statistics(thumbnail(nets, images), exposure, mean_colour(images))
+    small = thumbnail(nets, images)
+    scene = nets.anet.seen(small)
+    exposure = _wanted(nets, small, exposure, brightness, scene)
+    return nets.anet.statistics(small, exposure, mean_colour(images), scene=scene)
 
 
 @torch.inference_mode()
@@ -32,18 +33,24 @@ def wanted_exposure(
     Raises:
         ValueError: the exposure is out of range, or not one number per picture.
     """
-    device = next(nets.anet.parameters()).device
+    return _wanted(nets, thumbnail(nets, images), exposure, brightness)
+
+
+def _wanted(
+    nets: JoReSNets, small: Tensor, exposure: float | Tensor | None, brightness: float, scene: Tensor | None = None
+) -> Tensor:
+    """`wanted_exposure` of the pictures whose `thumbnail` is `small`; `scene` as in `propose_exposure`."""
     if exposure is None:
-        return brightened(nets.anet.propose_exposure(thumbnail(nets, images)), brightness)
+        return brightened(nets.anet.propose_exposure(small, scene), brightness)
     if not isinstance(exposure, Tensor):
         if not 0 < exposure <= 1:
             raise ValueError(f"exposure must be above 0 and at most 1, not {exposure}")
-        exposure = torch.full((len(images),), float(exposure))
-    if exposure.shape != (len(images),) or not bool(((exposure >= 0) & (exposure <= 1)).all()):
-        raise ValueError(f"exposure must be one number for each of {len(images)} pictures, 0 to 1, not {exposure}")
-    return brightened(exposure.to(device, torch.float32), brightness)
+        exposure = torch.full((len(small),), float(exposure))
+    if exposure.shape != (len(small),) or not bool(((exposure >= 0) & (exposure <= 1)).all()):
+        raise ValueError(f"exposure must be one number for each of {len(small)} pictures, 0 to 1, not {exposure}")
+    return brightened(exposure.to(small.device, torch.float32), brightness)
 
 
 def thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
     """ANet's thumbnails, computed on the device of the pictures, so that no big picture is moved."""
-    return seen_average(images, THUMBNAIL).to(next(nets.anet.parameters()))
+    return seen_average(images, nets.anet.thumbnail_size).to(next(nets.anet.parameters()))

@@ -131,9 +131,9 @@ def test_experts_learn_from_their_own_sets_and_the_sorter_whose_a_picture_is(pai
         optimizer.step()
     head, batch = objective.net.eval(), stage.batch(rng)
     with torch.no_grad():
-        low, high = (expert.exposure(batch["statistics"]).mean() for expert in head.heads)
-        error = (head.exposure(batch["statistics"]).log() - batch["exposure"].log()).abs().mean()
-        sorted_right = (head.sorter.outputs(batch["statistics"]).argmax(1) == batch["expert"]).float().mean()
+        low, high = (expert.exposure(batch["known"]).mean() for expert in head.heads)
+        error = (head.exposure(batch["known"]).log() - batch["exposure"].log()).abs().mean()
+        sorted_right = (head.sorter.outputs(batch["known"]).argmax(1) == batch["expert"]).float().mean()
     assert low < 0.4 < high and error < 0.15 and sorted_right > 0.9
 
 
@@ -184,11 +184,13 @@ def test_rows_with_other_columns_than_the_file_keep_their_names(tmp_path):
     assert [row["score"] for row in rows] == ["2.5", "3.0", "3.5"] and [r["error"] for r in rows] == ["", "0.1", ""]
 
 
-def test_a_bundle_with_one_head_goes_on_as_a_mixture_that_proposes_the_same():
+@pytest.mark.parametrize("change", [{"light_experts": 2}, {"scene": 3}, {"light_experts": 2, "scene": 3}])
+def test_a_bundle_with_one_head_goes_on_as_another_that_proposes_the_same(change):
     one = shaken(replace(TINY, adjustment=replace(TINY.adjustment, light_bins=2)))
-    several = replace(one.config, adjustment=replace(one.config.adjustment, light_experts=2))
-    grown, pictures = stages._grown(one, several), torch.rand(2, 3, 48, 64) * 0.3
-    torch.testing.assert_close(grown.exposure_head.eval()(pictures), one.anet.exposure_head.eval()(pictures))
+    other = replace(one.config, adjustment=replace(one.config.adjustment, **change))
+    grown, pictures = stages._grown(one, other), torch.rand(2, 3, 48, 64) * 0.3
+    proposed = grown.exposure_head.eval()(pictures, torch.randn(2, 3))
+    torch.testing.assert_close(proposed, one.anet.exposure_head.eval()(pictures))
 
 
 class Scaling(Accelerator):

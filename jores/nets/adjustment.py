@@ -20,6 +20,7 @@ from .blocks import ScalarEmbedding, Stack, Upsample, u_shape, zero_
 from .exposure_head import ExposureHead, LightHead, LightMixture
 from .gain_grid import GainGrid
 from .lifting import local_lift, relit, uniform_lift
+from .scene import SCENE_THUMBNAIL, SceneNet
 
 THUMBNAIL = (48, 64)  # height and width in pixels
 CAST = 4  # values that describe a colour cast, see `colour_cast`
@@ -50,9 +51,10 @@ class AdjustmentNet(nn.Module):
         if not local:
             self.exposure_head = ExposureHead(config.exposure_width, **kw)
         elif config.light_experts == 1:
-            self.exposure_head = LightHead(config.exposure_width, **kw)
+            self.exposure_head = LightHead(config.exposure_width, config.scene, **kw)
         else:
-            self.exposure_head = LightMixture(config.light_experts, config.exposure_width, **kw)
+            self.exposure_head = LightMixture(config.light_experts, config.exposure_width, config.scene, **kw)
+        self.scene = SceneNet(config.scene, **kw) if config.scene else None
         self.gain_grid = GainGrid(config.grid_width, config.light_bins, **kw)
         self.lift = local_lift if local else uniform_lift
         self.embed_shadows = zero_(operations.Linear(SHADOWS, emb, bias=False, **factory)) if local else None
@@ -67,12 +69,29 @@ class AdjustmentNet(nn.Module):
         self.decoders = nn.ModuleList(Stack(a, n, emb, **kw) for (a, _), n in zip(pairs, config.decoder, strict=True))
         self.head = zero_(operations.Conv2d(widths[0], 6 * 4, 3, padding=1, **factory))
 
-    def propose_exposure(self, images: Tensor) -> Tensor:
-        """Proposed mean luma (B,) of the result, from full pictures (B, 3, H, W) in [0, 1], not crops."""
-        return self.exposure_head(area_average(images, THUMBNAIL))
+    @property
+    def thumbnail_size(self) -> tuple[int, int]:
+        """Height and width of the thumbnails of full pictures that tell this net all that it needs of them."""
+        return THUMBNAIL if self.scene is None else SCENE_THUMBNAIL
+
+    def seen(self, images: Tensor) -> Tensor | None:
+        """What full pictures show: values (B, scene) of the `SceneNet`, or None for a net without one."""
+        return None if self.scene is None else self.scene(area_average(images, SCENE_THUMBNAIL))
+
+    def propose_exposure(self, images: Tensor, scene: Tensor | None = None) -> Tensor:
+        """Proposed mean luma (B,) of the result, from full pictures (B, 3, H, W) in [0, 1], not crops.
+
+        `scene` is what is `seen` in them, if that is known already.
+        """
+        return self.exposure_head(area_average(images, THUMBNAIL), self.seen(images) if scene is None else scene)
 
     def statistics(
-        self, images: Tensor, exposure: Tensor, mean: Tensor, shadows: Tensor | None = None
+        self,
+        images: Tensor,
+        exposure: Tensor,
+        mean: Tensor,
+        shadows: Tensor | None = None,
+        scene: Tensor | None = None,
     ) -> GlobalStatistics:
         """Global statistics of full pictures.
 
@@ -81,10 +100,11 @@ class AdjustmentNet(nn.Module):
             exposure: target mean luma (B,) of the result.
             mean: mean colour (B, 3) of the pictures.
             shadows: target and own `shadow_share` (B, 2); None lets the exposure head propose them.
+            scene: what is `seen` in the pictures, if that is known already.
         """
         thumbnail, aim = area_average(images, THUMBNAIL), self.aimed_exposure(exposure, mean.to(exposure.device))
         if shadows is None:
-            shadows = self.exposure_head.shadows(thumbnail, aim)
+            shadows = self.exposure_head.shadows(thumbnail, aim, self.seen(images) if scene is None else scene)
         gains = self.gain_grid(thumbnail, aim, shadow_scalars(shadows))
         return GlobalStatistics(exposure, mean.to(exposure.device), shadows, gains)
 

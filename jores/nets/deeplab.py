@@ -6,6 +6,7 @@ early layer at stride 4.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,19 +21,23 @@ STAGES = (
 )  # fmt: skip
 MODEL_TYPE = "jores-deeplab-plus"  # in the config.json of a Hugging Face folder
 EARLY = 2  # index of the block whose expanded map the decoder uses for detail
+CONTEXT = 256  # channels of the encoder's map
+Conv = Callable[..., nn.Conv2d]
 NODE, CENTRE = 4, 1.5  # stride of the map in pixels; offset of the centre of a stride-4 block from its first pixel
 
 
 class InvertedResidual(nn.Module):
     """1x1 expansion, 3x3 depthwise, 1x1 projection. Returns the result and the expanded map before the projection."""
 
-    def __init__(self, channels: tuple[int, int], expansion: int, stride: int, dilation: int) -> None:
+    def __init__(
+        self, channels: tuple[int, int], expansion: int, stride: int, dilation: int, conv: Conv = nn.Conv2d
+    ) -> None:
         super().__init__()
         before, after = channels
         wide = before * expansion
-        self.exp = nn.Conv2d(before, wide, 1) if expansion > 1 else None
-        self.dw = nn.Conv2d(wide, wide, 3, stride, dilation, dilation, groups=wide)
-        self.prj = nn.Conv2d(wide, after, 1)
+        self.exp = conv(before, wide, 1) if expansion > 1 else None
+        self.dw = conv(wide, wide, 3, stride, dilation, dilation, groups=wide)
+        self.prj = conv(wide, after, 1)
         self.residual = stride == 1 and before == after
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,45 +47,56 @@ class InvertedResidual(nn.Module):
         return (x + out if self.residual else out), h
 
 
-class DeepLabPlus(nn.Module):
-    """(B, 3, H, W) in [-1, 1], H and W multiples of 8 -> logits (B, classes, H / 4, W / 4)."""
+class DeepLabEncoder(nn.Module):
+    """MobileNetV2 at stride 8, and what DeepLabV3+ adds to see the picture as a whole; of convolutions by `conv`."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, conv: Conv = nn.Conv2d) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 32, 3, 2, 1)
+        self.stem = conv(3, 32, 3, 2, 1)
         blocks: list[nn.Module] = []
         before, rate = 32, 1
         for expansion, channels, count, stride, dilation in STAGES:
             for i in range(count):
                 # The first block of a stage has the dilation of the previous stage.
-                blocks.append(
-                    InvertedResidual((before, channels), expansion, 1 if i else stride, dilation if i else rate)
-                )
+                shape = ((before, channels), expansion, 1 if i else stride, dilation if i else rate)
+                blocks.append(InvertedResidual(*shape, conv))
                 before = channels
             rate = dilation
         self.blocks = nn.ModuleList(blocks)
-        self.pool, self.aspp, self.proj = (nn.Conv2d(c, 256, 1) for c in (320, 320, 512))
-        self.low = nn.Conv2d(144, 48, 1)
-        self.dw1, self.pw1 = nn.Conv2d(304, 304, 3, 1, 1, groups=304), nn.Conv2d(304, 256, 1)
-        self.dw2, self.pw2 = nn.Conv2d(256, 256, 3, 1, 1, groups=256), nn.Conv2d(256, 256, 1)
-        self.cls = nn.Conv2d(256, classes, 1)
+        self.pool, self.aspp, self.proj = (conv(c, CONTEXT, 1) for c in (320, 320, 2 * CONTEXT))
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def encoded(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) in [-1, 1], H and W multiples of 8 -> (B, CONTEXT, H / 8 + 1, W / 8 + 1), and an early map."""
         # Convolutions of stride 2 sample the map at pixels 0, 4, 8, ...; one more row and column of padding add a last
-        # sample. The returned map is interpolated to the centres of 4x4 blocks, as resizing functions assume.
+        # sample.
         x = F.pad(pictures, (0, 1, 0, 1), mode="replicate")
         x = x.contiguous(memory_format=torch.channels_last)  # a quarter quicker: convolutions per channel like it
         x, early = F.relu6(self.stem(x)), pictures
         for i, block in enumerate(self.blocks):
             x, wide = block(x)
             early = wide if i == EARLY else early
-        x = self._decode(self._context(x), early)
-        return _between(_between(self.cls(x), 2), 3).contiguous()
+        return self._context(x), early
 
     def _context(self, x: Tensor) -> Tensor:
-        """(B, 320, h, w) -> (B, 256, h, w): each position combined with the mean of the full map."""
+        """(B, 320, h, w) -> (B, CONTEXT, h, w): each position combined with the mean of the full map."""
         whole = F.relu(self.pool(x.mean((2, 3), keepdim=True))).expand(-1, -1, *x.shape[2:])
         return F.relu(self.proj(torch.cat([whole, F.relu(self.aspp(x))], 1)))
+
+
+class DeepLabPlus(DeepLabEncoder):
+    """(B, 3, H, W) in [-1, 1], H and W multiples of 8 -> logits (B, classes, H / 4, W / 4)."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.low = nn.Conv2d(144, 48, 1)
+        self.dw1, self.pw1 = nn.Conv2d(304, 304, 3, 1, 1, groups=304), nn.Conv2d(304, 256, 1)
+        self.dw2, self.pw2 = nn.Conv2d(256, 256, 3, 1, 1, groups=256), nn.Conv2d(256, 256, 1)
+        self.cls = nn.Conv2d(256, classes, 1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        x = self._decode(*self.encoded(pictures))
+        # The map is interpolated to the centres of 4x4 blocks, as resizing functions assume.
+        return _between(_between(self.cls(x), 2), 3).contiguous()
 
     def _decode(self, x: Tensor, early: Tensor) -> Tensor:
         """(B, 256, h, w) and (B, 144, 2h - 1, 2w - 1) -> (B, 256, 2h - 1, 2w - 1)."""

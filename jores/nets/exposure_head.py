@@ -1,7 +1,8 @@
 """ANet's exposure head: proposes the exposure (mean luma of the result) from global statistics of the picture.
 
 The exposure depends on the full picture, so it cannot be predicted from a crop or a tile. With a few hundred scenes, a
-convolutional head overfits to their content; statistics of brightness generalise better.
+convolutional head overfits to their content; statistics of brightness generalise better, and so do a few values of a
+frozen net that say what the picture shows (`scene`).
 
 From the paper: nothing. Inferred: nothing. Ours: all of it (METHOD.md, 6).
 """
@@ -32,7 +33,7 @@ USUAL_SHADOWS = 0.6  # `shadow_share` that an untrained head proposes
 
 
 class _Head(nn.Module):
-    """A perceptron on `brightness_statistics` of a thumbnail (B, 3, 48, 64).
+    """A perceptron on what is known of a picture: `brightness_statistics`, and `scene` values of a `SceneNet`.
 
     The buffers `centre` and `spread` are mean and standard deviation of the statistics over the training pictures.
     """
@@ -40,26 +41,29 @@ class _Head(nn.Module):
     centre: Tensor
     spread: Tensor
 
-    def __init__(self, width: int, outputs: int, *, operations: Any = nn, **factory: Any) -> None:
+    def __init__(self, width: int, outputs: int, scene: int = 0, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
         self.register_buffer("centre", torch.zeros(BRIGHTNESS_STATISTICS, **factory))
         self.register_buffer("spread", torch.ones(BRIGHTNESS_STATISTICS, **factory))
-        self.hidden = operations.Linear(BRIGHTNESS_STATISTICS, width, **factory)
+        self.hidden = operations.Linear(BRIGHTNESS_STATISTICS + scene, width, **factory)
         self.dropout = nn.Dropout(0.5)
         self.out = zero_(operations.Linear(width, outputs, **factory))
 
-    def standardise(self, statistics: Tensor) -> None:
-        """Sets `centre` and `spread` to those of `statistics` (N, 23)."""
+    def standardise(self, known: Tensor) -> None:
+        """Sets `centre` and `spread` to those of the statistics of `described` pictures (N, 23 + scene)."""
+        statistics = known[:, :BRIGHTNESS_STATISTICS]
         self.centre.copy_(statistics.mean(0))
         self.spread.copy_(statistics.std(0, correction=0).clamp_min(1e-4))
 
-    def normalised(self, statistics: Tensor) -> Tensor:
-        """`brightness_statistics` (B, 23), standardised and clamped for the perceptron; float32."""
-        return ((statistics - self.centre.to(statistics)) / self.spread.to(statistics)).clamp(-4, 4)
+    def normalised(self, known: Tensor) -> Tensor:
+        """`described` pictures (B, 23 + scene), the statistics standardised, clamped for the perceptron; float32."""
+        statistics, scene = known[:, :BRIGHTNESS_STATISTICS], known[:, BRIGHTNESS_STATISTICS:]
+        statistics = (statistics - self.centre.to(statistics)) / self.spread.to(statistics)
+        return torch.cat([statistics, scene], 1).clamp(-4, 4)
 
-    def outputs(self, statistics: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """`brightness_statistics` (B, 23) -> (B, outputs) float32; `dtype` is that of the perceptron."""
-        return self.out(self.dropout(F.silu(self.hidden(self.normalised(statistics).to(dtype))))).float()
+    def outputs(self, known: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """`described` pictures (B, 23 + scene) -> (B, outputs) float32; `dtype` is that of the perceptron."""
+        return self.out(self.dropout(F.silu(self.hidden(self.normalised(known).to(dtype))))).float()
 
 
 class ExposureHead(_Head):
@@ -73,7 +77,7 @@ class ExposureHead(_Head):
     def __init__(self, width: int, **kw: Any) -> None:
         super().__init__(width, 2, **kw)
 
-    def forward(self, thumbnail: Tensor) -> Tensor:
+    def forward(self, thumbnail: Tensor, scene: Tensor | None = None) -> Tensor:
         statistics = brightness_statistics(thumbnail)
         own = statistics[:, 0]
         offset, gate = self.outputs(statistics, thumbnail.dtype).unbind(1)
@@ -87,37 +91,49 @@ class ExposureHead(_Head):
         lit = smoothstep(mean, DIM, WELL_LIT)
         return torch.where(lit > 0, torch.lerp(proposal, mean, lit), proposal)
 
-    def shadows(self, thumbnail: Tensor, exposure: Tensor) -> Tensor:
+    def shadows(self, thumbnail: Tensor, exposure: Tensor, scene: Tensor | None = None) -> Tensor:
         """(B, 2) zeros: weights of release 0.1 do not use shadows."""
         return torch.zeros(len(thumbnail), 2, device=thumbnail.device)
 
 
 class _Light(nn.Module):
-    """What `LightHead` and `LightMixture` have in common: both propose by `exposure` and `share`, from statistics."""
+    """What `LightHead` and `LightMixture` have in common: both propose by `exposure` and `share`, from `described`."""
+
+    scene: int
+    """How many values of a `SceneNet` are used."""
 
     @property
     def heads(self) -> list[LightHead]:
         """The heads that the proposals are made of."""
         raise NotImplementedError
 
-    def forward(self, thumbnail: Tensor) -> Tensor:
-        """Target mean luma (B,) of the result, from thumbnails (B, 3, 48, 64) in [0, 1]."""
-        return self.exposure(brightness_statistics(thumbnail), thumbnail.dtype)
+    def described(self, thumbnail: Tensor, scene: Tensor | None = None) -> Tensor:
+        """What is known of pictures: `brightness_statistics` of (B, 3, 48, 64), then `scene` (B, scene); float32.
 
-    def shadows(self, thumbnail: Tensor, exposure: Tensor) -> Tensor:
+        None stands for the average scene, as zeros.
+        """
+        statistics = brightness_statistics(thumbnail)
+        known = statistics.new_zeros(len(statistics), self.scene) if scene is None else scene.to(statistics)
+        return torch.cat([statistics, known[:, : self.scene]], 1)
+
+    def forward(self, thumbnail: Tensor, scene: Tensor | None = None) -> Tensor:
+        """Target mean luma (B,) of the result, from thumbnails (B, 3, 48, 64) in [0, 1]; `scene` as in `described`."""
+        return self.exposure(self.described(thumbnail, scene), thumbnail.dtype)
+
+    def shadows(self, thumbnail: Tensor, exposure: Tensor, scene: Tensor | None = None) -> Tensor:
         """(B, 2): target `shadow_share` of a result with mean luma `exposure` (B,), and the picture's own."""
         own = shadow_share(thumbnail, thumbnail).clamp_min(1e-3)
-        wanted = self.share(brightness_statistics(thumbnail), own, exposure, thumbnail.dtype)
+        wanted = self.share(self.described(thumbnail, scene), own, exposure, thumbnail.dtype)
         return torch.stack([wanted, own], 1)
 
-    def exposure(self, statistics: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """As `forward`, from `brightness_statistics` (B, 23); `dtype` is that of the perceptron."""
+    def exposure(self, known: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """As `forward`, of `described` pictures (B, 23 + scene); `dtype` is that of the perceptron."""
         raise NotImplementedError
 
-    def share(self, statistics: Tensor, own: Tensor, exposure: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def share(self, known: Tensor, own: Tensor, exposure: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Target `shadow_share` (B,) at mean luma `exposure` (B,).
 
-        `statistics` (B, 23) and `own` (B,) are the picture's `brightness_statistics` and `shadow_share`.
+        `known` (B, 23 + scene) and `own` (B,) are the pictures, `described`, and their `shadow_share`.
         """
         raise NotImplementedError
 
@@ -127,28 +143,37 @@ class LightHead(_Head, _Light):
 
     Both are computed in logarithms, as a gated interpolation between a proposed value and the picture's own value. The
     gate is trained on dark pictures, on pictures lit in part, and on well-lit photographs, which should stay unchanged;
-    there is no fixed threshold on the mean luma.
+    there is no fixed threshold on the mean luma. What a picture shows serves the proposed values alone: a gate that
+    sees it learns whose pictures these are, and keeps people before a window dark, as photographs of people may stay.
     """
 
-    def __init__(self, width: int, *, operations: Any = nn, **factory: Any) -> None:
-        super().__init__(width, 2, operations=operations, **factory)
-        self.hidden_shadows = operations.Linear(BRIGHTNESS_STATISTICS + 3, width, **factory)
+    def __init__(self, width: int, scene: int = 0, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__(width, 2, scene, operations=operations, **factory)
+        self.scene = scene
+        self.hidden_shadows = operations.Linear(BRIGHTNESS_STATISTICS + 3 + scene, width, **factory)
         self.out_shadows = zero_(operations.Linear(width, 2, **factory))
 
     @property
     def heads(self) -> list[LightHead]:
         return [self]
 
-    def exposure(self, statistics: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        offset, gate = self.outputs(statistics, dtype).unbind(1)
-        return _between(offset + math.log(USUAL_EXPOSURE), statistics[:, 0], gate)
+    def exposure(self, known: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        offset, gate = self.outputs(known, dtype)[:, 0], self.outputs(unseen(known), dtype)[:, 1]
+        return _between(offset + math.log(USUAL_EXPOSURE), known[:, 0], gate)
 
-    def share(self, statistics: Tensor, own: Tensor, exposure: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def share(self, known: Tensor, own: Tensor, exposure: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         aim = exposure.float().clamp_min(1e-3).log()
-        aims = torch.stack([own.log(), aim - math.log(USUAL_EXPOSURE), (aim - statistics[:, 0]).clamp(-4, 4)], 1)
-        x = torch.cat([self.normalised(statistics), aims], 1).to(dtype)
-        offset, gate = self.out_shadows(self.dropout(F.silu(self.hidden_shadows(x)))).float().unbind(1)
+        aims = torch.stack([own.log(), aim - math.log(USUAL_EXPOSURE), (aim - known[:, 0]).clamp(-4, 4)], 1)
+        offset, gate = (
+            self._shadow_outputs(known, aims, dtype)[:, 0],
+            self._shadow_outputs(unseen(known), aims, dtype)[:, 1],
+        )
         return _between(offset + math.log(USUAL_SHADOWS), own.log(), gate)
+
+    def _shadow_outputs(self, known: Tensor, aims: Tensor, dtype: torch.dtype) -> Tensor:
+        x = self.normalised(known)
+        x = torch.cat([x[:, :BRIGHTNESS_STATISTICS], aims, x[:, BRIGHTNESS_STATISTICS:]], 1).to(dtype)
+        return self.out_shadows(self.dropout(F.silu(self.hidden_shadows(x)))).float()
 
 
 class LightMixture(_Light):
@@ -160,25 +185,30 @@ class LightMixture(_Light):
     experts' proposals are averaged by its shares.
     """
 
-    def __init__(self, experts: int, width: int, *, operations: Any = nn, **factory: Any) -> None:
+    def __init__(self, experts: int, width: int, scene: int = 0, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
-        kw = {"operations": operations, **factory}
-        self.experts = nn.ModuleList(LightHead(width, **kw) for _ in range(experts))
-        self.sorter = _Head(width // 4, experts, **kw)  # logits of whose pictures these are
+        self.scene, kw = scene, {"operations": operations, **factory}
+        self.experts = nn.ModuleList(LightHead(width, scene, **kw) for _ in range(experts))
+        self.sorter = _Head(width // 4, experts, scene, **kw)  # logits of whose pictures these are
 
-    def exposure(self, statistics: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self._mixed(statistics, dtype, [head.exposure(statistics, dtype) for head in self.heads])
+    def exposure(self, known: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self._mixed(known, dtype, [head.exposure(known, dtype) for head in self.heads])
 
-    def share(self, statistics: Tensor, own: Tensor, exposure: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self._mixed(statistics, dtype, [h.share(statistics, own, exposure, dtype) for h in self.heads])
+    def share(self, known: Tensor, own: Tensor, exposure: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self._mixed(known, dtype, [h.share(known, own, exposure, dtype) for h in self.heads])
 
     @property
     def heads(self) -> list[LightHead]:
         return [expert for expert in self.experts if isinstance(expert, LightHead)]
 
-    def _mixed(self, statistics: Tensor, dtype: torch.dtype, proposals: list[Tensor]) -> Tensor:
-        shares = self.sorter.outputs(statistics, dtype).softmax(1)  # (B, experts)
+    def _mixed(self, known: Tensor, dtype: torch.dtype, proposals: list[Tensor]) -> Tensor:
+        shares = self.sorter.outputs(known, dtype).softmax(1)  # (B, experts)
         return (shares * torch.stack(proposals, 1).log()).sum(1).exp()
+
+
+def unseen(known: Tensor) -> Tensor:
+    """`described` pictures (B, 23 + scene) as if nobody knew what they show: the average scene."""
+    return torch.cat([known[:, :BRIGHTNESS_STATISTICS], torch.zeros_like(known[:, BRIGHTNESS_STATISTICS:])], 1)
 
 
 def _between(wanted: Tensor, own: Tensor, gate: Tensor) -> Tensor:

@@ -52,9 +52,14 @@ def fine_thumbnail(pixels: np.ndarray) -> Tensor:
     return area_average(to_tensor(pixels)[None], (OVERSAMPLING * THUMBNAIL[0], OVERSAMPLING * THUMBNAIL[1]))[0]
 
 
-def darkened_thumbnail(bright: Tensor, darken: Darkening | Camera, rng: np.random.Generator) -> Tensor:
-    """Thumbnail (3, 48, 64) of the darkened picture, from the `fine_thumbnail` of the well-lit one."""
-    return darken.thumbnail(bright, seeded(rng), OVERSAMPLING)
+def darkened_thumbnail(
+    bright: Tensor, darken: Darkening | Camera, rng: np.random.Generator, factor: int = OVERSAMPLING
+) -> Tensor:
+    """Thumbnail (3, 48, 64) of the darkened picture, from the `fine_thumbnail` of the well-lit one, or a finer one.
+
+    `factor`: how much smaller it is than `bright`.
+    """
+    return darken.thumbnail(bright, seeded(rng), factor)
 
 
 def seeded(rng: np.random.Generator) -> torch.Generator:

@@ -14,12 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import JoReSNets, save_bundle
+from ..checkpoint import SHIPPED_SEGMENTER, JoReSNets, save_bundle
 from ..imaging.exposure import brightness_statistics, mean_luma
 from ..nets.exposure_head import LightHead, LightMixture
+from ..nets.scene import SceneNet
+from ..precision import fast_in_bfloat16
+from ..semantics import load_segmenter
 from .convert import to_tensor
 from .darkening import Darkening
 from .data import (
+    OVERSAMPLING,
     brightness_power,
     darkened_thumbnail,
     exposure_jitter,
@@ -48,28 +52,28 @@ class ExposureObjective(nn.Module):
         self.net = head
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        statistics, expert = batch["statistics"], batch["expert"]
-        exposure, shadows = statistics.new_zeros(()), statistics.new_zeros(())
+        known, expert = batch["known"], batch["expert"]
+        exposure, shadows = known.new_zeros(()), known.new_zeros(())
         for i, head in enumerate(self.net.heads):
             its = self._learns(i, expert).float()
             its = its / its.sum().clamp_min(1)
-            wanted = head.share(statistics, batch["own"], batch["requested"])
-            exposure = exposure + (its * (head.exposure(statistics).log() - batch["exposure"].log()).abs()).sum()
+            wanted = head.share(known, batch["own"], batch["requested"])
+            exposure = exposure + (its * (head.exposure(known).log() - batch["exposure"].log()).abs()).sum()
             shadows = shadows + (its * (wanted.log() - batch["shadows"].log()).abs()).sum()
         loss = exposure + shadows
         if isinstance(self.net, LightMixture):
-            logits = self.net.sorter.outputs(statistics)
+            logits = self.net.sorter.outputs(known)
             wrong = nn.functional.cross_entropy(logits, expert, ignore_index=FOR_ALL, reduction="sum")
             loss = loss + wrong / (expert != FOR_ALL).sum().clamp_min(1)  # a batch may hold nothing but FOR_ALL
         count = len(self.net.heads)
         return {"loss": loss, "exposure": exposure / count, "shadows": shadows / count}
 
-    def standardise(self, statistics: Tensor, expert: Tensor) -> None:
+    def standardise(self, known: Tensor, expert: Tensor) -> None:
         """Sets `centre` and `spread` of each head to those of the samples that it learns from."""
         for i, head in enumerate(self.net.heads):
-            head.standardise(statistics[self._learns(i, expert)])
+            head.standardise(known[self._learns(i, expert)])
         if isinstance(self.net, LightMixture):
-            self.net.sorter.standardise(statistics)
+            self.net.sorter.standardise(known)
 
     def _learns(self, i: int, expert: Tensor) -> Tensor:
         """Whether head `i` learns from samples that are for `expert` (B,)."""
@@ -77,7 +81,9 @@ class ExposureObjective(nn.Module):
 
 
 class Expose:
-    """Stage "expose". The statistics of all views are computed once, at the start.
+    """Stage "expose". What is known of all views is computed once, at the start.
+
+    A `SceneNet` that was never fitted gets the encoder of the shipped segmenter, and its components from the views.
 
     `data` of the recipe: `views` per picture, `batch`, and shares of a batch: `photos` are darkened photographs, `own`
     unchanged photographs, `lit` well-lit pictures of the pairs (unchanged, so their own brightness is the target); the
@@ -101,20 +107,41 @@ class Expose:
         expert = _experts(data.get("experts"), pairs, head, bool(photos))
         own = data.get("own", 0.0) if photos else 0.0
         dark = 1 - data["lit"] - own - (data["photos"] if photos else 0.0)
+        self.scene = _taught(nets.anet.scene)
+        pairs_views = [self._seen(_of_pair(p, rng, j > 0, e)) for p, e in expert for j in views]
         self.pools = [
-            _Pool(dark, [_of_pair(p, rng, j > 0, e) for p, e in expert for j in views], np.repeat(weights, len(views))),
-            _Pool(data["lit"], [_unchanged(p, rng, e) for p, e in expert], weights),
+            _Pool(dark, pairs_views, np.repeat(weights, len(views))),
+            _Pool(data["lit"], [self._seen(_unchanged(p, rng, e)) for p, e in expert], weights),
         ]
         if photos:
-            self.pools.append(_Pool(data["photos"], [_of_photo(p, rng, j > 0) for p in photos for j in views]))
-            self.pools.append(_Pool(own, [_unchanged(p, rng, FOR_ALL) for p in photos]))
+            dimmed = [self._seen(_of_photo(p, rng, j > 0)) for p in photos for j in views]
+            self.pools.append(_Pool(data["photos"], dimmed))
+            self.pools.append(_Pool(own, [self._seen(_unchanged(p, rng, FOR_ALL)) for p in photos]))
+        self._describe()
         self.objective = ExposureObjective(head.requires_grad_(True))
-        self.objective.standardise(*(torch.cat([p.samples[k] for p in self.pools]) for k in ("statistics", "expert")))
+        self.objective.standardise(*(torch.cat([p.samples[k] for p in self.pools]) for k in ("known", "expert")))
+
+    @torch.no_grad()
+    def _seen(self, sample: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The sample with `context` of the `SceneNet` in place of its fine thumbnail."""
+        fine = sample.pop("fine")
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_in_bfloat16(fine.device)):  # there are many of them
+            context = fine.new_zeros(0) if self.scene is None else self.scene.context(fine[None])[0]
+        return {**sample, "context": context}
+
+    def _describe(self) -> None:
+        """Adds `known` to all samples: their statistics and what the `SceneNet` makes of their `context`."""
+        contexts = [pool.samples.pop("context") for pool in self.pools]
+        if self.scene is not None and not self.scene.components.any():
+            self.scene.fit(torch.cat(contexts))
+        for pool, context in zip(self.pools, contexts, strict=True):
+            scene = context if self.scene is None else self.scene.projected(context)
+            pool.samples["known"] = torch.cat([pool.samples.pop("statistics"), scene], 1)
 
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """One batch, float32.
 
-        Of the dark pictures: statistics (B, 23), the `brightness_statistics`, and own (B,), the `shadow_share`.
+        Of the dark pictures: known (B, 23 + scene), as they are `described`, and own (B,), the `shadow_share`.
         expert (B,), int64: the expert that learns from it, or FOR_ALL.
         exposure (B,): mean luma of the well-lit pictures. requested (B,): another mean luma; shadows (B,): the
         `shadow_share` of the well-lit picture at that mean luma.
@@ -128,18 +155,23 @@ class Expose:
         """Mean absolute log error and bias (above 0: too bright) of the exposure and of the `shadow_share` on dark
         pictures, for each kind of pair, and the error of the exposure on well-lit pictures."""
         kinds: dict[str, Scores] = {}
-        device = next(objective.parameters()).device
         for pair in self.val:
-            scores, thumbnails = kinds.setdefault(pair.kind, Scores()), [thumbnail(pair.dark), thumbnail(pair.high)]
-            true = mean_luma(to_tensor(pair.high)[None]).to(device)
-            views = torch.stack(thumbnails).to(device)
-            dark, lit = objective.net(views).log() - true.log()
-            wanted = objective.net.shadows(views[:1], true)[0, 0].log() - shadows_of(*thumbnails)[0].to(device).log()
-            for key, value in (("exposure_error", dark.abs()), ("exposure_bias", dark), ("shadow_error", wanted.abs()),
-                               ("shadow_bias", wanted), ("well_lit_error", lit.abs())):  # fmt: skip
-                scores.note(key, value)
+            for key, value in self._errors(objective.net, pair).items():
+                kinds.setdefault(pair.kind, Scores()).note(key, value)
         means = means_of_kinds(kinds)
         return {**means, "score": -means["exposure_error"] - means["shadow_error"]}, []
+
+    def _errors(self, head: LightHead | LightMixture, pair: Pair) -> dict[str, Tensor]:
+        device = next(head.parameters()).device
+        true = mean_luma(to_tensor(pair.high)[None]).to(device)
+        thumbnails = [thumbnail(pair.dark), thumbnail(pair.high)]
+        views = torch.stack(thumbnails).to(device)
+        scene = self.nets.anet.seen(torch.stack([fine_thumbnail(pair.dark), fine_thumbnail(pair.high)]))
+        dark, lit = head(views, scene).log() - true.log()
+        aim = head.shadows(views, true.expand(2), scene)[0, 0]
+        wanted = aim.log() - shadows_of(*thumbnails)[0].to(device).log()
+        return {"exposure_error": dark.abs(), "exposure_bias": dark, "shadow_error": wanted.abs(),
+                "shadow_bias": wanted, "well_lit_error": lit.abs()}  # fmt: skip
 
     def export(self, objective: ExposureObjective, path: Path, record: dict[str, Any]) -> None:
         anet = copy.deepcopy(self.nets.anet)  # its own head goes on learning
@@ -190,26 +222,37 @@ def _experts(
 def _of_pair(pair: Pair, rng: np.random.Generator, cut: bool, expert: int) -> dict[str, Tensor]:
     view = random_view(pair.high.shape, rng) if cut else (slice(None), slice(None))
     gain = exposure_jitter(rng) if cut else 1.0
-    return _sample((thumbnail(pair.dark[view]) * gain).clamp(0, 1), thumbnail(pair.high[view]), rng, cut, expert)
+    return _sample((fine_thumbnail(pair.dark[view]) * gain).clamp(0, 1), thumbnail(pair.high[view]), rng, cut, expert)
 
 
 def _of_photo(photo: Pair, rng: np.random.Generator, cut: bool) -> dict[str, Tensor]:
     bright = fine_thumbnail(photo.high[random_view(photo.high.shape, rng)] if cut else photo.high)
-    dark = darkened_thumbnail(bright, Darkening.draw(rng).fitted(bright), rng)
-    return _sample(dark, nn.functional.avg_pool2d(bright, bright.shape[-1] // dark.shape[-1]), rng, cut, FOR_ALL)
+    dark = darkened_thumbnail(bright, Darkening.draw(rng).fitted(bright), rng, 1)
+    return _sample(dark, nn.functional.avg_pool2d(bright, OVERSAMPLING), rng, cut, FOR_ALL)
 
 
 def _unchanged(pair: Pair, rng: np.random.Generator, expert: int) -> dict[str, Tensor]:
-    bright = thumbnail(pair.high)
-    return _sample(bright, bright, rng, False, expert)
+    return _sample(fine_thumbnail(pair.high), thumbnail(pair.high), rng, False, expert)
 
 
-def _sample(dark: Tensor, bright: Tensor, rng: np.random.Generator, retouch: bool, expert: int) -> dict[str, Tensor]:
+def _sample(fine: Tensor, bright: Tensor, rng: np.random.Generator, retouch: bool, expert: int) -> dict[str, Tensor]:
+    """Of the `fine_thumbnail` of a dark picture and the `thumbnail` of the well-lit one."""
+    dark = nn.functional.avg_pool2d(fine, OVERSAMPLING)
     requested = bright.pow(brightness_power(rng)) if retouch and rng.random() < RETOUCHED else bright
     mean, exposure = mean_luma(torch.stack([requested, bright])).clamp_min(1e-3)
     wanted, own = shadows_of(dark, requested).clamp_min(1e-3)
     statistics = brightness_statistics(dark[None])[0]
     return {
-        "statistics": statistics, "own": own, "exposure": exposure, "requested": mean, "shadows": wanted,
+        "fine": fine, "statistics": statistics, "own": own, "exposure": exposure, "requested": mean, "shadows": wanted,
         "expert": torch.tensor(expert),
     }  # fmt: skip
+
+
+def _taught(scene: SceneNet | None) -> SceneNet | None:
+    """The net with the encoder of the shipped segmenter, unless it was fitted before."""
+    if scene is not None and not scene.components.any():
+        segmenter = load_segmenter(SHIPPED_SEGMENTER).model.state_dict()
+        encoder = {key.removeprefix("net."): value for key, value in segmenter.items()}
+        state = scene.state_dict()
+        scene.load_state_dict({key: encoder.get(key, value) for key, value in state.items()})
+    return scene

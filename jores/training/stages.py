@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import set_seed
-from torch import nn
+from torch import Tensor, nn
 
 from ..checkpoint import JoReSNets, build_part, held_parts, load_bundle
 from ..config import PRESETS, JoReSConfig
@@ -131,17 +131,22 @@ def _grown(nets: JoReSNets, config: JoReSConfig) -> nn.Module:
     for key, old in nets.anet.state_dict().items():
         if key.startswith("gain_grid.head"):
             old = old.repeat(len(state[key]) // len(old), *[1] * (old.dim() - 1))
-        if key in state and state[key].shape == old.shape:
-            state[key] = old
-        elif key.startswith("exposure_head"):  # that of release 0.1 is of another kind; experts begin as the one head
-            for i in range(config.adjustment.light_experts):
-                name = key.replace("exposure_head", f"exposure_head.experts.{i}")
-                if name in state and state[name].shape == old.shape:
-                    state[name] = old
-        else:
+        heads = range(config.adjustment.light_experts) if key.startswith("exposure_head") else ()
+        # that of release 0.1 is of another kind; experts begin as the one head
+        names = [key, *(key.replace("exposure_head", f"exposure_head.experts.{i}") for i in heads)]
+        fitting = {name: _widened(old, state[name], bool(heads)) for name in names if name in state}
+        state.update({name: value for name, value in fitting.items() if value is not None})
+        if not key.startswith("exposure_head") and fitting.get(key) is None:
             raise ValueError(f"--init has an ANet of other sizes than the recipe's preset: {key} {tuple(old.shape)}")
     anet.load_state_dict(state)
     return anet
+
+
+def _widened(old: Tensor, new: Tensor, head: bool) -> Tensor | None:
+    """`old`, for a `head` with zeros for the inputs that `new` has besides; None if they differ in more than that."""
+    more = new.shape[-1] - old.shape[-1] if head and old.dim() == 2 == new.dim() else 0
+    widened = nn.functional.pad(old, (0, more)) if more > 0 else old
+    return widened if widened.shape == new.shape else None
 
 
 def preset(name: str) -> JoReSConfig:

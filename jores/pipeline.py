@@ -13,6 +13,7 @@ from torch import Tensor
 from .checkpoint import JoReSNets
 from .conditions import (
     ConditionOnDemand,
+    Given,
     Keeper,
     RetinexCondition,
     RetinexMaps,
@@ -269,17 +270,18 @@ def sample(
         return torch.full((len(low),), alpha_bar**0.5, device=weight.device)
 
     def stage(window: Window) -> tuple[Denoise, Refine | None, Mean | None]:
-        part, picture = condition.at(window).to(weight), window.cut(low).clamp(0, 1).to(weight)
-        semantics = None if prior is None else prior.at(window).probabilities.to(weight)
-        r, light, features = part.reflectance, part.illumination, part.features
-        guides = nets.unet.guides(r, light, features, semantics)  # the same at all steps, as are the modulations
-        modulations = nets.rnet.modulations(features, picture) if refine else None
+        part, semantics = condition.at(window).to(weight), None
+        if prior is not None:
+            semantics = prior.at(window).probabilities.to(weight)
+        given = Given(window.cut(low).clamp(0, 1).to(weight), part, semantics)
+        guides = nets.unet.guides(given)  # the same at all steps, as are the modulations
+        modulations = nets.rnet.modulations(part.features, given.low) if refine else None
 
         def denoise(x_t: Tensor, t: int) -> Tensor:
-            return nets.unet(x_t, level(schedule.alpha_bar(t)), picture, r, light, features, semantics, guides)
+            return nets.unet(x_t, level(schedule.alpha_bar(t)), given, guides)
 
         def rnet(x0: Tensor, alpha_bar: float) -> Tensor:
-            return nets.rnet(x0, level(alpha_bar), r, light, features, modulations=modulations)
+            return nets.rnet(x0, level(alpha_bar), part, modulations)
 
         def mean(x_t: Tensor, t: int) -> Tensor:
             return part.picture.float() * 2 - 1

@@ -9,7 +9,7 @@ import torch
 
 from jores import pipeline
 from jores.checkpoint import build
-from jores.conditions import GlobalStatistics
+from jores.conditions import Given, GlobalStatistics
 from jores.config import PRESETS, AdjustmentConfig, DecompositionConfig, DenoiserConfig, JoReSConfig, RefinementConfig
 from jores.diffusion.sampling import start_noise
 from jores.imaging.exposure import DIM, mean_colour, mean_luma, shadow_share
@@ -71,12 +71,11 @@ def test_without_gradients_maps_are_written_over_but_no_input_is_and_nothing_cha
         maps = nets.dnet(images)
         exposure = nets.anet.propose_exposure(images)
         out = nets.anet(maps, nets.anet.statistics(images, exposure, mean_colour(images)))
-        conditions = out.reflectance, out.illumination, out.features
         level = torch.full((2,), 0.5)
-        made = maps.reflectance, maps.illumination, *conditions[:2], *out.features
+        made = maps.reflectance, maps.illumination, out.reflectance, out.illumination, *out.features
         kept = [x.clone() for x in made]
-        v = nets.unet(x_t, level, images, *conditions, classes)
-        refined = nets.rnet(x_t.clamp(-1, 1), level, *conditions)
+        v = nets.unet(x_t, level, Given(images, out, classes))
+        refined = nets.rnet(x_t.clamp(-1, 1), level, out)
         assert all(torch.equal(before, after) for before, after in zip(kept, made, strict=True))
         return *kept, v, refined
 
@@ -217,8 +216,7 @@ def test_training_on_its_own_estimates_takes_what_sampling_starts_with():
     condition = pipeline.adjust(nets, pipeline.decompose(nets, low), exposure=0.4)
     sampled = flat(pipeline.sample)(nets, condition, low=low, steps=1, seed=3)
     objective = DiffusionObjective(nets, {**OPTIONS, "own": 1.0, "psnr": 0.04})
-    maps = (condition.reflectance, condition.illumination, condition.features)
-    own = objective._own_x0(start_noise(low.shape, 3, low), low, maps, None)
+    own = objective._own_x0(start_noise(low.shape, 3, low), Given(low, condition))
     torch.testing.assert_close(own, sampled, rtol=1e-4, atol=1e-4)
     terms = objective(batch())
     assert 0 <= terms["diffusion"] - terms["x0"] < 0.1  # the loss is on x0; "x0" is that, clamped

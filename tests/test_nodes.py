@@ -171,15 +171,14 @@ def test_stock_sampler_follows_ddim(pack, model):
     schedule_module = pack.load("jores.diffusion.schedule")
     schedule = schedule_module.NoiseSchedule(model.library.config.schedule)
     x = pack.load("jores.diffusion.sampling").start_noise(latent["samples"].shape, 5, latent["samples"])
-    c = condition.condition
+    given_to = pack.load("jores.conditions").Given
     taus = schedule.timesteps(4)
     with torch.inference_mode():
         for t, after in zip(taus, [*taus[1:], -1], strict=True):
             alpha_bar, alpha_after = schedule.alpha_bar(t), schedule.alpha_bar(after)
             output = model.library.denoiser(
-                x, torch.tensor([alpha_bar**0.5]), to_bchw(image), c.reflectance, c.illumination, c.features,
-                prior.probabilities,
-            )  # fmt: skip
+                x, torch.tensor([alpha_bar**0.5]), given_to(to_bchw(image), condition.condition, prior.probabilities)
+            )
             x0, eps = schedule.x0_and_eps(x, output, alpha_bar)
             x = alpha_after**0.5 * x0 + (1 - alpha_after) ** 0.5 * eps
     difference = (stock - x).abs().max() / x.abs().max()

@@ -23,7 +23,7 @@ from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window, size_of
 from .checks import check_counts
 from .fingerprints import same_pictures
-from .model import CONDITION_KEY, JoReSDiffusion, RNetMaps
+from .model import CONDITION_KEY, ForRNet, JoReSDiffusion
 from .model_sampling import sampling_sigmas
 from .patchers import Adjusted
 from .pictures import shown_size
@@ -81,7 +81,7 @@ class Refinement:
         frame: int | None = None,
         window: Window | None = None,
         tiler: Tiler | None = None,
-        shared: SharedByKey[RNetMaps] | None = None,
+        shared: SharedByKey[ForRNet] | None = None,
     ) -> Tensor:
         """x0 (B, 3, H, W) in [-1, 1], refined; unchanged outside of the range of noise levels.
 
@@ -98,13 +98,11 @@ class Refinement:
 
         def work(part: Window) -> tuple[Tensor]:
             if shared is None or window is not None or part.size != condition.size:
-                maps = self._maps(condition.at(part), x0)
+                given = self._given(condition.at(part), x0)
             else:
                 key = (self, frame, len(x0), x0.device)
-                maps = shared.get(key, lambda: self._maps(condition.at(part), x0))
-            r, light, modulations = maps
-            part_x0 = part.cut(x0).float().clamp(-1, 1)
-            return (self.rnet.model(part_x0, level, r, light, (), modulations=modulations).to(x0.dtype),)
+                given = shared.get(key, lambda: self._given(condition.at(part), x0))
+            return (self.rnet.model(part.cut(x0).float().clamp(-1, 1), level, *given).to(x0.dtype),)
 
         if tiler is None:  # the caller chose a window that fits into memory
             return work(Window.whole(condition.size))[0]
@@ -124,11 +122,13 @@ class Refinement:
             )
         return condition
 
-    def _maps(self, condition: RetinexCondition, x0: Tensor) -> RNetMaps:
+    def _given(self, condition: RetinexCondition, x0: Tensor) -> ForRNet:
         """What RNet takes from a condition, for the batch and on the device of x0."""
         maps = (condition.reflectance, condition.illumination, *condition.features)
-        maps = [comfy.utils.repeat_to_batch_size(m.to(x0.device, torch.float32), len(x0)) for m in maps]
-        return maps[0], maps[1], self.rnet.model.modulations(tuple(maps[2:]), maps[0])
+        r, light, *features = (
+            comfy.utils.repeat_to_batch_size(m.to(x0.device, torch.float32), len(x0)) for m in maps
+        )  # fmt: skip
+        return RetinexCondition(r, light, ()), self.rnet.model.modulations(tuple(features), r)
 
     def kept_tiler(self, base: Any, x: Tensor) -> Tiler:
         """RNet's tiler for this sampling."""

@@ -28,7 +28,7 @@ from .imaging.resize import reduced_size
 from .imaging.temporal import LIGHT_STEP, LOG_FLOOR, SteadyIllumination, TemporalFilter, follow, is_black, thumbnail
 from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions
-from .pipeline import checked, enhance, finish
+from .pipeline import Setup, checked, enhance_by, finish
 from .statistics import wanted_exposure
 from .tiling.tiler import Tiler
 
@@ -83,8 +83,8 @@ def enhance_frames(
             `pipeline.enhance`.
     """
     incoming = _with_masks(frames, masks, repeat(Keeper()) if clip.keepers is None else clip.keepers)
-    place = _place(nets, options, clip.device)
-    work = _Work(nets, segmenter, options, finishing, place, callback)
+    place = _place(nets, options, clip)
+    work = _Work(Setup(nets, segmenter, callback, tiler=clip.tiler), options, finishing, place)
     if not clip.smooth:
         yield from (work.alone(*given) for given in incoming)
         return
@@ -102,45 +102,45 @@ def enhance_frames(
 class _Work:
     """What one frame is enhanced by; `place` moves it to the device if it fits."""
 
-    nets: JoReSNets
-    segmenter: Segmenter | None
+    setup: Setup
     options: SampleOptions
     finishing: FinishOptions
     place: Callable[[Tensor], Tensor]
-    callback: Callback | None
 
     def alone(self, image: Tensor, mask: Tensor | None, keeper: Keeper) -> Tensor:
         """The result of a frame that has no others in its shot: that of a picture."""
-        return enhance(
-            self.place(image), self.nets, self.segmenter, self.options, self.finishing,
-            mask=mask, callback=self.callback, keeper=keeper,
-        )  # fmt: skip
+        return enhance_by(replace(self.setup, keeper=keeper), self.place(image), self.options, self.finishing, mask)
 
     def aimed(self, frame: Frame, aim: Tensor) -> Tensor:
         """A steadied frame at the exposure `aim` (1,), not yet composited: that comes after the temporal average."""
         frame.keeper.on_exposure(aim)
         steadied = self.options.exposure is None and not self.options.brightness and not frame.fading
         options = replace(self.options, exposure=aim, brightness=0.0, steadied=steadied)
-        return enhance(self.place(frame.low), self.nets, self.segmenter, options, callback=self.callback)
+        return enhance_by(self.setup, self.place(frame.low), options)
 
     def wanted_gain(self, low: Tensor) -> Tensor:
         """Gain (1,) from a dark frame to the exposure that it should get."""
         if is_black(thumbnail(low)):  # a black leader stays black: its noise would flash before the first cut
             return torch.ones(1, device=low.device)
-        aim = wanted_exposure(self.nets, low, self.options.exposure, self.options.brightness)
+        aim = wanted_exposure(self.setup.nets, low, self.options.exposure, self.options.brightness)
         return exposure_gain(mean_luma(low), aim.to(low.device))
 
 
-def _place(nets: JoReSNets, options: SampleOptions, device: torch.device | str | None) -> Callable[[Tensor], Tensor]:
-    """A function that moves frames to `device` if frames of that size fit into one window; decided once per size."""
+def _place(nets: JoReSNets, options: SampleOptions, clip: ClipOptions) -> Callable[[Tensor], Tensor]:
+    """A function that moves frames to the clip's device if those of that size fit into one window.
+
+    It is decided once per size.
+    """
     fits: dict[tuple[int, int], bool] = {}
+    device = clip.device
 
     def place(frame: Tensor) -> Tensor:
         size = (frame.shape[-2], frame.shape[-1])
         if device is None or reduced_size(size, options.working_size) != size:
             return frame
         if size not in fits:
-            fits[size] = Tiler.choose(options.tile, nets.config, frame, torch.device(device)).covers(size)
+            tiler = clip.tiler or Tiler.choose(options.tile, nets.config, frame, torch.device(device))
+            fits[size] = tiler.covers(size)
         return frame.to(device) if fits[size] else frame
 
     return place

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import comfy.model_management as mm
 import torch
@@ -226,9 +225,9 @@ class JoReSEnhance(io.ComfyNode):
                 pixels.split(1),
                 loaded,
                 segmenter.model if segmenter else None,
-                replace(options, tile=tiler),
+                options,
                 FinishOptions(strength, feather, shadows, colour_fidelity),
-                ClipOptions(smooth_frames, mm.get_torch_device() if there else None, keepers=keepers),
+                ClipOptions(smooth_frames, mm.get_torch_device() if there else None, keepers=keepers, tiler=tiler),
                 masks=None if weight is None else weight.split(1),
                 callback=progress,
             )

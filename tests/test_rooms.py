@@ -86,11 +86,15 @@ def test_no_function_is_long_and_none_has_many_parameters() -> None:
 
 
 def test_enhance_reads_from_top_to_bottom() -> None:
-    (enhance,) = [n for n in trees()["jores/pipeline"].body if isinstance(n, ast.FunctionDef) and n.name == "enhance"]
+    functions = {n.name: n for n in ast.walk(trees()["jores/pipeline"]) if isinstance(n, ast.FunctionDef)}
+    enhance, stages = functions["enhance_by"], functions["sampled"]
     first = enhance.body[1]  # behind the docstring
-    assert 5 < enhance.end_lineno - first.lineno + 1 <= 40
+    assert 5 < enhance.end_lineno - first.lineno + 1 <= 15
     called = {n.func.id for n in ast.walk(enhance) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-    assert "enhance" not in called and {"finish", "reduced"} <= called
+    assert not called & {"enhance", "enhance_by"} and {"finish", "reduced"} <= called
+    calls = sorted((n.lineno, n.func.attr) for n in ast.walk(stages)
+                   if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute))  # fmt: skip
+    assert [name for _, name in calls] == ["_decompose", "_adjust", "_segment", "_sample"]
 
 
 def test_the_types_are_stepped_around_no_more_often_than_before() -> None:

@@ -18,6 +18,7 @@ from ..options import FinishOptions
 from ..tiling.windows import Span, Window, size_of
 from .alpha import opaque
 from .bars import Inside, insides_of, mask_of
+from .checks import check_mask
 from .colours import LIGHT_EDGE, LIGHT_RADIUS, LIGHT_SIDE, ColourCast
 from .exposure import luma, smoothstep
 from .guided_filter import self_guided
@@ -152,17 +153,6 @@ def black_and_white(images: Tensor) -> Tensor | None:
         if not bool(grey.any()):  # known after the first rows of a colour picture
             return None
     return grey
-
-
-def check_mask(mask: Tensor | None, original: Tensor) -> None:
-    """Raises ValueError for a mask with a wrong shape for pictures (B, C, H, W), or values outside [0, 1] or NaN."""
-    if mask is None:
-        return
-    size = tuple(original.shape[-2:])
-    if mask.ndim != 4 or mask.shape[1] != 1 or tuple(mask.shape[-2:]) != size or len(mask) not in (1, len(original)):
-        raise ValueError(f"mask is {tuple(mask.shape)}, must be ({len(original)} or 1, 1, {size[0]}, {size[1]})")
-    if not bool(((mask >= 0) & (mask <= 1)).all()):
-        raise ValueError("mask holds values outside [0, 1], or NaN")
 
 
 def feather_mask(mask: Tensor, pixels: int) -> Tensor:

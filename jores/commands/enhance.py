@@ -217,7 +217,7 @@ def _enhance_picture(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> 
         "exposure": round(exposure, 4),
         "brightness": enhancer.options.brightness,
         "texture": enhancer.options.texture,
-        "left_out": picture.metadata.further,
+        "left_out": picture.metadata.left_out,
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
     }
 

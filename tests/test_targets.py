@@ -189,6 +189,7 @@ def test_a_run_that_is_told_to_end_leaves_nothing_half_written(tmp_path, name):
     program = """
         import signal, sys, time
         from pathlib import Path
+        from jores.commands.signals import exit_on_signal
         from jores.files import saving
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which is ignored under nohup, and stays so
         path = Path(sys.argv[1])
@@ -196,7 +197,7 @@ def test_a_run_that_is_told_to_end_leaves_nothing_half_written(tmp_path, name):
             print("writing", flush=True)
             time.sleep(60)
         saving.rename_atomically = slow
-        with saving.exit_on_signal():
+        with exit_on_signal():
             saving.write_atomically(path, b"half")
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "a.png")]

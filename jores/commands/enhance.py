@@ -30,10 +30,10 @@ from ..files.pictures import (
     write_image,
 )
 from ..files.records import json_line
-from ..files.saving import exit_on_signal
 from ..files.targets import Job, plan
 from ..tiling.memory import is_out_of_memory
 from .enhancer import Enhancer
+from .signals import exit_on_signal
 
 logger = logging.getLogger(__name__)
 

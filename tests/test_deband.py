@@ -12,7 +12,7 @@ from jores.imaging.deband import debanded
 from jores.nets.decomposition import DecompositionNet
 from jores.pipeline import decompose
 from jores.tiling.tiler import Tiler
-from tests.test_nets import TINY, shaken
+from tests.tiny import TINY, shaken
 
 
 def levels(*values: float) -> torch.Tensor:

@@ -11,7 +11,7 @@ from jores.imaging import resize
 from jores.video import enhance_frames
 from tests.flat import flat
 from tests.other_device import DEVICE, Elsewhere, move, other_device
-from tests.test_nets import TINY, shaken
+from tests.tiny import TINY, shaken
 
 
 @pytest.fixture(scope="module")

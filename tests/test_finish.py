@@ -14,7 +14,7 @@ from jores.semantics import load_segmenter
 from jores.training.critic import DetailCritic
 from jores.training.flow import OWN_STEPS, FlowObjective
 from jores.training.perceptual import FeatureDistance
-from tests.test_flow import FLOW, batch_of, flow_nets, seeded
+from tests.tiny import FLOW, batch_of, flow_nets, seeded
 
 OPTIONS = {"refine": 1.0, "prior_dropout": 0.0, "perceptual": 2.0, "own": 1.0, "own_error": 0.1}
 

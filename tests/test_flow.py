@@ -22,19 +22,9 @@ from jores.pipeline import adjust, decompose, enhance, sample
 from jores.semantics import load_segmenter
 from jores.training.flow import OWN_STEPS, FlowObjective, noise_level
 from jores.training.perceptual import FeatureDistance
-from tests.test_nets import TINY, shaken
+from tests.tiny import FLOW, TINY, C, batch_of, flow_nets, seeded, shaken
 
 PICTURES = Path(__file__).resolve().parents[1] / "workflows"
-C = 0.12
-FLOW = replace(
-    TINY,
-    denoiser=replace(TINY.denoiser, fold=2, picture_std=0.0, detail_std=C),
-    schedule=replace(PRESETS["texture"].schedule, detail_std=C),
-)
-
-
-def seeded(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def given_for(size=(48, 64)):
@@ -112,17 +102,6 @@ def test_light_and_colour_stay_those_of_the_retinex_picture():
     assert F.avg_pool2d(detail, 16).abs().mean() < 0.1 * detail.abs().mean()
 
 
-def batch_of(count=4, side=32):
-    gen = torch.Generator().manual_seed(7)
-    high = torch.rand(count, 3, side, side, generator=gen)
-    place = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]]).expand(count, 2, 3)
-    thumbnail = F.interpolate(high * 0.1, (48, 64))
-    return {
-        "low": high * 0.1, "high": high, "thumbnail": thumbnail, "place": place,
-        "input_mean": thumbnail.mean((2, 3)), "exposure": torch.full((count,), 0.5), "shadows": torch.ones(count, 2),
-    }  # fmt: skip
-
-
 def test_training_brings_both_losses_down():
     torch.manual_seed(0)
     nets = build(FLOW)
@@ -153,13 +132,6 @@ def test_a_bundle_of_it_keeps_its_kind_and_enhances(tmp_path):
     assert torch.equal(first, again) and not torch.equal(first, other)
     tiled = enhance(dark.repeat(1, 1, 3, 3), nets, None, SampleOptions(2, tile=64))
     assert bool(torch.isfinite(tiled).all())
-
-
-def flow_nets():
-    torch.manual_seed(3)
-    nets = build(FLOW)
-    torch.nn.init.normal_(nets.unet.head.weight, std=0.05)
-    return nets
 
 
 @pytest.mark.parametrize("tile", [0, 64])

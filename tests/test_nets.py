@@ -10,41 +10,22 @@ import torch
 from jores import pipeline
 from jores.checkpoint import build
 from jores.conditions import Given, GlobalStatistics
-from jores.config import PRESETS, AdjustmentConfig, DecompositionConfig, DenoiserConfig, JoReSConfig, RefinementConfig
+from jores.config import PRESETS
 from jores.diffusion.sampling import start_noise
 from jores.imaging.exposure import DIM, mean_colour, mean_luma, shadow_share
 from jores.nets.adjustment import colour_cast
 from jores.nets.decomposition import FLOOR, neighbourhood_max
 from jores.nets.exposure_head import ExposureHead, LightHead, LightMixture
 from tests.flat import flat
+from tests.tiny import F_WIDTHS, TINY, TINY_0_1, shaken
 
 OPTIONS = {"refine": 1, "structure": 0, "unet_structure": 0, "prior_dropout": 0, "start_share": 0.2}
-F_WIDTHS = (16, 16, 24)
-TINY = JoReSConfig(
-    "tiny",
-    DecompositionConfig(8, 1),
-    AdjustmentConfig((8, *F_WIDTHS), (1, 1, 1, 1), (1, 1, 1), 4, 8, light_bins=4),
-    DenoiserConfig(4, (16, 16, 16), (1, 1, 1), 2, 32, 8, feature_widths=F_WIDTHS),
-    RefinementConfig(4, (16, 16), 1, 16, feature_widths=F_WIDTHS),
-)
-TINY_0_1 = dataclasses.replace(TINY, adjustment=dataclasses.replace(TINY.adjustment, light_bins=0))
 
 
 def whole_of(mean, gains=None, exposure=0.4, bins=4):
     """What is told of a whole picture whose shadows are as they should be."""
     gains = torch.zeros(1, 3 * bins, 4, 6) if gains is None else gains
     return GlobalStatistics(torch.tensor([exposure]), mean, torch.ones(1, 2), gains)
-
-
-def shaken(config, dtype=torch.float32):
-    """Nets whose zero-initialised layers have been moved, so that every path has a say."""
-    torch.manual_seed(0)
-    nets = build(config)
-    for part in nets.parts().values():
-        for p in part.parameters():
-            torch.nn.init.normal_(p, std=0.1) if not p.any() else None
-        part.to(dtype)
-    return nets
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (16, 16), (45, 33)])

@@ -19,7 +19,7 @@ from jores.files import jpeg, png
 from jores.files.codecs import encode_bmp_alpha
 from jores.files.pictures import ImageFileError, check_fits, read_image
 from tests.files_by_hand import SIZE, levels, png_of, written_again
-from tests.test_nets import TINY, shaken
+from tests.tiny import TINY, shaken
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,11 @@ from jores.options import SampleOptions
 from jores.pipeline import adjust, decompose, enhance, lit_for_segmenter, segment
 from jores.semantics import EVERYDAY, class_mask, everyday_names, find_classes, load_segmenter
 from jores.training.pretrained import main as convert
+from tests.tiny import NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("wall", "building", "sky", *(f"class {i}" for i in range(3, 150)))
+
+
 SMALL = {
     "depths": [1] * 4, "hidden_sizes": [8, 8, 16, 16], "num_attention_heads": [1, 1, 2, 2], "decoder_hidden_size": 16,
 }  # fmt: skip

@@ -23,22 +23,10 @@ from jores.files.records import json_line
 from jores.files.saving import write_atomically
 from jores.files.targets import TargetError, ignores_case, plan
 from jores.training.records import append_record, contact_sheet
-from tests.test_nets import TINY, shaken
+from tests.files_by_hand import picture
+from tests.tiny import TINY, shaken
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def options(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_bundle(path, shaken(TINY))
-    return ["--weights", str(path), "--segmenter", "none", "--device", "cpu", "--steps", "1"]
-
-
-def picture(path: Path, value: float = 0.1) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, Picture(torch.full((3, 9, 12), value)))
-    return path
 
 
 def contents(folder: Path) -> dict[str, bytes]:

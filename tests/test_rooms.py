@@ -25,6 +25,8 @@ FLOORS = (
     ("jores/__main__",),
 )
 
+LONGEST = 48  # lines of a function, with its docstring
+
 
 def floor_of(name: str) -> int:
     (found,) = (i for i, rooms in enumerate(FLOORS) if any(name == r or name.startswith(f"{r}/") for r in rooms))
@@ -78,7 +80,9 @@ def test_no_function_is_long_and_none_has_many_parameters() -> None:
                     [*given.posonlyargs, *given.args, *given.kwonlyargs, *filter(None, (given.vararg, given.kwarg))]
                 )
                 count -= bool(given.args) and given.args[0].arg in ("self", "cls")
-                if node.end_lineno - node.lineno >= 60:
+                # parameters of `execute` are the inputs of a node; a schema is a list that reads best in one piece
+                first = node.body[0].lineno if node.name == "execute" else node.lineno
+                if node.end_lineno - first >= LONGEST and node.name != "define_schema":
                     long.append(f"{name}: {node.name}")
                 if count > 8 and node.name != "execute":
                     many.append(f"{name}: {node.name}")

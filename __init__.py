@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 WEB_DIRECTORY = "nodes/web"
-"""Holds docs/<node id>.md, the help pages; there are no scripts for the browser."""
+"""Holds docs/<node id>.md, the help pages, and jores.js, the script that the browser loads with ComfyUI's own."""
 
 
 async def comfy_entrypoint():

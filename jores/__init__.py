@@ -3,7 +3,6 @@
 A re-implementation of Wu et al., ACM MM 2024 (arXiv 2312.12826) from its abstract, its figure captions and the
 code of its predecessors. This package does not depend on ComfyUI: pictures are (B, C, H, W) float tensors in [0, 1],
 progress is reported by a callback, and randomness comes from an explicit seed. `jores.pipeline.enhance` runs the
-complete method.
+complete method. METHOD.md beside this file has its formulas, and says of each whether it is the paper's, an ancestor's,
+inferred or ours.
 """
-
-__version__ = "0.1.0"

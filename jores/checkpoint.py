@@ -21,6 +21,7 @@ from .nets.decomposition import DecompositionNet
 from .nets.denoiser import DenoisingUNet
 from .nets.layout import in_fast_layout
 from .nets.refinement import RefinementNet
+from .tiling.memory import is_out_of_memory
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -36,7 +37,7 @@ PARTS: dict[str, type[nn.Module]] = {
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "jores-compact.safetensors"
 SHIPPED_SEGMENTER = Path(__file__).parent / "weights" / "deeplab-ade20k"
 FORMER_SEGMENTER = Path(__file__).parent / "weights" / "segformer-dark"
-"""The segmenter of releases 0.1 and 0.2, still shipped for graphs that use it."""
+"""The segmenter of release 0.1, still shipped for graphs that use it."""
 
 _LARGEST_WIDTH = 1 << 14
 _LARGEST = {
@@ -159,6 +160,8 @@ def load_bundle(
         try:
             tensors = {k: file.get_tensor(k) for k in file.keys() if k.split(".", 1)[0] in parts}  # noqa: SIM118
         except _UNREADABLE as error:
+            if is_out_of_memory(error):  # the file is whole; the host makes room and says so
+                raise
             raise CheckpointError(f"{path}: its weights cannot be read ({error}). Get it again.") from error
     nets, weights = JoReSNets(config, metadata=metadata), {}
     for name in parts:

@@ -1,4 +1,4 @@
-"""`python -m jores enhance | evaluate | info | train`: the library on a command line.
+"""`python -m jores enhance | evaluate | info | train`: the library on a command line; also `python path/to/jores`.
 
 Results go to standard output, error messages to standard error. Exit code 0: success, 1: a failure, 2: a wrong command
 line, 130: Ctrl-C. Heavy imports are inside the commands, so that --help is fast.
@@ -13,20 +13,33 @@ from pathlib import Path
 from typing import Any
 
 from . import training
-
-SMALLEST_TILE = 64  # tiling.windows.MIN_TILE, without importing torch for --help
-TEXTURE = 1.0  # options.SampleOptions.texture, likewise
+from .limits import DRAFT_SIZE, FINE_STEPS, MIN_TILE, MOST_STOPS, PRECISIONS, QUALITIES, QUALITY, STEPS, TEXTURE
 
 
 def main(argv: list[str] | None = None) -> int:
+    _write_any_letter()
     args = build_parser().parse_args(argv)
     try:
         return args.run(args)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"jores: {error}\n")
         return 1
+    except (MemoryError, RuntimeError) as error:
+        from .tiling.memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        sys.stderr.write(f"jores: out of memory ({error})\n")
+        return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _write_any_letter() -> None:
+    """Letters that the output's encoding does not know, as on Windows in a file, are written by their numbers."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_enhance(commands: Any) -> None:
     parser = commands.add_parser("enhance", help="brighten pictures and videos; prints one line of JSON for each")
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="pictures and videos, or folders of them")
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="pictures, videos, folders, patterns")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
     present = parser.add_mutually_exclusive_group()
     present.add_argument("--overwrite", action="store_true", help="replace existing results")
@@ -96,18 +109,24 @@ def _add_evaluate(commands: Any) -> None:
     parser.set_defaults(run=run_evaluate, mask=None, independent_frames=False)
 
 
-def _add_model_options(parser: argparse.ArgumentParser, precision: str = "auto") -> None:
+def _add_model_options(parser: argparse.ArgumentParser, precision: str = PRECISIONS[0]) -> None:
     exposure_help = "mean brightness of the result, 0.01 to 1, or 'auto': proposed by the model (default: auto)"
     parser.add_argument("--exposure", type=_exposure, metavar="auto|0.01..1", help=exposure_help)
-    brightness_help = "makes the result brighter than the exposure, also with auto, by -2 to 2 EV (default: 0)"
-    parser.add_argument("--brightness", type=_between(-2, 2), default=0.0, metavar="-2..2", help=brightness_help)
-    quality_help = "draft: no diffusion, at most 1024 pixels inside; fine: 8 steps or more (default: standard)"
-    parser.add_argument("--quality", choices=("draft", "standard", "fine"), default="standard", help=quality_help)
-    parser.add_argument("--steps", type=int, default=4, help="diffusion steps (default: 4)")
+    most, stops = f"-{MOST_STOPS}..{MOST_STOPS}", _between(-MOST_STOPS, MOST_STOPS)
+    brightness_help = (
+        f"makes the result brighter than the exposure, also with auto, by -{MOST_STOPS} to {MOST_STOPS} EV (default: 0)"
+    )
+    parser.add_argument("--brightness", type=stops, default=0.0, metavar=most, help=brightness_help)
+    quality_help = (
+        f"draft: no diffusion, at most {DRAFT_SIZE} pixels inside; fine: {FINE_STEPS} steps or more "
+        "(default: %(default)s)"
+    )
+    parser.add_argument("--quality", choices=QUALITIES, default=QUALITY, help=quality_help)
+    parser.add_argument("--steps", type=int, default=STEPS, help="diffusion steps (default: %(default)s)")
     texture_help = "share of the fine detail that the diffusion invents (default: %(default)s)"
     parser.add_argument("--texture", type=_between(0, 1), default=TEXTURE, metavar="0..1", help=texture_help)
     parser.add_argument("--seed", type=_seed, default=0, help="seed of the start noise (default: 0)")
-    tile_help = "side of the tiles for big pictures, 64 or more; 0: no tiles (default: auto, by the free memory)"
+    tile_help = f"side of the tiles for big pictures, {MIN_TILE} or more; 0: no tiles (default: auto, by free memory)"
     parser.add_argument("--tile", type=_tile, metavar="auto|0|N", help=tile_help)
     working_help = "reduce to this longer side first, and enlarge the result at the end (default: 0, full size)"
     parser.add_argument("--working-size", type=_pixels, default=0, metavar="N", help=working_help)
@@ -116,7 +135,7 @@ def _add_model_options(parser: argparse.ArgumentParser, precision: str = "auto")
         "of most of the nets' work; auto: bfloat16 on processors that are faster with it (AVX512-BF16, AMX), where the "
         f"picture changes by up to 2 levels of 8 bits; otherwise float32 (default: {precision})"
     )
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default=precision, help=precision_help)
+    parser.add_argument("--precision", choices=PRECISIONS, default=precision, help=precision_help)
     parser.add_argument("--weights", type=Path, metavar="FILE", help="bundle (default: the shipped one)")
     parser.add_argument("--segmenter", metavar="FOLDER", help="ADE20K model, or 'none' (default: the shipped one)")
 
@@ -147,8 +166,8 @@ def _tile(text: str) -> int | None:
     """None for automatic, by the free memory."""
     if text == "auto":
         return None
-    if (side := _pixels(text)) and side < SMALLEST_TILE:
-        raise argparse.ArgumentTypeError(f"{text} is neither 0 nor at least {SMALLEST_TILE}")
+    if (side := _pixels(text)) and side < MIN_TILE:
+        raise argparse.ArgumentTypeError(f"{text} is neither 0 nor at least {MIN_TILE}")
     return side
 
 

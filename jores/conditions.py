@@ -43,7 +43,9 @@ class _Wire:
 
 @dataclass(frozen=True)
 class RetinexMaps(_Wire):
-    """DNet's output (Eq. 4): R (B, 3, H, W) and L (B, 1, H, W), both in [0, 1], with R * L equal to the picture.
+    """DNet's output (METHOD.md, 4): R (B, 3, H, W) and L (B, 1, H, W), both in [0, 1].
+
+    R * L is what DNet decomposed: the dark picture; with `deband`, as released, the same with deep shadows smoothed.
 
     `alpha` (B, 1, H, W) in [0, 1]: weight of the pixels in global statistics; None for opaque pictures. `source` (B,
     ...) identifies the pictures; only hosts use it.
@@ -61,7 +63,7 @@ class RetinexMaps(_Wire):
 
     @property
     def picture(self) -> Tensor:
-        """R * L: the dark picture, (B, 3, H, W)."""
+        """R * L: the dark picture as DNet saw it (METHOD.md, 1), (B, 3, H, W)."""
         return self.reflectance * self.illumination
 
     def at(self, window: Window) -> RetinexMaps:
@@ -88,7 +90,7 @@ class GlobalStatistics(_Wire):
 
 @dataclass(frozen=True)
 class RetinexCondition(_Wire):
-    """ANet's output (Eq. 6): R' (B, 3, H, W), L' (B, 1, H, W), features F^k, and the target exposure.
+    """ANet's output (METHOD.md, 6): R' (B, 3, H, W), L' (B, 1, H, W), features F^k, and the target exposure.
 
     `features` are those of the picture padded to a multiple of 16: F^k is (B, C_k, H / 2^(k+1), W / 2^(k+1)), k = 1..3.
     `exposure` (B,) is the target mean luma of L', 0..1; the UNet and RNet do not use it.
@@ -121,7 +123,7 @@ class RetinexCondition(_Wire):
 
 @dataclass(frozen=True)
 class SemanticPrior(_Wire):
-    """c_seg (Eq. 8): a soft ADE20K map (B, 150, h, w) whose classes sum to at most 1 ("others" is left out).
+    """c_seg (METHOD.md, 8): a soft ADE20K map (B, 150, h, w) whose classes sum to at most 1 ("others" is left out).
 
     Class probabilities are used instead of a network's features, so that any ADE20K segmenter can be used without
     retraining. `size` is the (H, W) of the segmented picture; the map is coarser. `source`: as in `RetinexMaps`.

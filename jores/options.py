@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from .conditions import Keeper
+from .limits import DRAFT_SIZE, FINE_STEPS, MOST_STOPS, QUALITIES, STEPS, TEXTURE
 from .tiling.tiler import Tiler
-
-MOST_STOPS = 2
-"""Largest absolute value of `brightness` in EV."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +40,14 @@ class SampleOptions:
         ValueError: a field is out of range. How many steps there are at most is the schedule's to say.
     """
 
-    steps: int = 4
+    steps: int = STEPS
     seed: int = 0
     exposure: float | Tensor | None = None
     brightness: float = 0.0
     eta: float = 0.0
     tile: int | None = None
     working_size: int = 0
-    texture: float = 1.0
+    texture: float = TEXTURE
     steadied: bool = False
 
     def __post_init__(self) -> None:
@@ -67,12 +65,6 @@ class SampleOptions:
             raise ValueError(f"texture must be between 0 and 1, not {self.texture}")
         if self.working_size < 0:
             raise ValueError(f"working_size must be 0 (full size) or a number of pixels, not {self.working_size}")
-
-
-QUALITIES = ("draft", "standard", "fine")
-DRAFT_SIZE = 1024  # pixels, longer side
-FINE_STEPS = 8
-"""More steps do not improve the results."""
 
 
 def at_quality(options: SampleOptions, quality: str) -> SampleOptions:

@@ -223,7 +223,7 @@ def segment(
     known: RetinexCondition | None = None,
     maps: RetinexMaps | None = None,
 ) -> SemanticPrior:
-    """Semantic prior c_seg (Eq. 8) of pictures (B, 3, H, W).
+    """Semantic prior c_seg (METHOD.md, 8) of pictures (B, 3, H, W).
 
     Args:
         nets: DNet and ANet, which brighten and denoise the input of the segmenter. The paper segments the dark input,
@@ -250,7 +250,7 @@ def sample(
     callback: Callback | None = None,
     tiler: Tiler | None = None,
 ) -> Tensor:
-    """Diffusion with both priors and, unless `refine` is False, with RNet on x0 at every step (Eqs. 12-19).
+    """Diffusion with both priors and, unless `refine` is False, with RNet on x0 at every step (METHOD.md, 12 to 19).
 
     All pictures of a batch share the start noise, so that clips do not flicker.
 

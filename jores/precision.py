@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import JoReSNets
+from .limits import PRECISIONS
 from .nets.refinement import RefinementNet
 
-PRECISIONS = ("auto", "float32", "bfloat16")
 FAST = ("avx512_bf16", "amx_bf16")  # processor features that compute bfloat16 faster than float32
 
 

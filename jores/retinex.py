@@ -34,7 +34,10 @@ The segmenter reduces it further, but masks follow the edges of this picture.
 
 @torch.inference_mode()
 def decompose(nets: JoReSNets, images: Tensor, *, tiler: Tiler | None = None) -> RetinexMaps:
-    """R and L of (B, 3 or 4, H, W) pictures, by DNet (Eq. 4). `tiler`: None for windows that fit into the memory."""
+    """R and L of (B, 3 or 4, H, W) pictures, by DNet (METHOD.md, 4).
+
+    `tiler`: None for windows that fit into the memory.
+    """
     images, alpha = filled(images)
     weight, size = weight_of(nets.dnet), size_of(images)
     tiler = tiler or Tiler.choose(None, nets.config, images, weight.device)
@@ -58,7 +61,7 @@ def adjust(
     brightness: float = 0.0,
     tiler: Tiler | None = None,
 ) -> RetinexCondition:
-    """R', L' and features from R and L, by ANet (Eq. 6).
+    """R', L' and features from R and L, by ANet (METHOD.md, 6).
 
     Args:
         exposure: target mean luma (0..1), one number or (B,); None: proposed by ANet.

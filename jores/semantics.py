@@ -18,6 +18,7 @@ from .imaging.bilateral import joint_upsample
 from .imaging.resize import resize_map
 from .nets.deeplab import MODEL_TYPE, LabelledDeepLab
 from .nets.segmentation import IMAGENET_MEAN, IMAGENET_STD, STRIDE, Segmenter, SegmenterError
+from .tiling.memory import is_out_of_memory
 from .tiling.windows import size_of
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def load_segmenter(
     except SegmenterError as error:
         raise SegmenterError(f"{folder}: {error}") from error
     except Exception as error:
+        if is_out_of_memory(error):  # the folder is whole; the host makes room and says so
+            raise
         raise SegmenterError(f"{folder}: cannot segment a picture ({error}): its config is damaged") from error
     return segmenter.to(device)
 
@@ -118,6 +121,8 @@ def _own_model(folder: Path, config: dict) -> LabelledDeepLab | None:
         model = LabelledDeepLab({int(index): str(name) for index, name in config["id2label"].items()})
         model.load_state_dict(load_file(weights))
     except Exception as error:  # a damaged config or file can raise any exception
+        if is_out_of_memory(error):
+            raise
         raise SegmenterError(f"{folder}: cannot be loaded as a segmentation model ({error}). Get it again") from error
     return model
 
@@ -134,6 +139,8 @@ def _foreign_model(folder: Path) -> PreTrainedModel:
             trust_remote_code=False,  # the default asks at a terminal, and runs code in the folder after a "y"
         )  # fmt: skip
     except Exception as error:  # a damaged config can raise any exception in transformers
+        if is_out_of_memory(error):
+            raise
         raise SegmenterError(
             f"{folder}: cannot be loaded as a segmentation model ({error}). It needs config.json and model.safetensors "
             "as transformers writes them; older .bin weights must be converted first"

@@ -9,9 +9,9 @@ the bright end, so the result fades as the clip does.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, repeat, takewhile
+from itertools import cycle, islice, repeat, takewhile
 from math import log
 
 import torch
@@ -75,12 +75,12 @@ def enhance_frames(
 
     Args:
         options: its exposure is the mean over the frames of a shot.
-        masks: one (1, 1, H, W) for each frame, or a single one for all; of an endless iterator as many as are needed.
+        masks: one (1, 1, H, W) for each frame, or a single one for all; of `cycle` and `repeat` as many as are needed.
         callback: as in `pipeline.enhance`, frame after frame.
 
     Raises:
-        ValueError: the number of masks is neither 1 nor that of the frames, which may show at the end; or as
-            `pipeline.enhance`.
+        ValueError: the number of masks is neither 1 nor that of the frames, which may show at the end; there are
+            fewer keepers than frames; or as `pipeline.enhance`.
     """
     incoming = _with_masks(frames, masks, repeat(Keeper()) if clip.keepers is None else clip.keepers)
     place = _place(nets, options, clip)
@@ -151,10 +151,10 @@ def _with_masks(
 ) -> Iterator[tuple[Tensor, Tensor | None, Keeper]]:
     """Each frame with its mask and its keeper. A single mask is used for all frames."""
     if masks is None:
-        yield from ((frame, None, keeper) for frame, keeper in zip(frames, keepers, strict=False))
+        yield from ((frame, None, keeper) for frame, keeper in _with_keepers(frames, keepers))
         return
     given, mask, single, count = iter(masks), None, False, -1
-    for count, (frame, keeper) in enumerate(zip(frames, keepers, strict=False)):
+    for count, (frame, keeper) in enumerate(_with_keepers(frames, keepers)):
         following = None if single else next(given, None)
         if following is None:
             if count != 1 and not single:
@@ -162,8 +162,18 @@ def _with_masks(
             following, single = mask, True
         mask = following
         yield frame, mask, keeper
-    if isinstance(masks, Sized) and 1 < len(masks) != count + 1:
+    endless = isinstance(masks, cycle | repeat)
+    if count >= 0 and not endless and next(given, None) is not None:
         raise ValueError("masks: more than frames: give one mask per frame, or a single one")
+
+
+def _with_keepers(frames: Iterable[Tensor], keepers: Iterable[Keeper]) -> Iterator[tuple[Tensor, Keeper]]:
+    kept = iter(keepers)
+    for count, frame in enumerate(frames):
+        keeper = next(kept, None)
+        if keeper is None:
+            raise ValueError(f"keepers: {count} for more frames than that: give one per frame")
+        yield frame, keeper
 
 
 def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None, Keeper]]) -> Iterator[Frame]:

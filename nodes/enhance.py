@@ -15,8 +15,8 @@ from ..jores import pipeline
 from ..jores.checkpoint import PARTS, JoReSNets
 from ..jores.conditions import Keeper
 from ..jores.imaging.resize import reduced_size
+from ..jores.limits import PRECISIONS
 from ..jores.options import ClipOptions, FinishOptions, SampleOptions, at_quality
-from ..jores.precision import PRECISIONS
 from ..jores.tiling.windows import size_of
 from ..jores.video import HELD_BYTES, enhance_frames
 from .host.budget import enhance_bytes

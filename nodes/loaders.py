@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..jores.precision import PRECISIONS
+from ..jores.limits import PRECISIONS
 from ..jores.semantics import load_segmenter
 from .host.folders import (
     SHIPPED_BUNDLE_NAME,

@@ -8,8 +8,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..jores.options import DRAFT_SIZE, FINE_STEPS, QUALITIES, SampleOptions
-from ..jores.precision import PRECISIONS
+from ..jores.limits import DRAFT_SIZE, FINE_STEPS, MIN_TILE, MOST_STOPS, PRECISIONS, QUALITIES, QUALITY, STEPS, TEXTURE
 
 CATEGORY = "image/low light (JoReS-Diff)"
 
@@ -59,7 +58,8 @@ def exposure_input() -> io.Float.Input:
 def brightness_input() -> io.Float.Input:
     """EV relative to the exposure. Optional and last, so that older graphs still run."""
     return io.Float.Input(
-        "brightness", default=0.0, min=-2.0, max=2.0, step=0.1, optional=True, display_mode=io.NumberDisplay.slider,
+        "brightness", default=0.0, min=-float(MOST_STOPS), max=float(MOST_STOPS), step=0.1, optional=True,
+        display_mode=io.NumberDisplay.slider,
         tooltip="Makes the result brighter or darker than 'exposure', also when that is automatic. In EV as on a "
         "camera: +1 is twice the light, -1 half of it, 0 no change.",
     )  # fmt: skip
@@ -67,7 +67,7 @@ def brightness_input() -> io.Float.Input:
 
 def steps_input(**more: bool) -> io.Int.Input:
     return io.Int.Input(
-        "steps", default=4, min=1, max=100,
+        "steps", default=STEPS, min=1, max=100,
         tooltip="Diffusion steps. 4 is what the model is tuned for; 1 or 2 are quick looks. Time grows with the steps.",
         **more,
     )  # fmt: skip
@@ -75,7 +75,7 @@ def steps_input(**more: bool) -> io.Int.Input:
 
 def quality_input() -> io.Combo.Input:
     return io.Combo.Input(
-        "quality", options=list(QUALITIES), default="standard", optional=True,
+        "quality", options=list(QUALITIES), default=QUALITY, optional=True,
         tooltip=f"Time against quality. draft: no diffusion, at most {DRAFT_SIZE} pixels inside, for a quick look. "
         f"standard: as many 'steps' as you say. fine: {FINE_STEPS} steps at least, up to twice the time of 4.",
     )  # fmt: skip
@@ -100,7 +100,7 @@ def eta_input() -> io.Float.Input:
 def texture_input(note: str = "") -> io.Float.Input:
     """Share of the detail that a flow draws. Optional, so that older graphs still run. `note` ends the tooltip."""
     return io.Float.Input(
-        "texture", default=SampleOptions.texture, min=0.0, max=1.0, step=0.05, optional=True,
+        "texture", default=TEXTURE, min=0.0, max=1.0, step=0.05, optional=True,
         tooltip="How much of the fine detail that the diffusion draws is used: 0 = none, smooth; 1 = all of it. Such "
         "detail is invented to suit the picture, it was not seen. Models of release 0.1 ignore it." + note,
     )  # fmt: skip
@@ -121,8 +121,8 @@ def tile_input() -> io.Int.Input:
     """Side of the tiles; 0 is automatic. Optional, so that older graphs still run."""
     return io.Int.Input(
         "tile", default=0, min=0, max=8192, step=16, optional=True,
-        tooltip="Side in pixels of the overlapping tiles for big pictures, at least 64. 0 = automatic: no tiles if the "
-        "picture fits into the memory, otherwise tiles that fit.",
+        tooltip=f"Side in pixels of the overlapping tiles for big pictures, at least {MIN_TILE}. 0 = automatic: no "
+        "tiles if the picture fits into the memory, otherwise tiles that fit.",
         **ADVANCED,
     )  # fmt: skip
 

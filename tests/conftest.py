@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,10 +156,10 @@ def jores_pack_nodes(jores_pack: ModuleType) -> dict[str, type]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The training pictures, which are not part of the project: ../shared/data beside the clone."""
-    folder = PACK.parent / "shared" / "data"
+    """The training pictures, which are not part of the project: in JORES_DATA, or ../shared/data beside the clone."""
+    folder = Path(os.environ.get("JORES_DATA") or PACK.parent / "shared" / "data")
     if not folder.is_dir():
-        pytest.skip("no training pictures in ../shared/data")
+        pytest.skip(f"no training pictures in {folder}")
     return folder
 
 

@@ -129,3 +129,7 @@ def picture(path: Path, value: float = 0.1) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_image(path, Picture(torch.full((3, 9, 12), value)))
     return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

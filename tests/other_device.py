@@ -7,7 +7,7 @@ accelerator would raise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 DEVICE = torch.device("meta")
 aten = torch.ops.aten
 CROSSING = {aten._to_copy.default, aten.copy_.default}
+METAL = {aten._upsample_bilinear2d_aa.default, torch.float64, torch.complex128}
+"""Operators and dtypes that PyTorch up to 2.6 is without on Apple's GPUs."""
 INDEXING = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default}  # take a processor's indices
 
 
@@ -45,11 +47,18 @@ class Elsewhere(Tensor):
         return run(func, args, kwargs or {})
 
 
+_lacking: set[Any] = set()
+
+
 @contextmanager
-def other_device() -> Iterator[None]:
-    """Within it the device "meta" holds numbers."""
-    with _Computed(), _MadeOfNumbers():
-        yield
+def other_device(lacking: Iterable[Any] = ()) -> Iterator[None]:
+    """Within it the device "meta" holds numbers; operators and dtypes in `lacking` are refused there."""
+    _lacking.update(lacking)
+    try:
+        with _Computed(), _MadeOfNumbers():
+            yield
+    finally:
+        _lacking.difference_update(lacking)
 
 
 class _Computed(TorchDispatchMode):
@@ -105,6 +114,8 @@ def compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         made = func(*twins[0], **twins[1])
     if not there:
         return made
+    if wanting := _lacking & {func, *(t.dtype for t in tree_flatten(made)[0] if isinstance(t, Tensor))}:
+        raise NotImplementedError(f"{func}: the device is without {wanting}")
 
     def wrap(value: Any) -> Any:
         if not isinstance(value, Tensor):

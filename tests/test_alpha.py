@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle, repeat
 from pathlib import Path
 
 import av
@@ -13,6 +14,7 @@ from PIL import Image
 from jores import pipeline
 from jores.checkpoint import save_bundle
 from jores.cli import main
+from jores.conditions import Keeper
 from jores.files.pictures import Picture, read_image, write_image
 from jores.imaging.alpha import filled, seen_average
 from jores.imaging.exposure import mean_colour, mean_luma
@@ -149,10 +151,27 @@ def test_masks_that_do_not_suffice_are_refused(nets, count):
         list(flat(enhance_frames)(frames, nets, steps=1, masks=masks, smooth=False))
 
 
-def test_masks_for_more_frames_than_there_are_are_refused(nets):
-    frames, masks = [torch.rand(1, 3, 16, 16)] * 3, [torch.zeros(1, 1, 16, 16)] * 4
-    with pytest.raises(ValueError, match="masks: more than frames"):
-        list(flat(enhance_frames)(frames, nets, steps=1, masks=masks, smooth=False))
+@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize(
+    "given, fault",
+    [
+        (lambda mask: {"keepers": [Keeper()] * 2}, "keepers: 2 for more frames than that: give one per frame"),
+        (lambda mask: {"keepers": [Keeper()] * 2, "masks": [mask]}, "keepers: 2 for more frames than that"),
+        (lambda mask: {"masks": (mask for _ in range(4))}, "masks: more than frames"),
+        (lambda mask: {"masks": [mask] * 4}, "masks: more than frames"),
+        (lambda mask: {"masks": (mask for _ in range(2))}, "masks: 2 for more frames than that"),
+    ],
+)
+def test_what_comes_with_each_frame_comes_once_for_each(nets, smooth, given, fault):
+    frames, options = [torch.rand(1, 3, 16, 24) * 0.1] * 3, {"steps": 0, "smooth": smooth}
+    with pytest.raises(ValueError, match=fault):
+        list(flat(enhance_frames)(frames, nets, **options, **given(torch.ones(1, 1, 16, 24))))
+
+
+@pytest.mark.parametrize("masks", [lambda mask: cycle([mask]), repeat, lambda mask: iter([mask])])
+def test_one_mask_and_endless_ones_serve_any_number_of_frames(nets, masks):
+    frames, mask = [torch.rand(1, 3, 16, 24) * 0.1] * 3, torch.ones(1, 1, 16, 24)
+    assert len(list(flat(enhance_frames)(frames, nets, steps=0, masks=masks(mask), keepers=[Keeper()] * 3))) == 3
 
 
 def masks() -> dict[str, Image.Image]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,24 @@ def test_a_name_that_the_output_cannot_show_stops_nothing(night, tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and sorted(records(done.stdout)) == ["a.png", "c.png", "d.png", "\u591c.png"]
     assert "1 of 4 files failed" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["evaluate", "info", "a failure"])
+def test_every_command_writes_names_that_the_output_cannot_show(night, tmp_path, command):
+    """Before: `evaluate` ended after the work, without its report."""
+    folder, report = tmp_path / "\u591c", tmp_path / "scores.json"
+    folder.mkdir()
+    (night / "a.png").rename(folder / "\u591c.png")
+    weights = Path(shutil.copy(SHIPPED_WEIGHTS, folder / "\u591c.safetensors"))
+    arguments = {
+        "evaluate": ["evaluate", "--low", folder, "--output", report, *OPTIONS], "info": ["info", "--weights", weights],
+        "a failure": ["enhance", folder / "none.png", "--output", folder, "--weights", folder / "none.safetensors"],
+    }[command]  # fmt: skip
+    env = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    started = [sys.executable, "-m", "jores", *map(str, arguments)]
+    done = subprocess.run(started, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == int(command == "a failure") and "Traceback" not in done.stderr, done.stderr
+    assert "\\u591c" in done.stdout + done.stderr and report.is_file() == (command == "evaluate")
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])

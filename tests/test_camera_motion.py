@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from jores.imaging import camera_motion as camera
-from jores.imaging import temporal
+from jores.imaging import metal, temporal
 from jores.imaging.camera_motion import CameraMotion, camera_motion, lag, resampled
 from jores.imaging.temporal import TemporalFilter
 from jores.metrics import psnr
@@ -134,7 +134,7 @@ def test_any_dtype(clips, dtype):
 
 @pytest.mark.parametrize("without", [set(), {DEVICE.type}])
 def test_another_device_sees_the_same(clips, monkeypatch, without):
-    monkeypatch.setattr(camera, "ON_PROCESSOR", without)
+    monkeypatch.setattr(metal, "DEVICES", without)
     before, after = clips["zoom"].dark[:2].split(1)
     here = camera_motion(before, after)
     want = [*here.follow(before, after), here.follow_count(before[:, :1].sign()), lag(before, after)]

@@ -257,7 +257,8 @@ def test_runs_as_a_module(dark, weights, tmp_path):
 
 @pytest.mark.parametrize("more, told", [
     (["--steps", 2000], "steps must be between 1 and"), (["--steps", -1], "steps must be 0"),
-    (["--mask", "none.png"], "none.png"),
+    (["--mask", "none.png"], "none.png"), (["--weights", "none.safetensors"], "none.safetensors: no such file"),
+    (["--segmenter", "nowhere"], "nowhere: no config.json"),
 ])  # fmt: skip
 def test_settings_that_cannot_be_used_are_refused_once_and_before_any_picture(tmp_path, weights, capsys, more, told):
     (tmp_path / "in").mkdir()
@@ -265,7 +266,7 @@ def test_settings_that_cannot_be_used_are_refused_once_and_before_any_picture(tm
         write_image(tmp_path / "in" / name, Picture(torch.rand(3, 24, 32) * 0.2))
     assert run("enhance", tmp_path / "in", "--output", tmp_path / "out", *options(weights), *more) == 1
     said = capsys.readouterr()
-    assert said.err.count(told) == 1 and not said.out and not list((tmp_path / "out").iterdir())
+    assert said.err.count(told) == 1 and not said.out and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("wrong", [

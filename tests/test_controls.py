@@ -210,10 +210,15 @@ def test_bad_dials_are_named_before_any_work_is_done():
             flat(pipeline.enhance)(images, nets, **options)
 
 
-def test_an_exposure_that_is_told_wins():
-    nets, bright = shaken(TINY), noise(1, 3, 40, 60) * 0.5 + 0.3
-    assert statistics.wanted_exposure(nets, bright, 0.2).item() == pytest.approx(0.2)
-    assert torch.equal(statistics.wanted_exposure(nets, bright, None), nets.adjustment.propose_exposure(bright))
+def test_an_exposure_that_is_given_wins_and_without_one_each_picture_has_its_own():
+    nets, pictures = shaken(TINY), noise(3, 3, 48, 64) * torch.tensor([0.1, 0.3, 0.9]).view(3, 1, 1, 1)
+    assert statistics.wanted_exposure(nets, pictures, 0.2).tolist() == pytest.approx([0.2] * 3)
+    proposed = statistics.wanted_exposure(nets, pictures, None)
+    assert len(proposed.unique()) == 3 and bool(((proposed > 0) & (proposed <= 1)).all())
+    alone = [statistics.wanted_exposure(nets, picture[None], None) for picture in pictures]
+    torch.testing.assert_close(torch.cat(alone), proposed)
+    enlarged = pictures.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(statistics.wanted_exposure(nets, enlarged, None), proposed)
 
 
 def test_the_shipped_weights_hand_a_well_lit_picture_back(shared_data):

@@ -7,10 +7,12 @@ import torch
 from torch.nn import functional as F
 
 from jores import pipeline
-from jores.imaging import resize
+from jores.checkpoint import SHIPPED_SEGMENTER
+from jores.imaging import metal
+from jores.semantics import load_segmenter
 from jores.video import enhance_frames
 from tests.flat import flat
-from tests.other_device import DEVICE, Elsewhere, move, other_device
+from tests.other_device import DEVICE, METAL, Elsewhere, move, other_device
 from tests.tiny import TINY, shaken
 
 
@@ -75,7 +77,7 @@ def test_averages_over_areas_where_the_device_has_them_for_even_grids_only(here,
         return pool(x, size)
 
     monkeypatch.setattr(F, "adaptive_avg_pool2d", even_only)
-    monkeypatch.setattr(resize, "DIVISIBLE_ONLY", {DEVICE.type})
+    monkeypatch.setattr(metal, "DEVICES", {DEVICE.type})
     low = dark(3, 1, 3, 100, 150)
     want = torch.cat(list(flat(enhance_frames)(low, here, steps=1)))
     with other_device():
@@ -94,12 +96,18 @@ def test_pictures_that_are_there_stay_there(here, there):
     assert (made.twin - flat(pipeline.enhance)(low, here, steps=1)).abs().max() < 1e-4
 
 
-def test_the_segmenter_gives_its_map_where_the_nets_are(segmenter, here, there):
+@pytest.mark.parametrize("lacking", [(), METAL], ids=["", "metal"])
+def test_the_segmenter_gives_its_map_where_the_nets_are(segmenter, here, there, monkeypatch, lacking):
+    """Before: it resized with a filter there, which Apple's GPUs have only since PyTorch 2.7."""
+    if lacking:
+        monkeypatch.setattr(metal, "DEVICES", {DEVICE.type})
     low = dark(1, 3, 60, 90)
     want = flat(pipeline.enhance)(low, here, segmenter, steps=1)
-    move(segmenter)  # it comes last: the fixture is this file's
-    with other_device():
-        made = flat(pipeline.enhance)(low, there, segmenter, steps=1)
+    elsewhere = move(load_segmenter(SHIPPED_SEGMENTER))
+    with other_device(lacking):
+        made = flat(pipeline.enhance)(low, there, elsewhere, steps=1)
+        with torch.inference_mode():
+            flat(pipeline.enhance)(low.to(DEVICE), there, elsewhere, steps=1, colour_fidelity=0.5, shadows=0.5)
     assert (made - want).abs().max() < 1e-4
 
 

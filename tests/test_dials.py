@@ -12,7 +12,8 @@ from jores import cli, pipeline, statistics
 from jores.conditions import Keeper
 from jores.files.pictures import Picture, write_image
 from jores.imaging.exposure import BRIGHTEST, DIMMEST, brightened
-from jores.options import DRAFT_SIZE, FINE_STEPS, QUALITIES, SampleOptions, at_quality
+from jores.limits import DRAFT_SIZE, FINE_STEPS, QUALITIES
+from jores.options import SampleOptions, at_quality
 from jores.video import enhance_frames
 from tests.flat import flat
 from tests.tiny import Memory

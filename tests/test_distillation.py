@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 
 import pytest
@@ -90,7 +91,29 @@ def test_a_student_learns_from_the_teacher_and_goes_on_from_its_folder(data, rec
     assert load_segmenter(trained / "segmenter")(torch.rand(1, 3, 40, 60)).labels == NAMES
 
 
-def test_what_is_no_student_is_refused_by_name(data, recipe, teacher, tmp_path):
+def test_other_pictures_of_the_same_names_are_seen_anew(data, recipe, teacher, tmp_path):  # noqa: F811
+    def cached(out):
+        run_here(other, recipe, out, "segmenter", "--teacher", sees, "--steps", 0)
+        scores = json.loads((out / "teacher-lol-72-dark.json").read_text(encoding="utf-8"))
+        return scores, *(load_file(out / f"teacher-{key}-72.safetensors") for key in ("pairs", "val-lol"))
+
+    sees, other = tmp_path / "teacher", tmp_path / "set"
+    shutil.copytree(teacher, sees)
+    weight = load_file(teacher / "ade20k_teacher_fp16.safetensors")["weight"]
+    weight[:9] *= 0.1  # soft maps, which tell one picture from another
+    save_file({"weight": weight}, sees / "ade20k_teacher_fp16.safetensors")
+    shutil.copytree(data, other)
+    former = cached(tmp_path / "out")
+    for path in (*other.glob("low/*.png"), *other.glob("high/*.png")):
+        Image.open(path).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(path)
+    now, expected = cached(tmp_path / "out"), cached(tmp_path / "fresh")
+    assert now[0] == expected[0] != former[0]
+    for found, wanted, old in zip(now[1:], expected[1:], former[1:], strict=True):
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+        assert not all(torch.equal(found[name], old[name]) for name in old)
+
+
+def test_what_is_no_student_is_refused_by_name(data, recipe, teacher, tmp_path):  # noqa: F811
     (tmp_path / "not a student").mkdir()
     shutil.copy(recipe, tmp_path / "not a student/config.json")
     done = run(

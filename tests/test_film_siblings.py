@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jores.files.clips import rewrite_video
-from tests.films import QUIET, frames_of, join, packets_of, write_film
+from tests.films import LENGTH, QUIET, frames_of, join, packets_of, write_film
+from tests.test_film_tracks import FILMS
 
 AAC = ("aac", {"language": "eng"}, 1)
 
@@ -98,3 +101,25 @@ def test_times_survive_another_container(tmp_path, suffix, target):
     assert_same_film(source, made)
     before, after = ([d for _, d in packets_of(path, "audio")] for path in (source, made))
     assert before == after and not any("audio" in told for told in report.left_out)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no name can hold a colon there")
+@pytest.mark.parametrize("target", [".mkv", ".mp4", ".avi"])
+@pytest.mark.parametrize("kind", ["mkv", "mp4", "avi"])
+def test_a_time_of_day_as_a_name(tmp_path, monkeypatch, kind, target):
+    """Before: 12:30.mp4 in the current folder was the address of a protocol."""
+    monkeypatch.chdir(tmp_path)
+    film = FILMS[kind] if kind != "avi" else {**FILMS[kind], "audio": [("ac3", {}, 0)]}
+    source = write_film(tmp_path / f"film.{kind}", **film)
+    plain, named = tmp_path / f"plain{target}", Path("in:out") / f"14:00{target}"
+    named.parent.mkdir()
+
+    def seen_twice(pictures):
+        assert len(list(pictures.again)) == LENGTH
+        return pictures
+
+    wanted = rewrite_video(source, plain, seen_twice)
+    source.rename(f"12:30.{kind}")
+    assert rewrite_video(Path(f"12:30.{kind}"), named, seen_twice) == wanted
+    assert packets_of(named.absolute(), "audio") == packets_of(plain, "audio")
+    assert [p.name for p in named.parent.iterdir()] == [named.name]

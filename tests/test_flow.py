@@ -228,7 +228,7 @@ def test_both_estimates_are_trained_by_the_features(distance):
 
 
 def test_features_of_another_segmenter_are_refused():
-    with pytest.raises(ValueError, match="deeplab-ade20k, and --segmenter names another model"):
+    with pytest.raises(ValueError, match="and its `segmenter` names another model: leave `segmenter` out"):
         FeatureDistance(load_segmenter(FORMER_SEGMENTER))
 
 

@@ -65,7 +65,25 @@ def test_other_foreign_schedules_are_refused(host, graph, kind):
         ksample(host, model, graph.one)
 
 
-def guided(host, model, name, negative):
+@pytest.mark.parametrize("error", [AttributeError("no 'timestep_spacing'"), RuntimeError("CUDA error: illegal access")])
+def test_a_fault_of_the_host_or_the_device_is_no_foreign_schedule(host, graph, monkeypatch, error):  # noqa: F811
+    def fail(*_given):
+        raise error
+
+    monkeypatch.setattr(importlib.import_module("comfy.model_sampling").EPS, "calculate_input", fail)
+    with pytest.raises(type(error), match=str(error)):
+        run(host, "JoReSSigmas", model=graph.plain, steps=STEPS)
+
+
+def test_a_foreign_schedule_that_cannot_be_asked_is_refused_with_its_cause(host, graph):  # noqa: F811
+    model = graph.plain.clone()
+    model.add_object_patch("model_sampling", torch.nn.Identity())
+    with pytest.raises(ValueError, match=r"replaced by another node's \(Identity\)") as refused:
+        run(host, "JoReSSigmas", model=model, steps=STEPS)
+    assert isinstance(refused.value.__cause__, AttributeError)
+
+
+def guided(host, model, name, negative):  # noqa: F811
     module, node, arguments = {
         "APG": ("apg", "APG", (1.0, 5.0, 0.0)), "APG with momentum": ("apg", "APG", (0.0, 0.5, 0.5)),
         "PerpNeg": ("perpneg", "PerpNeg", (negative, 1.0)), "TCFG": ("tcfg", "TCFG", ()),

@@ -249,4 +249,4 @@ def test_strip_metadata_is_refused_for_films_before_any_work(tmp_path, options, 
     assert main(command) != 0
     shown = capsys.readouterr()
     assert names[0] in shown.err and "--strip-metadata" in shown.err and not shown.out
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()

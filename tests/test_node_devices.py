@@ -8,7 +8,7 @@ import torch
 from tests.blocks import STEPS, conditioned, ksample, picture, to_bchw
 from tests.flat import flat
 from tests.graphs import run
-from tests.other_device import DEVICE, Elsewhere, other_device
+from tests.other_device import DEVICE, METAL, Elsewhere, other_device
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,3 +59,14 @@ def test_in_tiles_and_as_one_block(pack, model):
     one = run(pack, "JoReSEnhance", image=image, mask=torch.ones(1, 80, 100), **inputs, **options)[0]
     assert one.device.type == "cpu"
     torch.testing.assert_close(to_bchw(one), expected, atol=1e-4, rtol=0)
+
+
+def test_bright_pictures_on_a_device_without_float64(pack):  # noqa: F811
+    """Before: pictures with levels of 2 and more, as in HDR, ended the node on Apple's GPUs."""
+    check = pack.load("nodes.host.pictures").check_range
+    bright = torch.rand(1, 8, 8, 3, generator=torch.Generator().manual_seed(0))
+    bright[0, 0, 0] = 5.5
+    with other_device(METAL):
+        check(bright.to(DEVICE), "image")
+        with pytest.raises(ValueError, match="divide by 255"):
+            check((bright * 40).to(DEVICE), "image")

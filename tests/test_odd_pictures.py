@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -181,9 +182,25 @@ def test_grey_with_alpha_in_a_tiff_of_16_bits(tmp_path):
     assert np.array_equal(found, values[..., [0, 0, 0, 1]])
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
-def test_no_limit_of_pillows_stands_in_the_way(tmp_path, monkeypatch, suffix):
+class Watched(ModuleType):
+    """A module none of whose variables is set."""
+
+    def __setattr__(self, name, value):
+        if name != "__class__":
+            raise AssertionError(f"{name} is set, for the whole process")
+        super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize("name, options", [
+    ("a.png", {}), ("a.jpg", {}), ("a.tif", {}), ("a.tif", {"compression": "tiff_lzw"}), ("a.bmp", {}),
+    ("a.tif", {"tiffinfo": {274: 6}}),
+])  # fmt: skip
+def test_no_limit_of_pillows_stands_in_the_way_and_none_is_lifted(tmp_path, monkeypatch, name, options):
     """Pillow refuses 179 megapixels; here, 21 pixels."""
-    Image.fromarray(levels()).save(tmp_path / f"a{suffix}")
+    Image.fromarray(levels()).save(tmp_path / name, **options)
+    expected = read_image(tmp_path / name).pixels
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    assert read_image(tmp_path / f"a{suffix}").pixels.shape == (3, *SIZE)
+    with monkeypatch.context() as watched:
+        watched.setattr(Image, "__class__", Watched)
+        assert torch.equal(read_image(tmp_path / name).pixels, expected)
+    assert sorted(expected.shape) == sorted((3, *SIZE))

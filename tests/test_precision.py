@@ -10,9 +10,10 @@ from jores.checkpoint import SHIPPED_WEIGHTS, load_bundle
 from jores.cli import build_parser
 from jores.files.pictures import read_image
 from jores.imaging.resize import area_average
+from jores.limits import PRECISIONS
 from jores.options import SampleOptions
 from jores.pipeline import enhance
-from jores.precision import FAST, PRECISIONS, fast_in_bfloat16, reduce_precision
+from jores.precision import FAST, fast_in_bfloat16, reduce_precision
 
 EXAMPLE = Path(__file__).parents[1] / "workflows" / "enhance_low_light.input.png"
 CPU = torch.device("cpu")

@@ -50,6 +50,15 @@ def test_the_registrys_fields():
     assert known <= set(project["classifiers"])
 
 
+def test_a_release_has_one_number():
+    """pyproject.toml says it; what repeats it for readers agrees, and the code does not."""
+    version = PYPROJECT["project"]["version"]
+    for name, written in (("CITATION.cff", r"(?m)^version: (\S+)$"), ("CHANGELOG.md", r"(?m)^## (\S+)$")):
+        found = re.search(written, (PACK / name).read_text("utf-8"))
+        assert found and found[1] == version, name
+    assert not [name for name in sources() if "__version__ =" in (PACK / name).read_text("utf-8")]
+
+
 def test_the_manager_installs_nothing_that_comfyui_does_not_bring(comfy_tree: Path):
     """The Manager runs pip on requirements.txt, pip itself on pyproject.toml: the two are one list."""
     assert PYPROJECT["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}
@@ -64,6 +73,7 @@ def test_the_archive_holds_what_runs_and_nothing_else(tmp_path: Path):
         names = set(opened.namelist())
     for wanted in ("__init__.py", "nodes/extension.py", "jores/pipeline.py", "requirements.txt", "pyproject.toml",
                    "LICENSE", "README.md", "jores/weights/jores-compact.safetensors", "jores/weights/MODEL_CARD.md",
+                   "jores/METHOD.md",
                    "jores/weights/segformer-dark/model.safetensors", "jores/weights/deeplab-ade20k/model.safetensors",
                    "jores/weights/deeplab-ade20k/LICENSE", "jores/weights/deeplab-ade20k/NOTICE",
                    "workflows/1 Enhance a dark photograph.json",

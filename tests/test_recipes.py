@@ -172,6 +172,14 @@ def test_costs_grow_as_they_must():
         ("adjust: {loop: {learning_rate: 1e-3}}\n", r"learning_rate is '1e-3', not a number"),
         ("adjust: {options: {psnr: {a: 1}}}\n", r"psnr is \{'a': 1\}, not a number"),
         ("adjust: {loop: 5}\n", r"adjust: loop must hold settings by name, not 5"),
+        ("diffuse: {options: {psnr: 0.04}}\n", r"options: psnr does nothing with the preset 'texture', .* is a flow"),
+        ("diffuse: {options: {joint: {edges: 0.1}}}\n", r"joint does nothing"),
+        (
+            "diffuse: {options: {start_share: 0.3, psnr: 0.0}}\n",
+            r"start_share does nothing .*write `start_share: null`",
+        ),
+        ("preset: compact\ndiffuse: {options: {perceptual: null, adversary: 1}}\n", r"adversary does .* is no flow"),
+        ("preset: compact\n", r"perceptual does nothing with the preset 'compact'"),
     ],
 )
 def test_settings_that_no_stage_has_are_named(text, said, tmp_path):
@@ -182,5 +190,5 @@ def test_settings_that_no_stage_has_are_named(text, said, tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_our_own_recipes_have_no_unknown_setting(path):
+def test_our_own_recipes_have_no_setting_that_is_unknown_or_does_nothing(path):
     check_recipe(path, load_recipe(path))

@@ -123,6 +123,7 @@ def test_conditions_of_windows_that_are_no_more_make_room(size):
         "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
         "DefaultCPUAllocator: not enough memory: you tried to allocate 400 bytes.", "Invalid buffer size: 24.00 GB",
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "std::bad_alloc",
+        "unable to mmap 8 bytes from file <model.safetensors>: Cannot allocate memory (12)",
     ],
 )  # fmt: skip
 def test_memory_that_ran_out_is_known_everywhere_by_all_its_names(pack, message):

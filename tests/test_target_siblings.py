@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -32,6 +33,57 @@ def test_a_report_replaces_no_other_file_of_the_run(tmp_path, options, capsys, m
     command = ["evaluate", "--low", str(tmp_path / "low"), "--high", str(tmp_path / "high"), "--output", str(target)]
     assert main([*command, *options, "--segmenter", str(folder)]) == 1
     assert "which this run reads" in capsys.readouterr().err and target.read_bytes() == before
+
+
+@pytest.fixture
+def without_inodes(tmp_path, monkeypatch):
+    """A folder as a drive on SFTP or WebDAV shows it."""
+    real, folder = Path.stat, tmp_path / "drive"
+
+    def stat(self, **how):
+        status = real(self, **how)
+        on_drive = Path(os.path.abspath(self)).is_relative_to(folder)
+        return os.stat_result((status[0], 0, *status[2:])) if on_drive else status
+
+    monkeypatch.setattr(Path, "stat", stat)
+    folder.mkdir()
+    return folder
+
+
+def test_a_drive_without_inodes(without_inodes, options, capsys):  # noqa: F811
+    """Before: all its files counted as one."""
+    pictures = [picture(without_inodes / folder / name) for folder, name in (("a", "1.png"), ("a", "2.png"))]
+    (without_inodes / "a" / "inner").mkdir()
+    command = ["enhance", str(pictures[0].parent), "--output", str(without_inodes / "a" / "out"), *options]
+    for way in ([], ["--resume"]):
+        assert main([*command, *way]) == 0
+        told = capsys.readouterr()
+        assert [json.loads(line)["input"] for line in told.out.splitlines()] == list(map(str, pictures))
+        assert f"1 folder(s) inside were not searched: name them, too ({pictures[0].parent / 'inner'})" in told.err
+    twice = [str(pictures[0]), str(pictures[0].parent / ".." / "a" / "1.png")]
+    assert main(["enhance", *twice, "--output", str(without_inodes / "b"), *options]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert main(["enhance", twice[0], "--output", str(pictures[0].parent), "--overwrite", *options]) == 1
+    assert "its own input" in capsys.readouterr().err
+    namesake = picture(without_inodes / "c" / "1.png", 0.2)  # which was left out without a word
+    assert main(["enhance", twice[0], str(namesake), "--output", str(without_inodes / "d"), *options]) == 1
+    assert "another input of this name" in capsys.readouterr().err
+
+
+def test_patterns_are_expanded_where_no_shell_does_it(tmp_path, options, capsys):  # noqa: F811
+    """Neither cmd nor PowerShell does."""
+    names = ["b.png", "a.png", ".hidden.png", "a[1].png", "n.tif"]
+    folder = picture(tmp_path / "on [a] trip" / names[0]).parent
+    inputs = [picture(folder / name) for name in names]
+    if os.name != "nt":  # where no name can hold a star
+        inputs.append(picture(tmp_path / "a*.png"))
+    given = [folder / "?.png", folder / "a[1].png", tmp_path / "on*" / "n.*", *inputs[5:]]
+    assert main(["enhance", *map(str, given), "--output", str(tmp_path / "out"), *options]) == 0
+    done = [Path(json.loads(line)["input"]) for line in capsys.readouterr().out.splitlines()]
+    assert done == [folder / "a.png", folder / "b.png", folder / "a[1].png", folder / "n.tif", *inputs[5:]]
+    assert main(["enhance", str(folder / "*.jpg"), str(inputs[0]), "--output", str(tmp_path / "out"), *options]) == 1
+    told = capsys.readouterr()
+    assert told.err == f"jores: no file fits {folder / '*.jpg'}\n" and not told.out
 
 
 @pytest.mark.parametrize("names", [("n.dng", "n.dng.tif"), ("n.NEF", "n.NEF.tif"), ("n.heic", "n.heic.tif")])

@@ -23,14 +23,10 @@ from jores.files.records import json_line
 from jores.files.saving import write_atomically
 from jores.files.targets import TargetError, ignores_case, plan
 from jores.training.records import append_record, contact_sheet
-from tests.files_by_hand import picture
+from tests.files_by_hand import contents, picture
 from tests.tiny import TINY, shaken
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def spellings(folder: Path) -> dict[str, tuple[list[Path], Path]]:

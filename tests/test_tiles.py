@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,11 +16,11 @@ from jores import pipeline
 from jores.conditions import ConditionOnDemand
 from jores.config import PRESETS
 from jores.imaging.resize import resize_map
+from jores.limits import MIN_TILE, MOST_STOPS, PRECISIONS, QUALITIES, STEPS, TEXTURE
 from jores.metrics import psnr
-from jores.options import SampleOptions
 from jores.tiling.memory import MAIN_MEMORY, SHARE, auto_tile, cache_bytes, condition_bytes, pipeline_bytes
 from jores.tiling.tiler import Tiler
-from jores.tiling.windows import ALIGNMENT, MIN_TILE, Span, Window, spans
+from jores.tiling.windows import ALIGNMENT, Span, Window, spans
 from tests.benchmarks.big_pictures import seam_ratio
 from tests.flat import flat
 
@@ -194,9 +196,7 @@ def test_a_tile_too_small_is_refused(nets, low):
 
 
 def test_the_command_line_knows_tiles(capsys):
-    from jores.cli import SMALLEST_TILE, TEXTURE, build_parser
-
-    assert SMALLEST_TILE == MIN_TILE and SampleOptions.texture == TEXTURE
+    from jores.cli import build_parser
 
     def parsed(*options):
         return build_parser().parse_args(["enhance", "a.png", "--output", "b", *options])
@@ -207,6 +207,29 @@ def test_the_command_line_knows_tiles(capsys):
     for wrong in (("--tile", "63"), ("--tile", "-1"), ("--working-size", "-5")):
         with pytest.raises(SystemExit):
             parsed(*wrong)
+
+
+def test_command_line_and_nodes_read_one_list_of_limits():
+    from jores.cli import build_parser
+
+    def taken(option, text):
+        try:
+            return getattr(build_parser().parse_args(["enhance", "a.png", "--output", "b", option, text]), option[2:])
+        except SystemExit:
+            return None
+
+    schema = json.loads(Path(__file__).with_name("schema.json").read_text(encoding="utf-8"))["JoReSEnhance"]["inputs"]
+    inputs = {given["id"]: given for given in schema}
+    usual = build_parser().parse_args(["enhance", "a.png", "--output", "b"])
+    assert taken("--tile", f"{MIN_TILE}") == MIN_TILE and taken("--tile", f"{MIN_TILE - 1}") is None
+    for most in (MOST_STOPS, -MOST_STOPS):
+        assert taken("--brightness", f"{most}") == most and taken("--brightness", f"{1.01 * most}") is None
+    assert (inputs["brightness"]["min"], inputs["brightness"]["max"]) == (-MOST_STOPS, MOST_STOPS)
+    assert all(taken("--quality", name) for name in QUALITIES) and all(
+        taken("--precision", name) for name in PRECISIONS
+    )
+    assert usual.steps == inputs["steps"]["default"] == STEPS and usual.precision == PRECISIONS[0]
+    assert usual.texture == inputs["texture"]["default"] == TEXTURE and usual.quality == inputs["quality"]["default"]
 
 
 def test_a_working_size_keeps_size_light_and_detail(nets, segmenter, low, whole):

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from jores.checkpoint import held_parts, load_bundle, read_header
+from jores.cli import main
 from jores.metrics import psnr
 from jores.training import RECIPES
 from jores.training.data import Sampler
@@ -159,6 +160,25 @@ def test_a_run_does_not_replace_the_bundle_that_it_begins_from(data, recipe, tmp
     before = first.read_bytes()
     done = run(data, recipe, tmp_path, "decompose", "--init", first, check=False)
     assert done.returncode == 1 and "would replace" in done.stderr and first.read_bytes() == before
+
+
+@pytest.mark.parametrize("stage, name", [("decompose", "decompose.safetensors"), ("decompose", "contact_sheet.png"),
+                                         ("segmenter", "segmenter")])  # fmt: skip
+def test_a_file_that_no_run_has_made_is_not_replaced(stage, name, data, recipe, tmp_path, capsys):
+    (tmp_path / name).write_bytes(b"somebody's own")
+    command = ["train", "--stage", stage, "--data", data, "--config", recipe, "--out", tmp_path, "--cpu"]
+    assert main([str(word) for word in command]) == 1
+    assert f"would replace {tmp_path / name}" in capsys.readouterr().err
+    assert (tmp_path / name).read_bytes() == b"somebody's own" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("last", ["checkpoint", "checkpoint.old"])
+def test_a_run_goes_on_over_the_files_that_it_has_made(last, data, recipe, tmp_path):
+    run_here(data, recipe, tmp_path, "decompose", "--steps", 2)
+    if last != "checkpoint":  # killed between the two names
+        (tmp_path / "checkpoint").rename(tmp_path / last)
+    run_here(data, recipe, tmp_path, "decompose", "--steps", 3)
+    assert _state(tmp_path, "step") == 3
 
 
 def test_a_recipe_for_another_preset_than_the_bundle_is_refused(data, tmp_path):

@@ -24,13 +24,14 @@ from ..files.pictures import (
     FORMATS,
     VIDEO_FORMATS,
     check_fits,
+    expand,
     find_images,
     missing,
     read_image,
     write_image,
 )
 from ..files.records import json_line
-from ..files.targets import Job, plan
+from ..files.targets import Job, held, identity, plan
 from ..tiling.memory import is_out_of_memory
 from .enhancer import Enhancer
 from .signals import exit_on_signal
@@ -92,13 +93,13 @@ def run(args: argparse.Namespace) -> int:
     """
     share = Share.from_environment(args)
     skipped: list[Path] = []
-    files = find_images(args.inputs, (*FORMATS, *VIDEO_FORMATS), skipped=skipped)
+    files = find_images(expand(args.inputs), (*FORMATS, *VIDEO_FORMATS), skipped=skipped)
     _check_output(args.output)
-    args.output.mkdir(parents=True, exist_ok=True)
-    skipped = [path for path in skipped if not (path.is_dir() and path.samefile(args.output))]
-    todo = plan(files, args.output, result_name, also=[p for p in (args.mask, args.weights) if p])
-    _check_stripping(args, todo)
+    _check_stripping(args, files)
     enhancer = Enhancer.from_args(args, share.device)
+    args.output.mkdir(parents=True, exist_ok=True)
+    skipped = [path for path in skipped if not (path.is_dir() and identity(path) == identity(args.output))]
+    todo = plan(files, args.output, result_name, also=[p for p in (args.mask, args.weights) if p])
     failures = []
     with exit_on_signal():
         for job in todo[share.index :: share.count]:
@@ -133,9 +134,9 @@ def _check_output(output: Path) -> None:
         )
 
 
-def _check_stripping(args: argparse.Namespace, todo: list[Job]) -> None:
+def _check_stripping(args: argparse.Namespace, files: list[Path]) -> None:
     """Raises ValueError for --strip-metadata with videos, whose metadata cannot be removed."""
-    films = [str(job.path) for job in todo if job.path.suffix.lower() in VIDEO_FORMATS]
+    films = [str(path) for path in files if path.suffix.lower() in VIDEO_FORMATS]
     if args.strip_metadata and films:
         more = f" and {len(films) - 1} more" if len(films) > 1 else ""
         reason = "a video keeps all that its file says (place, time, camera)"
@@ -152,7 +153,7 @@ def _summary(failures: list[str], count: int, skipped: list[Path]) -> str:
     folders = [path for path in skipped if path.is_dir()]
     if folders:
         lines.append(f"jores: {len(folders)} folder(s) inside were not searched: name them, too ({_first(folders)})\n")
-    no_files = [path for path in skipped if not path.is_file() and path not in set(folders)]
+    no_files = [path for path in skipped if not path.is_file() and not path.is_dir()]
     if no_files:
         lines.append(f"jores: {len(no_files)} entry(s) are no files, or links to nothing ({_first(no_files)})\n")
     kinds = Counter(path.suffix.lower() or path.name for path in skipped if path.is_file())
@@ -190,6 +191,8 @@ def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, A
         return {"output": str(target), "skipped": True}
     if exists and not args.overwrite:
         raise ValueError(f"{path}: {target} exists already; add --overwrite, or --resume to keep it")
+    if exists and (reason := held(target)):
+        raise ValueError(f"{path}: {target} cannot be replaced: locked, or open in another program ({reason})")
     is_film = path.suffix.lower() in VIDEO_FORMATS
     if not is_film and target.suffix.lower() not in FORMATS:
         raise ValueError(f"{path}: not a kind of file that is read ({', '.join((*FORMATS, *VIDEO_FORMATS))})")

@@ -1,4 +1,4 @@
-"""DDIM with refinement of x0 (Eqs. 13, 18 and 19): one step, and the loop over steps and windows."""
+"""DDIM with refinement of x0 in every step (METHOD.md, 13, 18 and 19; partly inferred): a step, and the loop."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def step_noise(
 
 
 def ddim_sigma(alpha_bar: float, alpha_prev: float, eta: float) -> float:
-    """sigma_t of Eq. 18 (DDIM, formula 16)."""
+    """sigma_t (METHOD.md, 18; in DDIM's paper formula 16)."""
     if eta == 0 or alpha_prev == 1.0:
         return 0.0
     return eta * ((1 - alpha_prev) / (1 - alpha_bar) * (1 - alpha_bar / alpha_prev)) ** 0.5

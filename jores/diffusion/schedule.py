@@ -1,4 +1,7 @@
-"""Noise schedule: tables in float64, computed once (Eq. 2 and DDPM; zero terminal SNR after Lin et al., WACV 2024)."""
+"""Noise schedule: tables in float64, computed once (METHOD.md, 2).
+
+The formula is that of DDPM, as in the ancestors; ours are zero terminal SNR (Lin et al., WACV 2024) and the flow.
+"""
 
 # The schedule of a flow. A rectified flow leads from noise eps to the detail y that R' * L' lacks, in units of its
 # standard deviation c: y_t = (1 - t) eps + t y. With x0 = R' * L' + c y, the x_t = a x0 + s eps of a diffusion contains
@@ -68,12 +71,12 @@ class NoiseSchedule:
         return float(self.alphas_cumprod[t]) if t >= 0 else 1.0
 
     def x0_and_eps(self, x_t: Tensor, output: Tensor, alpha_bar: float) -> tuple[Tensor, Tensor]:
-        """The predicted x0 (Eq. 13, not clamped) and eps for an output of the UNet."""
+        """The predicted x0 (METHOD.md, 13; not clamped) and eps for an output of the UNet."""
         a, s = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
         return self.x0(x_t, output, a, s), a * output + s * x_t if self.config.prediction == "v" else output
 
     def x0(self, x_t: Tensor, output: Tensor, a: float | Tensor, s: float | Tensor) -> Tensor:
-        """The predicted x0 (Eq. 13); a = sqrt(alpha_bar) and s = sqrt(1 - alpha_bar) are numbers or (B, 1, 1, 1)."""
+        """The predicted x0; a = sqrt(alpha_bar) and s = sqrt(1 - alpha_bar) are numbers or (B, 1, 1, 1)."""
         return a * x_t - s * output if self.config.prediction == "v" else (x_t - s * output) / a
 
     def output(self, x_t: Tensor, x0: Tensor, alpha_bar: float) -> Tensor:

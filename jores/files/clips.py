@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from .clock import FrameTimes, MonotonicTimes, Timeline, repair_times
+from .copying import for_ffmpeg
 from .damage import Damage, decoded
 from .encoders import Film, NoEncoderError, choose
 from .fields import PROGRESSIVE, Rows, take_field, weave
@@ -105,10 +106,10 @@ def rewrite_video(
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         first = first_frames(source)
-        with av.open(str(source)) as reader:
+        with av.open(for_ffmpeg(source)) as reader:
             rewriter = _Rewriter(source, reader, container, target.suffix, first)
             options = rewriter.tracks.options
-            with av.open(str(temporary), "w", format=container, options=dict(options)) as writer:
+            with av.open(for_ffmpeg(temporary), "w", format=container, options=dict(options)) as writer:
                 rewriter.begin(writer)
                 report = rewriter.run(work)
             report = rewriter.compared(temporary, report)
@@ -199,7 +200,7 @@ class _Rewriter:
         """The report with a description of everything that the written file lost."""
         self.tracks.complete(written)
         lost = [*self.damage.report(), *self.encoding.left_out, *self.tracks.left_out, *self.lost]
-        with av.open(str(written), format=self.container) as target:
+        with av.open(for_ffmpeg(written), format=self.container) as target:
             lost += differences(self.reader, target, self.tracks.absent())
         return replace(report, left_out=tuple(dict.fromkeys(lost)))
 
@@ -233,7 +234,7 @@ class _Rewriter:
 
     def _small(self) -> Iterator[Tensor]:
         """The second pass: as `_pictures`, but small, (1, 3, h, w), and not rotated upright."""
-        with av.open(str(self.path)) as reader:
+        with av.open(for_ffmpeg(self.path)) as reader:
             video = reader.streams[self.video.index]
             decode, shrink = decoder_of(video), max(1.0, max(self.first.size) / _SMALL)
             size = {"width": round(self.first.size[0] / shrink) or 1, "height": round(self.first.size[1] / shrink) or 1}

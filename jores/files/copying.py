@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,11 @@ _LOOK = 2000  # packets that are read to find some of every track
 _EACH = 3  # packets of each track that are written for a trial
 ATTACHED_PICTURE = 1024  # AVDisposition
 _REFUSALS = (av.FFmpegError, ValueError, OSError, OverflowError, NotImplementedError, TypeError)
+
+
+def for_ffmpeg(path: str | os.PathLike[str]) -> str:
+    """The absolute path, because FFmpeg takes a name like "12:30.mp4" for the address of a protocol "12"."""
+    return os.path.abspath(path)
 
 
 def shown(stream: Any) -> str:
@@ -49,7 +55,7 @@ def copyable(path: str, indices: list[int], container: str, options: dict[str, s
     """Indices of those streams whose first packets can be written into the container."""
     if not indices:
         return set()
-    with av.open(path) as reader:
+    with av.open(for_ffmpeg(path)) as reader:
         streams, samples = [reader.streams[i] for i in indices], {i: [] for i in indices}
         for number, packet in enumerate(reader.demux(streams)):
             if packet.size and len(samples[packet.stream.index]) < _EACH:
@@ -94,7 +100,7 @@ def _without_block_size(path: str, index: int) -> Iterator[InputContainer | None
     """
     file = io.BytesIO()
     try:
-        with av.open(path) as source, av.open(file, "w", format="matroska") as writer:
+        with av.open(for_ffmpeg(path)) as source, av.open(file, "w", format="matroska") as writer:
             stream = source.streams[index]
             copy = writer.add_stream_from_template(stream, opaque=True)
             for packet in itertools.islice((p for p in source.demux(stream) if p.size), _EACH):

@@ -5,12 +5,9 @@ Pillow reads pictures with 8 bits per channel; `codecs` and `tiff` read what Pil
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import struct
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -35,14 +32,26 @@ from .metadata import Metadata
 
 logger = logging.getLogger(__name__)
 
+
+class _BigTiff(TiffImagePlugin.TiffImageFile):
+    """A TIFF of any size: Pillow checks against its limit of 178 megapixels where it makes room for the pixels itself.
+
+    That limit is a variable of its module, which protects other programs in the process and stays as they set it.
+    """
+
+    def load_prepare(self) -> None:
+        if getattr(self, "_im", None) is None:
+            self.im = Image.core.new(self.mode, getattr(self, "_tile_size", self.size))
+        super().load_prepare()
+
+
 _OPENERS = {
     "PNG": PngImagePlugin.PngImageFile, "JPEG": JpegImagePlugin.jpeg_factory, "WEBP": WebPImagePlugin.WebPImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile, "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": _BigTiff, "BMP": BmpImagePlugin.BmpImageFile,
 }  # fmt: skip
 _STARTS = {"PNG": (png.SIGNATURE,), "JPEG": (b"\xff\xd8\xff",), "TIFF": tiff.MAGIC, "BMP": (b"BM",)}
 _ALWAYS_TRIED, _PIXELS_PER_BYTE = 1 << 24, 20_000  # no photograph has more pixels per byte
 BROKEN_FILE = (*exif_blocks.BROKEN, OSError, EOFError, IndexError)
-_LIMIT = threading.Lock()
 
 
 class NotAPictureError(Exception):
@@ -117,17 +126,6 @@ def _opened(data: bytes) -> Image.Image:
         raise NotAPictureError from error
 
 
-@contextlib.contextmanager
-def _any_size() -> Iterator[None]:
-    """Lifts Pillow's limit of 178 megapixels, a module variable that its TIFF decoder checks."""
-    with _LIMIT:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
 def _check_size(count: int, shown: str, data: bytes) -> None:
     if count > _ALWAYS_TRIED and count > len(data) * _PIXELS_PER_BYTE:  # a damaged header must not allocate gigabytes
         raise ValueError(f"its header claims {shown} pixels, but the file has only {len(data)} bytes: it is damaged")
@@ -143,8 +141,7 @@ def _decode(image: Image.Image, data: bytes, shown: bytes) -> Picture:
     notes = replace(notes, left_out=left_out.of_image(image, data))
     exif = exif_blocks.read(image)
     stored = exif.get(ExifTags.Base.Orientation, 1)
-    with _any_size():
-        image.load()  # also needed before PyAV, which accepts truncated files
+    image.load()  # also needed before PyAV, which accepts truncated files
     _scale_transparent_level(image, data)
     remaining = exif.get(
         ExifTags.Base.Orientation, 1

@@ -15,7 +15,7 @@ from av.sidedata.sidedata import Type as SideData
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from .copying import is_cover
+from .copying import for_ffmpeg, is_cover
 from .fields import PROGRESSIVE, Rows, rows_in_time
 from .tracks import packets_of
 
@@ -54,7 +54,7 @@ class FirstFrames:
 def first_frames(path: Path) -> FirstFrames:
     """Inspects the first frames. Raises VideoFileError for a video that cannot be enhanced."""
     try:
-        with av.open(str(path)) as reader:
+        with av.open(for_ffmpeg(path)) as reader:
             stream = video_stream(path, reader)
             decode, frames, failure = decoder_of(stream), [], None
             for packet in packets_of(reader, stream):

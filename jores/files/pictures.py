@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -11,7 +12,7 @@ from .decoding import BROKEN_FILE, NotAPictureError, Picture, decode
 from .encoding import encode, lost
 from .saving import write_atomically
 
-__all__ = ["ImageFileError", "Picture", "check_fits", "find_images", "missing", "read_image", "write_image"]
+__all__ = ["ImageFileError", "Picture", "check_fits", "expand", "find_images", "missing", "read_image", "write_image"]
 
 FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
@@ -31,6 +32,26 @@ _UNDERSTOOD = "PNG, JPEG, WebP, TIFF or BMP"
 
 class ImageFileError(ValueError):
     """A picture file cannot be read or written. The message names the file and says what to do."""
+
+
+def expand(paths: Iterable[Path]) -> list[Path]:
+    """The paths with patterns of * and ? replaced by what fits, sorted by name, as most shells but Windows' do.
+
+    Brackets are no part of a pattern, because cameras and browsers write them into names.
+
+    Raises:
+        ImageFileError: nothing fits a pattern.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not set("*?") & set(str(path)) or os.path.lexists(path):
+            found.append(path)
+            continue
+        fitting = sorted(map(Path, glob.glob(str(path).replace("[", "[[]"))))
+        if not fitting:
+            raise ImageFileError(f"no file fits {path}")
+        found += fitting
+    return found
 
 
 def find_images(
@@ -57,7 +78,8 @@ def find_images(
         everything = sorted(p for p in path.iterdir() if not p.name.startswith("."))
         inside = [p for p in everything if _is_readable(p.suffix.lower(), suffixes) and p.is_file()]
         if skipped is not None:
-            skipped += [p for p in everything if p not in set(inside)]
+            taken = set(inside)
+            skipped += [p for p in everything if p not in taken]
         if not inside:
             folders = sum(p.is_dir() for p in everything)
             hint = f"; the {folders} folder(s) in it are not searched: name them" if folders else ""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+import sys
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterable
@@ -11,7 +14,7 @@ from pathlib import Path
 
 SHOWN = 5  # conflicts that an error message lists
 
-Identity = tuple[int, int]
+Identity = tuple[int, int] | str
 
 
 class TargetError(ValueError):
@@ -80,12 +83,15 @@ def plan(
 
 
 def identity(path: Path) -> Identity | None:
-    """Device and inode of a file, the same for all paths and links to it; None if it does not exist."""
+    """Device and inode of a file, the same for all paths and links to it; None if it does not exist.
+
+    Some drives (SFTP, WebDAV) give every file the inode 0, which says nothing: there it is the path without links.
+    """
     try:
         status = path.stat()
     except (OSError, ValueError):
         return None
-    return status.st_dev, status.st_ino
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.normcase(os.path.realpath(path))
 
 
 def refuse_inputs(target: Path, inputs: Iterable[Path], option: str) -> None:
@@ -98,9 +104,26 @@ def refuse_inputs(target: Path, inputs: Iterable[Path], option: str) -> None:
 
 
 def refuse_existing(target: Path, overwrite: bool, option: str) -> None:
-    """Raises TargetError if `target`, the value of a command-line option, exists and must not be replaced."""
+    """Raises TargetError if `target`, the value of a command-line option, exists and must or can not be replaced."""
     if target.exists() and not overwrite:
         raise TargetError(f"{option} {target}: exists already; add --overwrite, or choose another name")
+    if reason := held(target):
+        raise TargetError(f"{option} {target}: cannot be replaced: locked, or open in another program ({reason})")
+
+
+def held(target: Path) -> str:
+    """Why a file can certainly not be replaced; "" if it can, it does not exist, or nobody knows before it is tried.
+
+    Windows refuses to write to a file that is read-only, or that another program has open for itself. Other systems
+    replace such files; only those that are locked against all changes are refused there.
+    """
+    try:
+        if stat.S_ISREG(target.lstat().st_mode):  # of a link, the link itself is replaced
+            target.open("ab").close()  # changes nothing
+    except OSError as error:
+        if error.errno == errno.EPERM or (sys.platform == "win32" and isinstance(error, PermissionError)):
+            return error.strerror or str(error)
+    return ""
 
 
 def ignores_case(folder: Path) -> bool:
@@ -124,4 +147,4 @@ def normalised(name: str) -> str:
 
 def _same(a: Path, b: Path) -> bool:
     found = identity(a)
-    return found == identity(b) if found else os.path.abspath(a) == os.path.abspath(b)
+    return found == identity(b) if found else len({os.path.normcase(os.path.abspath(path)) for path in (a, b)}) == 1

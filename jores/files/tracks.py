@@ -16,7 +16,7 @@ from av.stream import Stream
 
 from . import transport
 from .boxes import add, other_boxes
-from .copying import ATTACHED_PICTURE, copy_of, copyable, flags_of, is_cover, set_attribute, shown
+from .copying import ATTACHED_PICTURE, copy_of, copyable, flags_of, for_ffmpeg, is_cover, set_attribute, shown
 
 _DEFAULT = 1  # AVDisposition
 _PICTURE_KINDS = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png")}
@@ -169,7 +169,7 @@ def differences(source: Any, target: Any, skipped: set[int]) -> list[str]:
             before, after = (sorted(streams, key=is_cover) for streams in (before, after))
         found += [shown(s) for s in before[len(after) :]]
         for a, b in zip(before, after, strict=False):
-            found += _told(a, b, alone=len(before) == 1)
+            found += _lost_of(a, b, alone=len(before) == 1)
     kept = [_name(s) for s in theirs if s.type == "data"]
     for stream in (s for s in ours if s.type == "data"):  # the muxer adds some of its own
         if _name(stream) in kept:
@@ -184,7 +184,7 @@ def differences(source: Any, target: Any, skipped: set[int]) -> list[str]:
     return found
 
 
-def _told(before: Stream, after: Stream, alone: bool) -> list[str]:
+def _lost_of(before: Stream, after: Stream, alone: bool) -> list[str]:
     folded = {k.lower(): v for k, v in after.metadata.items()}
     lost = [k for k, v in user_metadata(before.metadata).items() if folded.get(k.lower()) != v]
     flags = flags_of(before) ^ flags_of(after)
@@ -196,7 +196,7 @@ def _told(before: Stream, after: Stream, alone: bool) -> list[str]:
 
 
 def _cover(path: str, index: int) -> bytes:
-    with av.open(path) as reader:
+    with av.open(for_ffmpeg(path)) as reader:
         return next(bytes(packet) for packet in reader.demux(reader.streams[index]) if packet.size)
 
 

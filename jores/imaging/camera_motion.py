@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .exposure import luma
+from .metal import detour
 from .resize import reduced, resize_map
 from .sliding import sliding_mean
 
@@ -32,7 +33,6 @@ FARTHEST = 1 / 8  # of the longer side: a larger displacement beyond the shift i
 LAG_WINDOW = 17  # px of a reduced frame, window in which one displacement of its own is looked for
 LAG_SURE = 4.25  # standard errors from which on such a displacement counts
 BAND = 256  # rows that are resampled at a time, which bounds the memory
-ON_PROCESSOR = {"mps"}  # device types that lack this resampling
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def resampled(x: Tensor, theta: Tensor, mode: str) -> Tensor:
     Beyond the border, "bicubic" repeats it and "nearest" gives 0.
     """
     padding = "border" if mode == "bicubic" else "zeros"
-    source = (x.cpu() if x.device.type in ON_PROCESSOR else x).float()
+    source = detour(x).float()
     result = torch.empty_like(source)
     for top in range(0, x.shape[-2], BAND):
         grid = _grid(theta.to(source.device, torch.float32), x.shape[-2:], slice(top, top + BAND))

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..tiling.windows import size_of
-
-DIVISIBLE_ONLY = {"mps"}  # device types whose adaptive pooling needs divisible sides: Metal, see PyTorch #96056
+from .metal import detour
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -46,11 +45,10 @@ def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
 def area_average(x: Tensor, size: Sequence[int]) -> Tensor:
     """Adaptive average pooling: (B, C, H, W) -> (B, C, *size), on the device and in the dtype of `x`.
 
-    If H or W is not divisible, neighbouring averages share pixels. Devices in DIVISIBLE_ONLY do that on the processor.
+    If H or W is not divisible, neighbouring averages share pixels; Metal leaves that to the processor.
     """
-    if x.device.type in DIVISIBLE_ONLY and any(n % m for n, m in zip(x.shape[-2:], size, strict=True)):
-        return F.adaptive_avg_pool2d(x.cpu(), (size[0], size[1])).to(x.device)
-    return F.adaptive_avg_pool2d(x, (size[0], size[1]))
+    shared = any(n % m for n, m in zip(x.shape[-2:], size, strict=True))
+    return F.adaptive_avg_pool2d(detour(x) if shared else x, (size[0], size[1])).to(x.device)
 
 
 def resize_map(x: Tensor, size: Sequence[int]) -> Tensor:

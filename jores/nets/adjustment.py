@@ -1,4 +1,8 @@
-"""ANet: suppresses the noise in R, brightens L, and extracts the multi-scale features F (Eq. 6)."""
+"""ANet: suppresses the noise in R, brightens L, and extracts the multi-scale features F (METHOD.md, 6).
+
+From the paper: what it takes, gives and is for. Inferred: a U-Net with gates, computed once per picture. Ours: a target
+exposure as input, proposed by a head of its own; the grid of gains, and the tint by the picture's colour cast.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +24,8 @@ from .lifting import local_lift, relit, uniform_lift
 THUMBNAIL = (48, 64)  # height and width in pixels
 CAST = 4  # values that describe a colour cast, see `colour_cast`
 SHADOWS = 3  # values that describe the shadows, see `shadow_scalars`
-DIMMEST_TOLD = 0.9  # least target brightness that the net is told, in means of the picture itself
-BRIGHTEST_TOLD = 0.8  # largest one, unless the picture itself is brighter: told more, the net gives less
+DIMMEST_AIM = 0.9  # least brightness that the net aims at, in means of the picture itself
+BRIGHTEST_AIM = 0.8  # largest one, unless the picture itself is brighter: aimed higher, the net gives less
 
 
 class AdjustmentNet(nn.Module):
@@ -85,14 +89,14 @@ class AdjustmentNet(nn.Module):
         return GlobalStatistics(exposure, mean.to(exposure.device), shadows, gains)
 
     def aimed_exposure(self, exposure: Tensor, mean: Tensor) -> Tensor:
-        """The exposure (B,) that the net is told: near what it has learned for pictures of this `mean` (B, 3).
+        """The exposure (B,) that the net aims at: near what it has learned for pictures of this `mean` (B, 3).
 
         It has learned to brighten, and has seen few targets that are nearly white. `relit` makes up the rest.
         """
         if self.embed_shadows is None:  # a bundle of release 0.1
             return exposure
         own = luma_of(mean).to(exposure)
-        return exposure.clamp(DIMMEST_TOLD * own, own.clamp_min(BRIGHTEST_TOLD))
+        return exposure.clamp(DIMMEST_AIM * own, own.clamp_min(BRIGHTEST_AIM))
 
     def forward(self, maps: RetinexMaps, statistics: GlobalStatistics, *, clamp: bool = True) -> RetinexCondition:
         """R', L' and features for `maps`, which may be those of a window.

@@ -1,8 +1,11 @@
-"""Retinex attention and semantic attention (Eqs. 9-11).
+"""Retinex attention and semantic attention (METHOD.md, 9 to 11).
 
 Both follow SKF's semantic-aware embedding (Wu et al., CVPR 2023, same first author): queries come from the prior, keys
 and values from the image feature. The attention matrix is channels x channels, so the cost is linear in the number of
-pixels. This design is inferred; the accessible text of the paper only names the layers.
+pixels.
+
+From the paper: that the UNet has layers of both kinds. Inferred: their form, from SKF's code for semantics; the Retinex
+layers are taken to have the same. Ours: no widening in the feed-forward, zero-initialised outputs.
 """
 
 from __future__ import annotations
@@ -91,8 +94,8 @@ class PriorAttention(nn.Module):
 
 
 class RetinexAttention(PriorAttention):
-    """Eq. 9: the prior g^k is computed from R', L' and the F^k of the nearest resolution."""
+    """METHOD.md, 9, inferred: the prior g^k is computed from R', L' and the F^k of the nearest resolution."""
 
 
 class SemanticAttention(PriorAttention):
-    """Eq. 10: the prior g^k is computed from the class map c_seg."""
+    """METHOD.md, 10, inferred: the prior g^k is computed from the class map c_seg."""

@@ -1,4 +1,8 @@
-"""DNet: decomposes a picture into reflectance R and illumination L (Eq. 4; frozen after its pre-training)."""
+"""DNet: decomposes a picture into reflectance R and illumination L (METHOD.md, 4).
+
+From the paper: a pre-trained DNet gives initial R and L. Inferred: it is small, and frozen after its pre-training.
+Ours: it predicts L alone, between two bounds, and R = I / L; deep shadows of 8 bits are smoothed first.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +28,7 @@ class DecompositionNet(nn.Module):
 
     KinD and RetinexNet predict both maps; their R * L loses faint detail of dark pictures (6 dB). This net predicts
     only L, between the brightest channel of the pixel and that of its neighbourhood, and R is I / L: it is always in
-    [0, 1], loses nothing, and works equally at every scale of brightness. This design is inferred; the paper only says
-    that a pre-trained DNet gives initial maps.
+    [0, 1], loses nothing, and works equally at every scale of brightness.
     """
 
     multiple_of = 4

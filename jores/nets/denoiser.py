@@ -1,4 +1,9 @@
-"""The conditional diffusion UNet of the paper, with Retinex and semantic attention layers (Eq. 12)."""
+"""The conditional diffusion UNet, with Retinex and semantic attention layers (METHOD.md, 12).
+
+From the paper: one conditional UNet, with attention to both priors. Inferred: the pictures and maps among its input
+channels, and the order of the layers. Ours: the sizes, LayerNorm, and what the output means: v around R' * L', or the
+velocity of a flow to the fine detail that R' * L' lacks. Only the preset "paper" predicts eps of the whole picture.
+"""
 
 from __future__ import annotations
 
@@ -59,6 +64,8 @@ class DenoisingUNet(nn.Module):
     beside p in units of c, and its raw output F is the velocity of y_t. Variations over more than about DETAIL pixels
     are removed from the detail, so that illumination and colour remain those of p:
         x0 = p + c fine(y_t + (1 - t) F).
+    This is the largest deviation from the paper, which by its captions diffuses the whole picture: here light and broad
+    colour never come from the diffusion. The presets "compact" (`picture_std`) and "paper" (neither) are closer to it.
     """
 
     def __init__(self, config: DenoiserConfig, *, operations: Any = nn, **factory: Any) -> None:

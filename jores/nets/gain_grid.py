@@ -1,4 +1,7 @@
-"""A coarse grid of log gains for colour and illumination, predicted from the thumbnail of the full picture."""
+"""A coarse grid of log gains for colour and illumination, predicted from the thumbnail of the full picture.
+
+From the paper: nothing. Inferred: nothing. Ours: all of it, after HDRNet (METHOD.md, 6).
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ class GainGrid(nn.Module):
     The low-resolution stream of HDRNet (Gharbi et al., SIGGRAPH 2017) with one gain per channel. Most of the remaining
     error of R' x L' is low-frequency colour and illumination. A crop or a tile does not show enough of the picture to
     predict it; a thumbnail does, at a hundredth of the cost. With `bins` the result is a bilateral grid (B, 3 * bins,
-    24, 32), which is sliced by brightness; without, as in release 0.1, it is (B, 3, 24, 32). Not in the paper. The
-    initial log gains are zero.
+    24, 32), which is sliced by brightness; without, as in release 0.1, it is (B, 3, 24, 32). The initial log
+    gains are zero.
     """
 
     def __init__(self, width: int, bins: int = 0, *, operations: Any = nn, **factory: Any) -> None:

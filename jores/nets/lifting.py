@@ -1,4 +1,8 @@
-"""Brightens L before ANet's trunk: by one gain for the picture, or by local gains that follow edges."""
+"""Brightens L before ANet's trunk: by one gain for the picture, or by local gains that follow edges (METHOD.md, 6).
+
+From the paper: that ANet brightens L. Inferred: nothing. Ours: gains that are sliced by brightness, the limit
+on L, and the roll-off of highlights.
+"""
 
 from __future__ import annotations
 

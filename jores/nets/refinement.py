@@ -1,4 +1,10 @@
-"""RNet: refines the predicted x0 by Retinex conditions, first on features (FRCM), then on the image (IRCM)."""
+"""RNet: refines the predicted x0 by Retinex conditions, first on features (FRCM), then on the image (IRCM).
+
+See METHOD.md, 14 to 16.
+
+From the paper: what both modules take and give (its Figure 4). Inferred: that FRCM scales and shifts a feature of x0,
+and that IRCM's result is a correction of x0. Ours: two levels on folded pixels, the blocks, R' * L' beside R' and L'.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +24,10 @@ Modulation = tuple[Tensor, Tensor]
 
 
 class FeatureModulation(nn.Module):
-    """f <- f + LN(f) * gamma(F) + beta(F): spatial feature transform by ANet's feature (Eq. 15), zero-initialised."""
+    """f <- f + LN(f) * gamma(F) + beta(F): spatial feature transform by ANet's feature, zero-initialised.
+
+    METHOD.md, 15; inferred.
+    """
 
     def __init__(self, channels: int, feature: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
@@ -39,7 +48,10 @@ class FeatureModulation(nn.Module):
 
 
 class FRCM(nn.Module):
-    """Feature-level module: x0 -> F_x0, conditioned on ANet's F -> the optimised feature F'_x0 (Eqs. 14 and 15)."""
+    """Feature-level module: x0 -> F_x0, conditioned on ANet's F -> the optimised feature F'_x0.
+
+    METHOD.md, 14 and 15; 14 is inferred.
+    """
 
     def __init__(self, config: RefinementConfig, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
@@ -71,7 +83,10 @@ class FRCM(nn.Module):
 
 
 class IRCM(nn.Module):
-    """Image-level module: x0' = clamp(x0 + D(F'_x0, x0, R', L', R' * L')), last layer zero-initialised (Eq. 16)."""
+    """Image-level module: the correction D(F'_x0, x0, R', L', R' * L') of x0, folded; last layer zero-initialised.
+
+    RNet unfolds it: x0' = clamp(x0 + D) (METHOD.md, 16; that it is a sum is inferred).
+    """
 
     def __init__(self, config: RefinementConfig, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()

@@ -1,7 +1,10 @@
-"""The segmenter for the semantic prior c_seg (Eq. 8): any ADE20K model that transformers can load.
+"""The segmenter for the semantic prior c_seg (METHOD.md, 8): any ADE20K model that transformers can load.
 
-The paper computes the prior from the input picture. Common models fail on dark input, so the picture is first
-brightened by a global gain. (The pipeline can also give the segmenter the picture that ANet brightened.)
+Common models fail on dark input, so the picture is first brightened by a global gain. (The pipeline can also give the
+segmenter the picture that ANet brightened, and does.)
+
+From the paper: an off-the-shelf model, on the input picture. Inferred: nothing. Ours: which model, that it sees a
+brightened picture, and that probabilities of classes are taken, not features.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from torch.nn import functional as F
 
 from ..conditions import SemanticPrior
 from ..imaging.exposure import brighten
+from ..imaging.metal import detour
 from ..imaging.resize import area_average
 from ..tiling.windows import size_of
 
@@ -90,9 +94,10 @@ def prepare(
     """Input of the model from (B, 3, H, W) pictures in [0, 1]: resized to `size`, brightened, normalised, in float32.
 
     Resizing comes first, because it averages noise before the gain clips it. It runs on the device of the pictures, so
-    that a big picture needs no memory on `device`, where the result is (None: the device of the pictures).
+    that a big picture needs no memory on `device`, where the result is (None: the device of the pictures); Metal leaves
+    it to the processor.
     """
-    x = F.interpolate(images.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
+    x = F.interpolate(detour(images).float(), size=size, mode="bilinear", align_corners=False, antialias=True)
     x = brighten(x.to(device or images.device).clamp(0, 1))
     return (x - x.new_tensor(mean).view(1, 3, 1, 1)) / x.new_tensor(std).view(1, 3, 1, 1)
 

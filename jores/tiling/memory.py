@@ -11,7 +11,8 @@ import psutil
 import torch
 
 from ..config import DecompositionConfig, DenoiserConfig, JoReSConfig, RefinementConfig
-from .windows import ALIGNMENT, MIN_TILE
+from ..limits import MIN_TILE
+from .windows import ALIGNMENT
 
 SLACK = 1.25  # workspaces of convolutions, and fragmentation
 SHARE = 0.5  # largest share of the free memory for one window; the rest is for the pictures and other programs
@@ -19,6 +20,7 @@ MAX_TILE = 1024  # larger tiles need more memory and save little: at 1024 a tent
 NO_MEMORY = (
     "out of memory",  # CUDA, ROCm, XPU, Metal
     "can't allocate memory", "not enough memory",  # the processor, on Linux and on Windows
+    "cannot allocate memory",  # Linux, for a file that is mapped
     "alloc_failed",  # CUDNN_STATUS_..., CUBLAS_STATUS_...
     "bad_alloc", "bad allocation", "invalid buffer size",  # C++; Metal, for one tensor
 )  # fmt: skip

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..config import JoReSConfig
+from ..limits import MIN_TILE
 from .memory import auto_tile, free_memory, is_out_of_memory
-from .windows import ALIGNMENT, MIN_TILE, Window, rows_of_windows
+from .windows import ALIGNMENT, Window, rows_of_windows
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Stage "adjust": trains ANet on a frozen DNet (Eq. 7)."""
+"""Stage "adjust": trains ANet on a frozen DNet (METHOD.md, 7; inferred)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class AdjustmentObjective(UsesFrozen):
         return self.adjusted(batch)[1]
 
     def adjusted(self, batch: dict[str, Tensor]) -> tuple[RetinexCondition, dict[str, Tensor]]:
-        """The condition (not clamped to [0, 1]) and the terms of the loss L_A (Eq. 7)."""
+        """The condition (not clamped to [0, 1]) and the terms of the loss L_A (METHOD.md, 7; inferred)."""
         low, high, o = batch["low"], batch["high"], self.options
         with torch.no_grad():
             dark, light = self.frozen[0](low), self.frozen[0](high)
@@ -65,7 +65,7 @@ def statistics_of(net: AdjustmentNet, batch: dict[str, Tensor]) -> GlobalStatist
 class Adjust:
     """Stage "adjust". `options` of the recipe: weights of the losses product, maps, smooth, structure, edges, psnr."""
 
-    name, best_score = "adjust", "told_psnr_raw"
+    name, best_score = "adjust", "aimed_psnr_raw"
 
     def __init__(self, nets: JoReSNets, sampler: Sampler, val: list[Pair], options: dict[str, float]) -> None:
         self.nets, self.batch, self.val = nets, sampler, val
@@ -73,7 +73,7 @@ class Adjust:
         self.objective = AdjustmentObjective(nets.dnet, nets.anet, options)
 
     def validate(self, objective: AdjustmentObjective) -> tuple[dict[str, float], list[Tensor]]:
-        """Scores of R' * L' for each kind of pair, at the proposed exposure and at the true one (prefix "told_").
+        """Scores of R' * L' for each kind of pair, at the proposed exposure and at the true one (prefix "aimed_").
 
         The weights to export are selected by the raw PSNR at the true exposure, averaged over the kinds.
         """
@@ -83,13 +83,13 @@ class Adjust:
         for pair in self.val:
             low, high = both_pictures(pair, objective)
             maps, scores = decompose(nets, low), kinds.setdefault(pair.kind, Scores())
-            auto, told = adjust(nets, maps), adjust(nets, maps, exposure=mean_luma(high))
+            auto, aimed = adjust(nets, maps), adjust(nets, maps, exposure=mean_luma(high))
             scores.add(auto.picture, high)
-            scores.add(told.picture, high, prefix="told_")
+            scores.add(aimed.picture, high, prefix="aimed_")
             scores.note("exposure_error", (auto.exposure / mean_luma(high)).log().abs())
             if len(rows) < SHEET_ROWS:
-                illumination = told.illumination.expand(-1, 3, -1, -1)
-                shown = [low, auto.picture, told.picture, high, told.reflectance, illumination]
+                illumination = aimed.illumination.expand(-1, 3, -1, -1)
+                shown = [low, auto.picture, aimed.picture, high, aimed.reflectance, illumination]
                 rows.append(F.interpolate(torch.cat(shown, 3), (200, 6 * 200), mode="area")[0])
         return means_of_kinds(kinds), rows
 

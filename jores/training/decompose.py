@@ -1,4 +1,4 @@
-"""Stage "decompose": pre-trains DNet on pairs of one scene at two exposures (Eq. 5, after RetinexNet and KinD)."""
+"""Stage "decompose": pre-trains DNet on pairs of one scene at two exposures (METHOD.md, 5; as RetinexNet and KinD)."""
 
 from __future__ import annotations
 

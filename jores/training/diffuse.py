@@ -1,4 +1,4 @@
-"""Stage "diffuse": trains the UNet and RNet together, with DNet, ANet and segmenter frozen (Eq. 17)."""
+"""Stage "diffuse": trains the UNet and RNet together, with the other nets frozen (METHOD.md, 17; inferred)."""
 
 from __future__ import annotations
 

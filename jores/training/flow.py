@@ -1,4 +1,6 @@
-"""Objective of stage "diffuse" for a flow to the fine detail that R' * L' lacks, and for RNet (Eqs. 12 to 17).
+"""Objective of stage "diffuse" for a flow to the fine detail that R' * L' lacks, and for RNet.
+
+Ours, beside METHOD.md, 12 and 17: the paper, as read, diffuses the whole picture.
 
 R' * L' is close to the mean of all well-lit pictures that fit the dark one, so regression can only give smooth results.
 The UNet therefore learns to sample one of them, as in rectified flow (Liu et al., ICLR 2023) and posterior-mean

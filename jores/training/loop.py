@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +28,7 @@ from tqdm import tqdm
 from ..files.records import without_nan
 from ..nets.layout import in_layout
 from ..precision import mixed_precision_for
+from . import checkpoints
 from .batches import batches
 from .muon import Muon
 from .records import append_row, contact_sheet
@@ -37,6 +36,7 @@ from .shutdown import stop_signal
 
 log = logging.getLogger(__name__)
 Tensors = tuple[Tensor, ...] | list[Tensor]
+SHEET = "contact_sheet.png"
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
 
@@ -174,7 +174,7 @@ class _Run:
                 bar.set_postfix({k: f"{v:.4g}" for k, v in logs.items()})
             if ending:
                 bar.close()
-                self._save()
+                checkpoints.save(self.accelerator, self.out)
                 log.info("stopped at step %d; run the same command again to continue", p.step)
                 return self.out / f"{self.stage.name}.safetensors"
             if due:
@@ -222,7 +222,7 @@ class _Run:
                 self._validate()
         finally:  # a validation that fails must not cost the steps before it
             self.accelerator.wait_for_everyone()
-            self._save()
+            checkpoints.save(self.accelerator, self.out)
 
     def _validate(self) -> None:
         p, averaged = self.progress, self.ema.module.eval()
@@ -234,7 +234,7 @@ class _Run:
                 self.writer.add_scalar(f"val/{key}", value, p.step)
             self.writer.flush()
         if pictures:
-            contact_sheet(pictures, self.out / "contact_sheet.png")
+            contact_sheet(pictures, self.out / SHEET)
         record = {
             "stage": self.stage.name, "step": p.step, "minutes": round(p.seconds / 60, 1),
             "processes": self.accelerator.num_processes, "val": scores,
@@ -247,32 +247,11 @@ class _Run:
             self.stage.export(averaged, self.out / f"{self.stage.name}.safetensors", record)
         log.info("validation %s", json.dumps(without_nan(record)))
 
-    def _save(self) -> None:
-        """Writes the new checkpoint beside the last one, then swaps them: no kill at any point loses both."""
-        new, current, old = (self.out / f"checkpoint{suffix}" for suffix in (".new", "", ".old"))
-        self.accelerator.save_state(str(new), safe_serialization=True)
-        self.accelerator.wait_for_everyone()  # every process writes the states of its random generators
-        if not self.accelerator.is_main_process:
-            return
-        shutil.rmtree(old, ignore_errors=True)
-        if current.exists():
-            os.replace(current, old)
-        os.replace(new, current)
-        shutil.rmtree(old, ignore_errors=True)
-
     def _resume(self) -> None:
-        for name in ("checkpoint", "checkpoint.old"):
-            if (self.out / name).exists():
-                try:
-                    self.accelerator.load_state(str(self.out / name))
-                except RuntimeError as error:  # names or shapes of the weights differ
-                    raise ValueError(
-                        f"{self.out / name} holds a run of other nets (another preset, or another version of this "
-                        f"program): give another --out, or go on with the version that began it. {error}"
-                    ) from error
-                self._follow_recipe()
-                log.info("resumed %s at step %d", self.out, self.progress.step)
-                return
+        if (path := checkpoints.find(self.out)) is not None:
+            checkpoints.load(self.accelerator, path)
+            self._follow_recipe()
+            log.info("resumed %s at step %d", self.out, self.progress.step)
 
     def _follow_recipe(self) -> None:
         """Rate and decay are those of the recipe, which may have changed since the checkpoint."""

@@ -21,7 +21,7 @@ def edge_loss(a: Tensor, b: Tensor) -> Tensor:
 
 
 def smoothness_loss(illumination: Tensor, reflectance: Tensor) -> Tensor:
-    """|grad L| / mean(L) * exp(-10 |grad R|): RetinexNet's structure-aware smoothness (Eq. 5).
+    """|grad L| / mean(L) * exp(-10 |grad R|): RetinexNet's structure-aware smoothness (METHOD.md, 5).
 
     L is divided by its mean, because the gradients of a dark picture's L are small without being smooth.
     """

@@ -30,8 +30,8 @@ class FeatureDistance(nn.Module):
         net = getattr(segmenter.model, "net", None)
         if not isinstance(net, DeepLabPlus):
             raise ValueError(
-                "the option `perceptual` of the recipe needs the features of jores/weights/deeplab-ade20k, and "
-                "--segmenter names another model: leave --segmenter out, or write perceptual: null"
+                "the option `perceptual` of the recipe needs the features of jores/weights/deeplab-ade20k, and its "
+                "`segmenter` names another model: leave `segmenter` out of the recipe, or write perceptual: null"
             )
         self.stem, self.blocks = net.stem, net.blocks[: max(LAYERS) + 1]
 

@@ -31,7 +31,7 @@ from .convert import to_pixels, to_tensor
 from .darkening import Darkening
 from .data import seeded
 from .pairs import Pair, load_pairs, load_photos
-from .teacher import Agreement, Teacher
+from .teacher import STAMP, Agreement, Teacher
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -146,15 +146,19 @@ class DistillSegmenter:
     def _teacher_in_the_dark(self, key: str, scenes: list[Scene]) -> dict[str, float]:
         """Scores of the teacher on the dark pictures, unchanged and brightened. Computed once and cached in a file."""
         path = self.teacher.cache / f"teacher-{key}-{self.teacher.side}-dark.json"
+        seen = [(scene.pair.name, pixels) for scene in scenes for pixels in (scene.pair.high, scene.pair.dark)]
+        stamp = self.teacher.stamp(seen)
         if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8"))
+            cached = json.loads(path.read_text(encoding="utf-8"))
+            if cached.pop(STAMP, None) == stamp:
+                return cached
         raw, bright = Agreement(), Agreement()
         for scene in tqdm(scenes, f"teacher in the dark: {key}", mininterval=10):
             low = to_tensor(scene.pair.dark)
             raw.add(self.teacher(low)[None, 1:], scene.target)
             bright.add(self.teacher(brighten(low[None])[0])[None, 1:], scene.target)
         scores = {**raw.scores(f"{key}_teacher_dark"), **bright.scores(f"{key}_teacher_brightened")}
-        write_atomically(path, json.dumps(without_nan(scores)).encode())
+        write_atomically(path, json.dumps(without_nan({**scores, STAMP: stamp})).encode())
         return scores
 
     def export(self, objective: DistillationObjective, path: Path, record: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..config import PRESETS
 from .loop import LoopConfig
 
 LOOP = {field.name for field in dataclasses.fields(LoopConfig)}
@@ -31,11 +32,17 @@ SETTINGS: dict[str, dict[str, set[str]]] = {
 """Of each stage the parts of its recipe, and the names that each of them may hold."""
 
 BESIDE = {"validate_every", "segmenter", "student"}  # beside these parts; `student` is checked by transformers
+IDLE = {
+    True: {"psnr", "structure", "unet_structure", "start_share", "joint"},
+    False: {"perceptual", "own_error", "adversary"},
+}
+"""Options of "diffuse" that do nothing where the preset's UNet is a flow (True), or where it is none (False)."""
 TEXTS = {"optimizer"}  # settings whose value is a text
 
 
 def check_recipe(path: Path, recipe: Mapping[str, object]) -> None:
-    """Raises ValueError that names the file and the setting: an unknown name, or a text in place of a number."""
+    """Raises ValueError that names the file and the setting: an unknown name, a text in place of a number, or a loss
+    that the preset's UNet does not have."""
     for stage, parts in recipe.items():
         if stage in ("preset", "header"):
             continue
@@ -46,6 +53,20 @@ def check_recipe(path: Path, recipe: Mapping[str, object]) -> None:
                 if values is not None and not isinstance(values, dict):
                     raise ValueError(f"{path}: {stage}: {part} must hold settings by name, not {values!r}")
                 _check_values(path, f"{stage}: {part}", values or {}, SETTINGS[stage][part])
+    _check_idle(path, recipe)
+
+
+def _check_idle(path: Path, recipe: Mapping[str, object]) -> None:
+    config, diffuse = PRESETS.get(str(recipe.get("preset"))), recipe.get("diffuse")
+    options = diffuse.get("options") if isinstance(diffuse, dict) else None
+    if config is None or not options:
+        return
+    flows = bool(config.denoiser.detail_std)
+    for name in sorted(name for name in IDLE[flows] if options.get(name)):
+        raise ValueError(
+            f"{path}: diffuse: options: {name} does nothing with the preset {config.name!r}, whose UNet is "
+            f"{'a' if flows else 'no'} flow; write `{name}: null`, or choose another preset"
+        )
 
 
 def _check_values(path: Path, where: str, values: Mapping[str, object], known: set[str]) -> None:

@@ -13,8 +13,9 @@ from torch import nn
 from ..checkpoint import JoReSNets, build_part, held_parts, load_bundle
 from ..config import PRESETS, JoReSConfig
 from ..files.targets import refuse_inputs
+from . import checkpoints
 from .data import Sampler
-from .loop import LoopConfig, Stage, train
+from .loop import SHEET, LoopConfig, Stage, train
 from .pairs import MAX_SHIFT, half_by_scene, load_photos, load_sets, validation_pairs
 from .recipe import read_recipe
 
@@ -33,6 +34,8 @@ def run(args: argparse.Namespace) -> Path:
     recipe = read_recipe(args.config, args.stage)
     if args.init:
         refuse_inputs(args.out / f"{args.stage}.safetensors", [args.init], "--out")
+    result = args.stage if args.stage == "segmenter" else f"{args.stage}.safetensors"  # a folder; a bundle
+    checkpoints.refuse_foreign(args.out, (result, SHEET))
     overrides = {k: v for k in ("steps", "minutes") if (v := getattr(args, k)) is not None}
     loop = replace(LoopConfig(**recipe["loop"]), **overrides)
     set_seed(loop.seed)  # for the initial weights; the loop gives each process a seed of its own

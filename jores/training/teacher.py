@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +20,7 @@ from ..imaging.resize import resize_map
 from .convert import to_tensor
 
 WEIGHTS, LABELS = "ade20k_teacher_fp16.safetensors", "ade20k_labels.txt"
+STAMP = "stamp"  # key of a cached file: what its content was made of (see `Teacher.stamp`)
 
 
 class Teacher:
@@ -60,17 +64,32 @@ class Teacher:
         return (logits[0].softmax(0) * 255).round().to(torch.uint8).clone()
 
     def remember(self, key: str, pictures: dict[str, np.ndarray]) -> dict[str, Tensor]:
-        """Maps of named pictures (H, W, 3) uint8, from the cached file for `key` if it holds exactly these names."""
+        """Maps of named pictures (H, W, 3) uint8, from the cached file for `key` if it was made of exactly these."""
         path = self.cache / f"teacher-{key}-{self.side}.safetensors"
-        if path.is_file():
-            maps = load_file(path)
-            if set(maps) == set(pictures):
-                return maps
+        stamp = self.stamp(pictures.items())
+        if path.is_file() and _stamp_of(path) == stamp:
+            return load_file(path)
         todo = tqdm(pictures.items(), f"teacher: {key}", mininterval=10)
         maps = {name: self(to_tensor(pixels)) for name, pixels in todo}
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, save(maps))  # several processes may write it at once, all with the same content
+        # Several processes may write it at once, all with the same content.
+        write_atomically(path, save(maps, {STAMP: stamp}))
         return maps
+
+    def stamp(self, pictures: Iterable[tuple[str, np.ndarray]]) -> str:
+        """A text that is another one for other names, pixels (uint8) or weights of the teacher."""
+        weights = (self.home / WEIGHTS).stat()
+        digest = hashlib.sha256(f"{weights.st_size} {weights.st_mtime_ns}".encode())
+        for name, pixels in pictures:
+            digest.update(f"\0{name}\0{pixels.shape}".encode())
+            digest.update(pixels.tobytes())
+        return digest.hexdigest()
+
+
+def _stamp_of(path: Path) -> str | None:
+    """The stamp that cached maps were written with; None for those of earlier versions."""
+    with safe_open(path, framework="pt") as file:
+        return (file.metadata() or {}).get(STAMP)
 
 
 class Agreement:

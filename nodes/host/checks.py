@@ -31,25 +31,25 @@ def _shown(value: Any) -> str:
 
 def check_schedule(sampling: Any, config: Any, node: str) -> None:
     """Raises ValueError if `sampling` has another noise schedule or parametrization than the bundle's config."""
-    if _behaves_alike(sampling, model_sampling(config)):
-        return
+    own = model_sampling(config)
+    probes = _probes(own)
+    wanted = [_at(own, probe) for probe in probes]  # not in the `try`: what fails here is no other node's doing
+    cause = None
+    try:
+        if all(_close(_at(sampling, probe), value) for probe, value in zip(probes, wanted, strict=True)):
+            return
+    except (AttributeError, TypeError, ValueError, LookupError) as error:  # of another kind of model
+        cause = error
     raise ValueError(
         f"{node}: the model's noise schedule was replaced by another node's ({_base_name(sampling)}), but a JoReS "
         "model only works with its own: take out the ModelSampling node between 'Load JoReS Model' and this node"
-    )
+    ) from cause
 
 
 def _base_name(sampling: Any) -> str:
     """Name of the sampling's class; for classes that stock nodes create dynamically, that of the base class."""
     kind = type(sampling)
     return (kind.__mro__[1] if kind.__name__ == "ModelSamplingAdvanced" else kind).__name__
-
-
-def _behaves_alike(sampling: Any, own: torch.nn.Module) -> bool:
-    try:
-        return all(_close(_at(sampling, one), _at(own, one)) for one in _probes(own))
-    except (AttributeError, TypeError, ValueError, RuntimeError, LookupError):
-        return False
 
 
 def _probes(own: Any) -> list[Callable[[Any], Tensor]]:

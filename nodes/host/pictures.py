@@ -91,7 +91,7 @@ def check_range(values: Tensor, what: str) -> None:
     top = float(values.amax())
     if top < 2:
         return
-    if float(values.mean(dtype=torch.float64)) > 2 or bool((values == values.round()).all()):
+    if float(values.mean(dtype=torch.float32)) > 2 or bool((values == values.round()).all()):
         raise ValueError(f"{what} holds levels up to {top:g}, not 0 to 1: divide by 255 in the node that makes them")
 
 

@@ -1,4 +1,4 @@
-"""The library's sampler and RNet in the host's sampling. Both are functions, so the host copies only references."""
+"""The library's sampler and RNet in the host's sampling: a function and a `Refinement`, whose copies are references."""
 
 from __future__ import annotations
 

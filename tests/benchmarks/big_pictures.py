@@ -32,8 +32,9 @@ from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, build, load_bundle
 from jores.config import PRESETS
 from jores.files.pictures import read_image
+from jores.limits import PRECISIONS
 from jores.metrics import psnr
-from jores.precision import PRECISIONS, reduce_precision
+from jores.precision import reduce_precision
 from jores.semantics import load_segmenter
 from jores.tiling.windows import Window, rows_of_windows
 from tests.flat import flat

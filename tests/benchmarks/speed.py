@@ -22,7 +22,8 @@ import torch
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
-from jores.precision import PRECISIONS, reduce_precision
+from jores.limits import PRECISIONS
+from jores.precision import reduce_precision
 from jores.semantics import load_segmenter
 from jores.tiling.windows import size_of
 from tests.flat import flat

@@ -1,0 +1,87 @@
+"""What the documents say of the code, the weights and the figures is so."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from jores.checkpoint import FORMER_SEGMENTER, SHIPPED_SEGMENTER, SHIPPED_WEIGHTS
+from tests.names import ROOT, defined_in
+
+NAME = r"`[A-Za-z_][\w.]*`"
+FOLDERS = ("jores", "nodes", "tests")
+README, CARD, GUIDE = (
+    (ROOT / name).read_text("utf-8") for name in ("README.md", "jores/weights/MODEL_CARD.md", "CONTRIBUTING.md")
+)
+
+
+def pointers() -> set[tuple[str, str]]:
+    """(path, name) in CONTRIBUTING.md: "`path`, `name`", "`name` (`path`" and "`NAME` of `path`"."""
+    found = set()
+    for path, names in re.findall(rf"`([\w/]+\.py)`((?:(?:,| and)\s+{NAME})+)", GUIDE):
+        found |= {(path, name) for name in re.findall(r"`([\w.]+)`", names)}
+    for names, path in re.findall(rf"({NAME}(?:,\s+{NAME})*)\s+(?:\(|of |in )`([\w/]+\.py)`", GUIDE):
+        found |= {(path, name) for name in re.findall(r"`([\w.]+)`", names)}
+    return {(path, name) for path, name in found if not name.endswith(".py") and not name.startswith("os.")}
+
+
+def files_of(path: str) -> list[Path]:
+    """The file, or those of that name where a path was given before and is left out."""
+    return [ROOT / path] if (ROOT / path).is_file() else [f for d in FOLDERS for f in (ROOT / d).rglob(path)]
+
+
+def test_the_guide_points_at_what_is_there() -> None:
+    found = pointers()
+    assert {("jores/imaging/resize.py", "reduced"), ("jores/pipeline.py", "segment"), ("compositing.py", "finish"),
+            ("jores/checkpoint.py", "FORMAT_VERSION"), ("jores/conditions.py", "Keeper")} <= found  # fmt: skip
+    wrong = [f"{path}: {name}" for path, name in sorted(found)
+             if not any(name in defined_in(file) for file in files_of(path))]  # fmt: skip
+    assert not wrong
+    paths = re.findall(r"`((?:jores|nodes|tests)/[\w/]+(?:\.\w+|/))`", GUIDE)
+    assert len(paths) > 30 and not [path for path in paths if not (ROOT / path).exists()]
+
+
+def test_the_door_names_every_script_of_the_browser() -> None:
+    scripts = [path.name for path in (ROOT / "nodes" / "web").rglob("*.js")]
+    assert scripts and all(name in (ROOT / "__init__.py").read_text("utf-8") for name in scripts)
+
+
+def training_rows() -> list[tuple[str, str, int]]:
+    """Stage, text and minutes of the rows of the card's table of training."""
+    table = CARD[CARD.index("## Training") :].split("\n## ")[0]
+    rows = re.findall(r"^\| (expose|adjust|diffuse)\b(.+) \| (\d+) \|$", table, re.MULTILINE)
+    return [(stage, text, int(minutes)) for stage, text, minutes in rows]
+
+
+@pytest.mark.parametrize("stage", ["expose", "adjust", "diffuse"])
+def test_the_card_tells_the_training_that_the_weights_record(stage: str) -> None:
+    with safe_open(SHIPPED_WEIGHTS, "pt") as file:
+        record = json.loads(file.metadata()["training"])
+    last = [entry for entry in record if entry["stage"] == stage][-1]
+    steps = f"{last['step']:,}" if isinstance(last["step"], int) else last["step"]  # of an average that is one run
+    assert any(stage == row and f"{steps} " in text for row, text, _ in training_rows()), steps
+
+
+def test_the_readme_adds_up_the_cards_minutes() -> None:
+    (before,) = re.findall(r"Release 0\.1: two cores for (\d+) minutes", CARD)
+    minutes = int(before) + sum(minutes for *_, minutes in training_rows())
+    (hours,) = re.findall(r"trained for (\d+)\s+hours on\s+two processor cores", README)
+    assert int(hours) == round(minutes / 60)
+
+
+def test_the_readme_says_which_anet_its_figures_are_by() -> None:
+    """The card's table of the diffusion and the README's figures from it are renewed together."""
+    good = README[README.index("## How good it is") :].split("\n## ")[0]
+    assert ("by ANet as it was before" in " ".join(CARD.split())) == ("with an earlier ANet" in " ".join(good.split()))
+
+
+def test_the_former_segmenter_is_of_release_0_1() -> None:
+    """0.2.0 shows what DeepLab sees unless a graph says otherwise."""
+    texts = [README, CARD, *((ROOT / f"jores/{name}").read_text("utf-8") for name in
+             ("checkpoint.py", "weights/WEIGHTS_LICENSE"))]  # fmt: skip
+    assert (SHIPPED_SEGMENTER.name, FORMER_SEGMENTER.name) == ("deeplab-ade20k", "segformer-dark")
+    assert not [hit for text in texts for hit in re.findall(r"releases 0\.1 and 0\.2|of earlier releases", text)]

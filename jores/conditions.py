@@ -93,13 +93,13 @@ class RetinexCondition(_Wire):
     """ANet's output (METHOD.md, 6): R' (B, 3, H, W), L' (B, 1, H, W), features F^k, and the target exposure.
 
     `features` are those of the picture padded to a multiple of 16: F^k is (B, C_k, H / 2^(k+1), W / 2^(k+1)), k = 1..3.
-    `exposure` (B,) is the target mean luma of L', 0..1.
+    `exposure` (B,) is the target mean luma of L', 0..1; the UNet and RNet do not use it.
     """
 
     reflectance: Tensor
     illumination: Tensor
     features: tuple[Tensor, ...]
-    exposure: Tensor
+    exposure: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -141,6 +141,18 @@ class SemanticPrior(_Wire):
         if window.size == self.size:
             return self
         return SemanticPrior(window.sample(self.probabilities, self.size, SEMANTIC_STRIDE), self.labels, window.size)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the UNet is given beside x_t: the dark picture (B, 3, H, W) in [0, 1] and the two priors.
+
+    `semantics` is the class map (B, 150, h, w) of a `SemanticPrior`, or None to skip semantic attention.
+    """
+
+    low: Tensor
+    condition: RetinexCondition
+    semantics: Tensor | None = None
 
 
 def join_frames(frames: Sequence[Wire]) -> Wire:

@@ -28,7 +28,7 @@ class SampleOptions:
         brightness: EV by which the result is brighter than the exposure (given or proposed), -MOST_STOPS to MOST_STOPS.
         eta: noise that is added at every step, 0..1: 0 for none (DDIM), 1 for as much as in DDPM.
         tile: side in pixels of the windows, 64 or more; 0: a single window; None: a single window if it fits into
-            memory, otherwise windows that fit. A `Tiler` is used directly.
+            memory, otherwise windows that fit.
         working_size: longer side in pixels that pictures are reduced to; the result is enlarged with the detail of the
             full-size picture. 0, or more than the picture's size: no reduction.
         texture: share of the fine detail that the diffusion samples, 0..1; 0 leaves R' x L'. It only affects models
@@ -45,13 +45,13 @@ class SampleOptions:
     exposure: float | Tensor | None = None
     brightness: float = 0.0
     eta: float = 0.0
-    tile: int | Tiler | None = None
+    tile: int | None = None
     working_size: int = 0
     texture: float = TEXTURE
     steadied: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.tile, int):
+        if self.tile is not None:
             Tiler(self.tile)
         if self.steps < 0:
             raise ValueError(f"steps must be 0 (no diffusion) or more, not {self.steps}")
@@ -123,9 +123,11 @@ class ClipOptions:
             frames that are read already.
         keepers: one per frame. They cache results of frames that are enhanced independently, and get the exposure of
             every frame.
+        tiler: the windows of every frame, in place of `SampleOptions.tile`; it remembers that memory ran out.
     """
 
     smooth: bool = True
     device: torch.device | str | None = None
     ahead: Iterable[Tensor] | None = None
     keepers: Iterable[Keeper] | None = None
+    tiler: Tiler | None = None

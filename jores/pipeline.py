@@ -5,7 +5,7 @@ Pictures are (B, 3, H, W) floats in [0, 1]. Every stage runs on the device of it
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from .checkpoint import JoReSNets
 from .conditions import (
     ConditionOnDemand,
+    Given,
     Keeper,
     RetinexCondition,
     RetinexMaps,
@@ -24,21 +25,16 @@ from .diffusion.sampling import Callback, Denoise, Mean, Refine, ddim_in_tiles, 
 from .diffusion.schedule import NoiseSchedule
 from .imaging.alpha import filled
 from .imaging.bars import insides_of
-from .imaging.compositing import check_mask, finish
+from .imaging.checks import check_mask, checked
+from .imaging.compositing import finish
 from .imaging.guided_filter import enlarged
-from .imaging.resize import area_average, reduced
-from .nets.segmentation import Segmenter, working_size
+from .imaging.resize import reduced
+from .nets.segmentation import Segmenter
 from .options import FinishOptions, SampleOptions
-from .retinex import adjust, condition_on_demand, decompose, undiffused, weight_of
+from .retinex import adjust, condition_on_demand, decompose, lit_for_segmenter, undiffused, weight_of
 from .tiling.memory import cache_bytes, free_memory
 from .tiling.tiler import Tiler
 from .tiling.windows import Window, size_of
-
-SEEN_WHOLE, SEEN_REDUCED = 640, 512
-"""Longer sides in pixels: what the segmenter sees is lit at full size up to the first, otherwise reduced to the second.
-
-The segmenter reduces it further, but masks follow the edges of this picture.
-"""
 
 __all__ = ["adjust", "checked", "decompose", "enhance", "finish", "sample", "segment"]
 
@@ -72,21 +68,44 @@ def enhance(
     Raises:
         ValueError: an argument cannot be used; raised before any work.
     """
+    return enhance_by(Setup(nets, segmenter, callback, keeper), images, options, finishing, mask)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """By what pictures are enhanced, see `enhance`: what stays the same from one frame of a clip to the next.
+
+    `tiler`: chosen for all of them; it remembers that memory ran out. None: chosen for each by `SampleOptions.tile`.
+    """
+
+    nets: JoReSNets
+    segmenter: Segmenter | None = None
+    callback: Callback | None = None
+    keeper: Keeper = Keeper()
+    tiler: Tiler | None = None
+
+
+@torch.inference_mode()
+def enhance_by(
+    setup: Setup,
+    images: Tensor,
+    options: SampleOptions,
+    finishing: FinishOptions = FinishOptions(),
+    mask: Tensor | None = None,
+) -> Tensor:
+    """`enhance`, by a setup."""
     insides = insides_of(checked(images))
     full, alpha = filled(images, insides)
     check_mask(mask, images)
     low, alpha = reduced(full, options.working_size), reduced(alpha, options.working_size)
-    tiles = Tiler.choose(options.tile, nets.config, low, weight_of(nets.unet).device)
-    asked, reports = max(1, options.steps), []
-    options = replace(options, tile=tiles, steps=needed_steps(options, nets.config))
-    made = keeper(
-        ("x0", segmenter is None, *_asked(options, 0 if tiles.covers(size_of(low)) else tiles.tile)),
-        lambda: _sampled(low, alpha, full, nets, segmenter, options, _noted(callback, reports), keeper),
-    )
-    if callback is not None and not reports:
-        callback(asked, asked, None)
-    keeper.on_exposure(made.exposure)
-    return finish(made.x0, images, finishing, mask=mask, reuse=not keeper.keeps, insides=insides)
+    steps, reports = max(1, options.steps), []
+    noted = replace(setup, callback=_noted(setup.callback, reports))
+    run = _Run.of(noted, options, low, alpha)
+    made = setup.keeper(run.key, lambda: run.sampled(full))
+    if setup.callback is not None and not reports:
+        setup.callback(steps, steps, None)
+    setup.keeper.on_exposure(made.exposure)
+    return finish(made.x0, images, finishing, mask=mask, reuse=not setup.keeper.keeps, insides=insides)
 
 
 def _noted(callback: Callback | None, reports: list[float]) -> Callback | None:
@@ -101,39 +120,87 @@ def _noted(callback: Callback | None, reports: list[float]) -> Callback | None:
     return note
 
 
-def _sampled(
-    low: Tensor,
-    alpha: Tensor | None,
-    full: Tensor,
-    nets: JoReSNets,
-    segmenter: Segmenter | None,
-    options: SampleOptions,
-    callback: Callback | None,
-    keeper: Keeper,
-) -> Sampled:
-    """All stages before compositing. x0 has the size of `full`."""
-    # Retinex prior: the frozen DNet decomposes, ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)
-    tiles = Tiler.choose(options.tile, nets.config, low, weight_of(nets.unet).device)
-    maps = None
-    if tiles.covers(size_of(low)):
-        maps = keeper(("maps", options.working_size), lambda: decompose(nets, low, tile=tiles))
-    condition = retinex_condition(nets, low, alpha, replace(options, tile=tiles), maps)
-    # Semantic prior: a pretrained network segments the picture (Fig. 3b), here after ANet brightened it
-    prior = None
-    if segmenter is not None and options.steps:
+@dataclass(frozen=True)
+class _Run:
+    """The stages before compositing, for pictures `low` (B, 3, H, W) of the working size, in the windows of `tiler`.
+
+    `options` has as many steps as are needed. `alpha` (B, 1, H, W) is that of pictures with transparent pixels (see
+    `filled`), otherwise None.
+    """
+
+    setup: Setup
+    options: SampleOptions
+    tiler: Tiler
+    low: Tensor
+    alpha: Tensor | None
+
+    @classmethod
+    def of(cls, setup: Setup, options: SampleOptions, low: Tensor, alpha: Tensor | None) -> _Run:
+        config, device = setup.nets.config, weight_of(setup.nets.unet).device
+        tiler = setup.tiler or Tiler.choose(options.tile, config, low, device)
+        return cls(setup, replace(options, steps=needed_steps(options, config)), tiler, low, alpha)
+
+    @property
+    def key(self) -> tuple:
+        """All that x0 of a picture depends on, for the keeper. Without diffusion there is no noise."""
+        options = self.options
+        exposure, seed = options.exposure, options.seed if options.steps else 0
+        exposure = tuple(exposure.flatten().cpu().tolist()) if isinstance(exposure, Tensor) else exposure
+        tile = 0 if self._whole else self.tiler.tile
+        return (
+            "x0", self.setup.segmenter is None, options.steps, seed, exposure, options.brightness, options.eta,
+            options.working_size, options.texture, options.steadied, tile,
+        )  # fmt: skip
+
+    @property
+    def _whole(self) -> bool:
+        return self.tiler.covers(size_of(self.low))
+
+    def sampled(self, full: Tensor) -> Sampled:
+        """All of the method's Figure 3. x0 gets the size of `full`."""
+        maps = self._decompose()
+        condition = self._adjust(maps)
+        prior = self._segment(condition, maps)
+        del maps  # the sampling needs the memory, as does the enlarging
+        x0, exposure = self._sample(condition, prior), condition.exposure
+        del condition
+        return Sampled(enlarged(x0, self.low, full), exposure)
+
+    def _decompose(self) -> RetinexMaps | None:
+        """Retinex prior, first half: the frozen DNet decomposes (Fig. 3a). None in tiles, which are done on demand."""
+        if not self._whole:
+            return None
+        key = ("maps", self.options.working_size)
+        return self.setup.keeper(key, lambda: decompose(self.setup.nets, self.low, tiler=self.tiler))
+
+    def _adjust(self, maps: RetinexMaps | None) -> RetinexCondition | ConditionOnDemand:
+        """Retinex prior, second half: ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)."""
+        nets, low, options = self.setup.nets, self.low, self.options
+        if maps is not None:
+            maps = replace(maps, alpha=self.alpha)
+            return adjust(nets, maps, exposure=options.exposure, brightness=options.brightness, tiler=self.tiler)
+        room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, self.tiler.tile)
+        room = room if options.steps > 1 else 0
+        return condition_on_demand(nets, low, options, self.tiler, cache=room, alpha=self.alpha)
+
+    def _segment(
+        self, condition: RetinexCondition | ConditionOnDemand, maps: RetinexMaps | None
+    ) -> SemanticPrior | None:
+        """Semantic prior: a pretrained network segments the picture (Fig. 3b), here after ANet brightened it."""
+        setup, options = self.setup, self.options
+        if (segmenter := setup.segmenter) is None or not options.steps:
+            return None
         proposed = options.steadied or (options.exposure is None and not options.brightness)
-        known = condition if proposed and alpha is None and isinstance(condition, RetinexCondition) else None
+        known = condition if proposed and self.alpha is None and isinstance(condition, RetinexCondition) else None
         key = ("prior", options.working_size)
-        prior = keeper(key, lambda maps=maps: segment(segmenter, low, nets, known=known, maps=maps))
-    del maps
-    # Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)
-    if options.steps:
-        x0 = sample(nets, condition, prior, options, low=low, callback=callback)
-    else:
-        x0 = undiffused(condition, options.tile, low)
-    exposure = condition.exposure
-    del condition
-    return Sampled(enlarged(x0, low, full), exposure)
+        return setup.keeper(key, lambda: segment(segmenter, self.low, setup.nets, known=known, maps=maps))
+
+    def _sample(self, condition: RetinexCondition | ConditionOnDemand, prior: SemanticPrior | None) -> Tensor:
+        """Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)."""
+        if not self.options.steps:
+            return undiffused(condition, self.tiler, self.low)
+        nets, callback = self.setup.nets, self.setup.callback
+        return sample(nets, condition, prior, self.options, low=self.low, callback=callback, tiler=self.tiler)
 
 
 def needed_steps(options: SampleOptions, config: JoReSConfig) -> int:
@@ -145,52 +212,6 @@ def needed_steps(options: SampleOptions, config: JoReSConfig) -> int:
     if options.steps:
         NoiseSchedule(config.schedule).timesteps(options.steps)
     return options.steps if options.texture or not config.denoiser.detail_std else 0
-
-
-def _asked(options: SampleOptions, tile: int) -> tuple:
-    """All settings that x0 of a picture depends on, as a key for the keeper. Without diffusion there is no noise."""
-    exposure, seed = options.exposure, options.seed if options.steps else 0
-    exposure = tuple(exposure.flatten().cpu().tolist()) if isinstance(exposure, Tensor) else exposure
-    return (
-        options.steps,
-        seed,
-        exposure,
-        options.brightness,
-        options.eta,
-        options.working_size,
-        options.texture,
-        options.steadied,
-        tile,
-    )
-
-
-def checked(images: Tensor) -> Tensor:
-    """Returns `images` if they are valid: (B, 3 or 4, H, W), not empty, floating-point, finite. Raises ValueError."""
-    if images.ndim != 4 or images.shape[1] not in (3, 4):
-        raise ValueError(f"images must be (B, 3 or 4, H, W), not {tuple(images.shape)}")
-    if images.numel() == 0:
-        raise ValueError(f"images of shape {tuple(images.shape)} hold no pixels")
-    if not images.is_floating_point():
-        raise ValueError(f"images are {images.dtype}: give floating-point numbers in [0, 1], such as uint8 / 255")
-    if not all(bool(torch.isfinite(bound)) for bound in images.aminmax()):
-        raise ValueError("images hold NaN or infinite pixels: find the step before that made them")
-    return images
-
-
-def retinex_condition(
-    nets: JoReSNets, low: Tensor, alpha: Tensor | None, options: SampleOptions, maps: RetinexMaps | None = None
-) -> RetinexCondition | ConditionOnDemand:
-    """Output of ANet for pictures (B, 3, H, W) with R and L `maps`; without these, per window on demand.
-
-    `alpha` (B, 1, H, W) is that of pictures with transparent pixels (see `filled`), otherwise None.
-    """
-    tiles = Tiler.choose(options.tile, nets.config, low, weight_of(nets.unet).device)
-    if maps is not None:
-        maps = replace(maps, alpha=alpha)
-        return adjust(nets, maps, exposure=options.exposure, brightness=options.brightness, tile=tiles)
-    room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiles.tile)
-    room = room if options.steps > 1 else 0
-    return condition_on_demand(nets, low, replace(options, tile=tiles), cache=room, alpha=alpha)
 
 
 @torch.inference_mode()
@@ -218,28 +239,6 @@ def segment(
 
 
 @torch.inference_mode()
-def lit_for_segmenter(
-    nets: JoReSNets,
-    images: Tensor,
-    resolution: int,
-    known: RetinexCondition | None = None,
-    maps: RetinexMaps | None = None,
-) -> Tensor:
-    """R' x L' (B, 3, h, w) of pictures (B, 3, H, W); those over SEEN_WHOLE are reduced to about SEEN_REDUCED pixels.
-
-    The exposure is always about ANet's proposal, so that settings of the enhancement do not change the segmentation.
-    Big pictures are reduced on their own device. `known` and `maps`: see `segment`.
-    """
-    size = size_of(images)
-    if max(size) > max(SEEN_WHOLE, resolution):
-        images, known = area_average(images, working_size(size, max(SEEN_REDUCED, resolution))), None
-        maps = None
-    if known is None:
-        known = adjust(nets, maps or decompose(nets, images.float().clamp(0, 1)))
-    return known.picture
-
-
-@torch.inference_mode()
 def sample(
     nets: JoReSNets,
     condition: RetinexCondition | ConditionOnDemand,
@@ -249,6 +248,7 @@ def sample(
     low: Tensor,
     refine: bool = True,
     callback: Callback | None = None,
+    tiler: Tiler | None = None,
 ) -> Tensor:
     """Diffusion with both priors and, unless `refine` is False, with RNet on x0 at every step (METHOD.md, 12 to 19).
 
@@ -257,36 +257,42 @@ def sample(
     Args:
         low: the dark pictures (B, 3, H, W) in [0, 1].
         callback: as in `enhance`.
+        tiler: chosen already; None: chosen by the options.
 
     Returns:
         x0 (B, 3, H, W) in [-1, 1], float32.
     """
-    weight, size = weight_of(nets.unet), size_of(low)
-    schedule = NoiseSchedule(nets.config.schedule)
-    tiles = Tiler.choose(options.tile, nets.config, low, weight.device)
-
-    def level(alpha_bar: float) -> Tensor:
-        return torch.full((len(low),), alpha_bar**0.5, device=weight.device)
+    weight, schedule = weight_of(nets.unet), NoiseSchedule(nets.config.schedule)
+    tiler = tiler or Tiler.choose(options.tile, nets.config, low, weight.device)
 
     def stage(window: Window) -> tuple[Denoise, Refine | None, Mean | None]:
-        part, picture = condition.at(window).to(weight), window.cut(low).clamp(0, 1).to(weight)
         semantics = None if prior is None else prior.at(window).probabilities.to(weight)
-        r, light, features = part.reflectance, part.illumination, part.features
-        guides = nets.unet.guides(r, light, features, semantics)  # the same at all steps, as are the modulations
-        modulations = nets.rnet.modulations(features, picture) if refine else None
+        given = Given(window.cut(low).clamp(0, 1).to(weight), condition.at(window).to(weight), semantics)
+        there = _Part(nets, schedule, given, refine)
+        return there.denoise, there.refine if refine else None, there.mean if nets.config.denoiser.detail_std else None
 
-        def denoise(x_t: Tensor, t: int) -> Tensor:
-            return nets.unet(x_t, level(schedule.alpha_bar(t)), picture, r, light, features, semantics, guides)
-
-        def rnet(x0: Tensor, alpha_bar: float) -> Tensor:
-            return nets.rnet(x0, level(alpha_bar), r, light, features, modulations=modulations)
-
-        def mean(x_t: Tensor, t: int) -> Tensor:
-            return part.picture.float() * 2 - 1
-
-        return denoise, rnet if refine else None, mean if nets.config.denoiser.detail_std else None
-
-    home = weight if tiles.covers(size) else low
+    home = weight if tiler.covers(size_of(low)) else low
     noise = start_noise((1, *low.shape[1:]), options.seed, torch.empty(0, device=home.device))
     noise = noise.expand_as(low).contiguous()  # one copy per picture, because sampling works in place
-    return ddim_in_tiles(tiles, noise, schedule, options, stage, like=weight, callback=callback)
+    return ddim_in_tiles(tiler, noise, schedule, options, stage, like=weight, callback=callback)
+
+
+class _Part:
+    """The UNet and RNet for one window, as the functions of `ddim_step`; what all steps share is computed once."""
+
+    def __init__(self, nets: JoReSNets, schedule: NoiseSchedule, given: Given, refine: bool) -> None:
+        self.nets, self.schedule, self.given = nets, schedule, given
+        self.guides = nets.unet.guides(given)
+        self.modulations = nets.rnet.modulations(given.condition.features, given.low) if refine else None
+
+    def denoise(self, x_t: Tensor, t: int) -> Tensor:
+        return self.nets.unet(x_t, self._level(self.schedule.alpha_bar(t)), self.given, self.guides)
+
+    def refine(self, x0: Tensor, alpha_bar: float) -> Tensor:
+        return self.nets.rnet(x0, self._level(alpha_bar), self.given.condition, self.modulations)
+
+    def mean(self, x_t: Tensor, t: int) -> Tensor:
+        return self.given.condition.picture.float() * 2 - 1
+
+    def _level(self, alpha_bar: float) -> Tensor:
+        return torch.full((len(self.given.low),), alpha_bar**0.5, device=self.given.low.device)

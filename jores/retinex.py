@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,25 +18,36 @@ from .conditions import (
     RetinexMaps,
 )
 from .imaging.alpha import filled, joined
+from .imaging.resize import area_average
+from .nets.segmentation import working_size
 from .options import SampleOptions
 from .statistics import global_statistics
 from .tiling.tiler import Tiler
 from .tiling.windows import Window, size_of
 
+SEEN_WHOLE, SEEN_REDUCED = 640, 512
+"""Longer sides in pixels: what the segmenter sees is lit at full size up to the first, otherwise reduced to the second.
+
+The segmenter reduces it further, but masks follow the edges of this picture.
+"""
+
 
 @torch.inference_mode()
-def decompose(nets: JoReSNets, images: Tensor, *, tile: int | Tiler | None = None) -> RetinexMaps:
-    """R and L of (B, 3 or 4, H, W) pictures, by DNet (METHOD.md, 4). `tile` as in `SampleOptions`."""
+def decompose(nets: JoReSNets, images: Tensor, *, tiler: Tiler | None = None) -> RetinexMaps:
+    """R and L of (B, 3 or 4, H, W) pictures, by DNet (METHOD.md, 4).
+
+    `tiler`: None for windows that fit into the memory.
+    """
     images, alpha = filled(images)
     weight, size = weight_of(nets.dnet), size_of(images)
-    tiles = Tiler.choose(tile, nets.config, images, weight.device)
-    home = weight if tiles.covers(size) else images
+    tiler = tiler or Tiler.choose(None, nets.config, images, weight.device)
+    home = weight if tiler.covers(size) else images
 
     def work(window: Window) -> tuple[Tensor, ...]:
         maps = nets.dnet(window.cut(images).clamp(0, 1).to(weight)).to(home.device)
         return maps.reflectance, maps.illumination
 
-    return RetinexMaps(*tiles.run(size, work, (1, 1)), alpha=None if alpha is None else alpha.to(home.device))
+    return RetinexMaps(*tiler.run(size, work, (1, 1)), alpha=None if alpha is None else alpha.to(home.device))
 
 
 @torch.inference_mode()
@@ -47,7 +59,7 @@ def adjust(
     denoise: float = 1.0,
     illumination: Tensor | None = None,
     brightness: float = 0.0,
-    tile: int | Tiler | None = None,
+    tiler: Tiler | None = None,
 ) -> RetinexCondition:
     """R', L' and features from R and L, by ANet (METHOD.md, 6).
 
@@ -56,13 +68,13 @@ def adjust(
         denoise: weight of R' against R, 0..1; 0 leaves the noise in R.
         illumination: (B, 1, H, W) in [0, 1] that replaces L', such as a painted one.
         brightness: EV by which the result is brighter than the exposure.
-        tile: as in `SampleOptions`.
+        tiler: None for windows that fit into the memory.
 
     Raises:
         ValueError: the exposure is out of range, or the illumination has another size.
     """
     weight, picture = weight_of(nets.anet), maps.picture
-    tiles = Tiler.choose(tile, nets.config, picture, weight.device)
+    tiler = tiler or Tiler.choose(None, nets.config, picture, weight.device)
     statistics = global_statistics(nets, joined(picture, maps.alpha), exposure, brightness)
 
     def work(window: Window) -> tuple[Tensor, ...]:
@@ -70,7 +82,7 @@ def adjust(
         made = nets.anet(part, _under(statistics, window, maps.size)).to(maps.reflectance.device)
         return made.reflectance, made.illumination, *made.features
 
-    reflectance, light, *features = tiles.run(maps.size, work, (1, 1, *FEATURE_STRIDES))
+    reflectance, light, *features = tiler.run(maps.size, work, (1, 1, *FEATURE_STRIDES))
     if denoise < 1:
         reflectance = torch.lerp(maps.reflectance, reflectance, denoise)
     light = light if illumination is None else illumination.to(light).clamp(0, 1)
@@ -80,11 +92,11 @@ def adjust(
 
 
 def condition_on_demand(
-    nets: JoReSNets, low: Tensor, options: SampleOptions, *, cache: int, alpha: Tensor | None = None
+    nets: JoReSNets, low: Tensor, options: SampleOptions, tiler: Tiler, *, cache: int, alpha: Tensor | None = None
 ) -> ConditionOnDemand:
     """Output of DNet and ANet for any window of `low` (B, 3, H, W), with the global statistics of the full picture.
 
-    `cache`: bytes for caching conditions of the windows of the `Tiler` in `options.tile`. `alpha` (B, 1, H, W) or None.
+    `cache`: bytes for caching conditions of the windows of `tiler`. `alpha` (B, 1, H, W) or None.
     """
     weight = weight_of(nets.anet)
     statistics = global_statistics(nets, joined(low.clamp(0, 1), alpha), options.exposure, options.brightness)
@@ -93,19 +105,39 @@ def condition_on_demand(
         maps = nets.dnet(window.cut(low).clamp(0, 1).to(weight))
         return nets.anet(maps, _under(statistics, window, size_of(low)))
 
-    tiler = options.tile
-    layout = (lambda: tiler.layout(size_of(low))) if isinstance(tiler, Tiler) else None
+    layout = partial(tiler.layout, size_of(low))
     return ConditionOnDemand(make, low.device, cache, layout=layout, exposure=statistics.exposure)
+
+
+@torch.inference_mode()
+def lit_for_segmenter(
+    nets: JoReSNets,
+    images: Tensor,
+    resolution: int,
+    known: RetinexCondition | None = None,
+    maps: RetinexMaps | None = None,
+) -> Tensor:
+    """R' x L' (B, 3, h, w) of pictures (B, 3, H, W); those over SEEN_WHOLE are reduced to about SEEN_REDUCED pixels.
+
+    The exposure is always about ANet's proposal, so that settings of the enhancement do not change the segmentation.
+    Big pictures are reduced on their own device. `known` and `maps`: see `pipeline.segment`.
+    """
+    size = size_of(images)
+    if max(size) > max(SEEN_WHOLE, resolution):
+        images, known = area_average(images, working_size(size, max(SEEN_REDUCED, resolution))), None
+        maps = None
+    if known is None:
+        known = adjust(nets, maps or decompose(nets, images.float().clamp(0, 1)))
+    return known.picture
 
 
 def _under(statistics: GlobalStatistics, window: Window, size: tuple[int, int]) -> GlobalStatistics:
     return replace(statistics, gains=window.sample(statistics.gains, size, GAIN_STRIDE))
 
 
-def undiffused(condition: RetinexCondition | ConditionOnDemand, tile: int | Tiler | None, low: Tensor) -> Tensor:
+def undiffused(condition: RetinexCondition | ConditionOnDemand, tiler: Tiler, low: Tensor) -> Tensor:
     """R' x L' as x0 (B, 3, H, W) in [-1, 1], on the device of `low`: the result without diffusion."""
-    tiles = tile if isinstance(tile, Tiler) else Tiler(tile or 0)
-    (picture,) = tiles.run(size_of(low), lambda window: (condition.at(window).picture.to(low.device),), (1,))
+    (picture,) = tiler.run(size_of(low), lambda window: (condition.at(window).picture.to(low.device),), (1,))
     return picture.float() * 2 - 1
 
 

@@ -9,7 +9,7 @@ the bright end, so the result fades as the clip does.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle, islice, repeat, takewhile
 from math import log
@@ -28,7 +28,7 @@ from .imaging.resize import reduced_size
 from .imaging.temporal import LIGHT_STEP, LOG_FLOOR, SteadyIllumination, TemporalFilter, follow, is_black, thumbnail
 from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions
-from .pipeline import checked, enhance, finish
+from .pipeline import Setup, checked, enhance_by, finish
 from .statistics import wanted_exposure
 from .tiling.tiler import Tiler
 
@@ -83,52 +83,64 @@ def enhance_frames(
             fewer keepers than frames; or as `pipeline.enhance`.
     """
     incoming = _with_masks(frames, masks, repeat(Keeper()) if clip.keepers is None else clip.keepers)
-    place = _place(nets, options, clip.device)
-
-    def alone(image: Tensor, mask: Tensor | None, keeper: Keeper) -> Tensor:
-        return enhance(place(image), nets, segmenter, options, finishing, mask=mask, callback=callback, keeper=keeper)
-
+    place = _place(nets, options, clip)
+    work = _Work(Setup(nets, segmenter, callback, tiler=clip.tiler), options, finishing, place)
     if not clip.smooth:
-        for frame, mask, keeper in incoming:
-            yield alone(frame, mask, keeper)
+        yield from (work.alone(*given) for given in incoming)
         return
-
-    def work(frame: Frame, aim: Tensor | None) -> Tensor:
-        """Enhances a frame. Only a shot of one frame is composited here; others after the temporal average."""
-        if frame.alone:
-            return alone(frame.original, frame.mask, frame.keeper)
-        if aim is not None:
-            frame.keeper.on_exposure(aim)
-        steadied = options.exposure is None and not options.brightness and not frame.fading
-        aimed = replace(options, exposure=aim, brightness=0.0, steadied=steadied)
-        return enhance(place(frame.low), nets, segmenter, aimed, callback=callback)
-
     ahead = frames if clip.ahead is None and isinstance(frames, Sequence) else clip.ahead
-    lit = _lit(_tagged(incoming), Lookahead(ahead), nets, options, place, work)
-    steady = TemporalFilter()
-    for frame, following, _ in _with_following(lit):
+    lit = _lit(_tagged(incoming), Lookahead(ahead), work)
+    for frame in _averaged(lit, place):
         if frame.alone:
             yield frame.picture
             continue
-        if frame.cut or frame.fading:
-            steady = TemporalFilter()
-            for later in reversed(following):  # as in `_settle`: the first frame's mean needs several frames, too
-                if not (frame.fading or later.fading):
-                    steady(place(later.low), place(later.picture))
-        picture, original = steady(place(frame.low), place(frame.picture)), place(frame.original)
-        yield finish(picture * 2 - 1, original, finishing, mask=frame.mask, insides=[frame.summary.inside])
+        inside = frame.summary.inside
+        yield finish(frame.picture * 2 - 1, place(frame.original), finishing, mask=frame.mask, insides=[inside])
 
 
-def _place(nets: JoReSNets, options: SampleOptions, device: torch.device | str | None) -> Callable[[Tensor], Tensor]:
-    """A function that moves frames to `device` if frames of that size fit into one window; decided once per size."""
+@dataclass(frozen=True)
+class _Work:
+    """What one frame is enhanced by; `place` moves it to the device if it fits."""
+
+    setup: Setup
+    options: SampleOptions
+    finishing: FinishOptions
+    place: Callable[[Tensor], Tensor]
+
+    def alone(self, image: Tensor, mask: Tensor | None, keeper: Keeper) -> Tensor:
+        """The result of a frame that has no others in its shot: that of a picture."""
+        return enhance_by(replace(self.setup, keeper=keeper), self.place(image), self.options, self.finishing, mask)
+
+    def aimed(self, frame: Frame, aim: Tensor) -> Tensor:
+        """A steadied frame at the exposure `aim` (1,), not yet composited: that comes after the temporal average."""
+        frame.keeper.on_exposure(aim)
+        steadied = self.options.exposure is None and not self.options.brightness and not frame.fading
+        options = replace(self.options, exposure=aim, brightness=0.0, steadied=steadied)
+        return enhance_by(self.setup, self.place(frame.low), options)
+
+    def wanted_gain(self, low: Tensor) -> Tensor:
+        """Gain (1,) from a dark frame to the exposure that it should get."""
+        if is_black(thumbnail(low)):  # a black leader stays black: its noise would flash before the first cut
+            return torch.ones(1, device=low.device)
+        aim = wanted_exposure(self.setup.nets, low, self.options.exposure, self.options.brightness)
+        return exposure_gain(mean_luma(low), aim.to(low.device))
+
+
+def _place(nets: JoReSNets, options: SampleOptions, clip: ClipOptions) -> Callable[[Tensor], Tensor]:
+    """A function that moves frames to the clip's device if those of that size fit into one window.
+
+    It is decided once per size.
+    """
     fits: dict[tuple[int, int], bool] = {}
+    device = clip.device
 
     def place(frame: Tensor) -> Tensor:
         size = (frame.shape[-2], frame.shape[-1])
         if device is None or reduced_size(size, options.working_size) != size:
             return frame
         if size not in fits:
-            fits[size] = Tiler.choose(options.tile, nets.config, frame, torch.device(device)).covers(size)
+            tiler = clip.tiler or Tiler.choose(options.tile, nets.config, frame, torch.device(device))
+            fits[size] = tiler.covers(size)
         return frame.to(device) if fits[size] else frame
 
     return place
@@ -171,67 +183,80 @@ def _tagged(incoming: Iterable[tuple[Tensor, Tensor | None, Keeper]]) -> Iterato
         yield Frame(frame, mask, keeper, before, before.cut)
 
 
-def _lit(
-    frames: Iterator[Frame],
-    lookahead: Lookahead,
-    nets: JoReSNets,
-    options: SampleOptions,
-    place: Callable[[Tensor], Tensor],
-    work: Callable[[Frame, Tensor | None], Tensor],
-) -> Iterator[Frame]:
+def _lit(frames: Iterator[Frame], lookahead: Lookahead, work: _Work) -> Iterator[Frame]:
     """Steadies the illumination and the gain of each shot, and enhances its frames."""
-    light, gain = SteadyIllumination(), None
-    past: deque[float] = deque(maxlen=REACH)
-
-    def wanted(low: Tensor) -> Tensor:
-        if is_black(thumbnail(low)):  # a black leader stays black: its noise would flash before the first cut
-            return torch.ones(1, device=low.device)
-        aim = wanted_exposure(nets, low, options.exposure, options.brightness)
-        return exposure_gain(mean_luma(low), aim.to(low.device))
-
+    light, past = _ShotLight(work), deque[float](maxlen=REACH)
     for number, (frame, following, last) in enumerate(_with_following(frames)):
         after = lookahead.after([f.summary for f in following])
         shot = _judged(frame, following, past, after)
         frame.alone = frame.cut and not shot and (not frame.summary.black or (last and not number))
         if frame.alone:
-            frame.picture = work(frame, None)
-            yield frame
-            continue
-        low = _rgb(frame, place)
-        if frame.cut:
-            light, gain = SteadyIllumination(), None
-        levels = [*past, frame.summary.level, *(g.level for g in after)]
-        here = len(past)
-        fade = fade_at(levels, here)
-        past.append(frame.summary.level)
-        if fade is not None:
-            frame.fading = True
-            if fade.rises or gain is None:
-                end = fade.brightest - here
-                gain = wanted((after[end - 1].thumbnail if end > 0 else frame.summary.thumbnail).to(low.device))
-            light.restart(low)
+            frame.picture = work.alone(frame.original, frame.mask, frame.keeper)
         else:
-            if frame.cut:
-                still = [f for i, f in enumerate((frame, *shot)) if fade_at(levels, here + i) is None]
-                gain = _settle(light, still, wanted, place)
-            low = light(low)
-            # The gain is steadied, not the exposure: when a lamp enters the picture, the rest keeps its brightness.
-            gain = follow(gain, wanted(low), GAIN_PACE)
-        frame.low = low.to(frame.original.device)
-        frame.picture = work(frame, (gain * mean_luma(low)).clamp(DARKEST, 1)).to(frame.low.device)
+            frame.low, aim = light(frame, shot, past, after)
+            past.append(frame.summary.level)
+            frame.picture = work.aimed(frame, aim).to(frame.low.device)
         yield frame
 
 
-def _settle(
-    light: SteadyIllumination, shot: list[Frame], wanted: Callable[[Tensor], Tensor], place: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """Starts the steadied illumination at the mean of a shot's first frames; returns their mean gain (1,).
+class _ShotLight:
+    """Steadies the illumination and the gain from dark to bright, over the frames of one shot after the other."""
 
-    Only one frame at a time is on the device.
-    """
-    for later in reversed(shot[1:]):  # backwards, so that the first frame does not dominate the mean
-        light(_rgb(later, place))
-    return torch.stack([wanted(_rgb(frame, place)).log() for frame in shot]).mean(0).exp()
+    def __init__(self, work: _Work) -> None:
+        self.work = work
+        self.illumination = SteadyIllumination()
+        self.gain: Tensor | None = None
+
+    def __call__(
+        self, frame: Frame, shot: list[Frame], past: Collection[float], after: list[FrameSummary]
+    ) -> tuple[Tensor, Tensor]:
+        """The frame (1, 3, H, W) with steadied illumination, and the exposure (1,) to aim at.
+
+        `shot`: later frames of its shot; `past` and `after`: levels and summaries of those before and after it.
+        """
+        low = _rgb(frame, self.work.place)
+        if frame.cut:
+            self.illumination, self.gain = SteadyIllumination(), None
+        levels, here = [*past, frame.summary.level, *(later.level for later in after)], len(past)
+        fade = fade_at(levels, here)
+        frame.fading = fade is not None
+        if fade is not None:
+            if fade.rises or self.gain is None:
+                end = fade.brightest - here
+                bright = after[end - 1].thumbnail if end > 0 else frame.summary.thumbnail
+                self.gain = self.work.wanted_gain(bright.to(low.device))
+            self.illumination.restart(low)
+        else:
+            if frame.cut:
+                self._settle([f for i, f in enumerate((frame, *shot)) if fade_at(levels, here + i) is None])
+            low = self.illumination(low)
+            # The gain is steadied, not the exposure: when a lamp enters the picture, the rest keeps its brightness.
+            self.gain = follow(self.gain, self.work.wanted_gain(low), GAIN_PACE)
+        return low.to(frame.original.device), (self.gain * mean_luma(low)).clamp(DARKEST, 1)
+
+    def _settle(self, shot: list[Frame]) -> None:
+        """Starts at the mean illumination and the mean gain of a shot's first frames.
+
+        Only one frame at a time is on the device.
+        """
+        for later in reversed(shot[1:]):  # backwards, so that the first frame does not dominate the mean
+            self.illumination(_rgb(later, self.work.place))
+        gains = [self.work.wanted_gain(_rgb(frame, self.work.place)).log() for frame in shot]
+        self.gain = torch.stack(gains).mean(0).exp()
+
+
+def _averaged(frames: Iterator[Frame], place: Callable[[Tensor], Tensor]) -> Iterator[Frame]:
+    """Averages the pictures of each shot over time where nothing moves."""
+    steady = TemporalFilter()
+    for frame, following, _ in _with_following(frames):
+        if not frame.alone:
+            if frame.cut or frame.fading:
+                steady = TemporalFilter()
+                for later in reversed(following):  # as in `_settle`: the first frame's mean needs several, too
+                    if not (frame.fading or later.fading):
+                        steady(place(later.low), place(later.picture))
+            frame.picture = steady(place(frame.low), place(frame.picture))
+        yield frame
 
 
 def _judged(frame: Frame, following: list[Frame], past: deque[float], after: list[FrameSummary]) -> list[Frame]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import comfy.model_management as mm
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..jores import pipeline
-from ..jores.checkpoint import PARTS
+from ..jores.checkpoint import PARTS, JoReSNets
 from ..jores.conditions import Keeper
 from ..jores.imaging.resize import reduced_size
 from ..jores.limits import PRECISIONS
@@ -217,18 +217,15 @@ class JoReSEnhance(io.ComfyNode):
             there = tiler.covers(size) and size == size_of(pixels)  # full frames fit on the device
             held = HELD_BYTES * pixels[0, 0].numel() if there and smooth_frames and len(pixels) > 1 else 0
             needed = enhance_bytes(nets.config, window_pixels(tiler, size)) + held
-            loaded = nets.load(needed, *PARTS, beside=(segmenter,) if segmenter else ())
-            keep_while_loaded(nets, *nets.parts.values())
-            if segmenter:
-                keep_while_loaded(segmenter, segmenter)
+            loaded = _loaded(nets, segmenter, needed)
             keepers = _keepers(nets, image, semantic, needed, exposures.append)
             enhanced = enhance_frames(
                 pixels.split(1),
                 loaded,
                 segmenter.model if segmenter else None,
-                replace(options, tile=tiler),
+                options,
                 FinishOptions(strength, feather, shadows, colour_fidelity),
-                ClipOptions(smooth_frames, mm.get_torch_device() if there else None, keepers=keepers),
+                ClipOptions(smooth_frames, mm.get_torch_device() if there else None, keepers=keepers, tiler=tiler),
                 masks=None if weight is None else weight.split(1),
                 callback=progress,
             )
@@ -241,6 +238,15 @@ class JoReSEnhance(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model_name: str | None, **_kwargs) -> str:
         return file_stamp(bundle_path(model_name) if model_name else None)
+
+
+def _loaded(nets: NetPatchers, segmenter: ModelPatcher | None, needed: int) -> JoReSNets:
+    """All nets on the device, with `needed` bytes of room; all are kept while they are loaded."""
+    loaded = nets.load(needed, *PARTS, beside=(segmenter,) if segmenter else ())
+    keep_while_loaded(nets, *nets.parts.values())
+    if segmenter:
+        keep_while_loaded(segmenter, segmenter)
+    return loaded
 
 
 def _keepers(

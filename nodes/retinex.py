@@ -64,7 +64,7 @@ class JoReSDecompose(io.ComfyNode):
             )
             frames = each_frame(
                 len(pixels),
-                lambda i: pipeline.decompose(dnet, pixels[i : i + 1], tile=tiler).to(mm.intermediate_device()),
+                lambda i: pipeline.decompose(dnet, pixels[i : i + 1], tiler=tiler).to(mm.intermediate_device()),
             )
         maps = replace(join_frames(frames), source=fingerprints(image))
         return io.NodeOutput(maps, to_image(maps.reflectance), to_mask(maps.illumination))
@@ -129,7 +129,7 @@ class JoReSAdjust(io.ComfyNode):
             own = None if light is None else light[i : i + 1]
             condition = pipeline.adjust(
                 anet, retinex.frame(i), exposure=exposure or None, denoise=denoise, illumination=own,
-                brightness=brightness, tile=tiler,
+                brightness=brightness, tiler=tiler,
             )  # fmt: skip
             return condition.to(mm.intermediate_device())
 

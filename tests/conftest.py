@@ -30,6 +30,8 @@ from jores.files.encoders import ordinary_threads
 from jores.nets.segmentation import Segmenter
 from jores.semantics import load_segmenter
 
+pytest_plugins = ("tests.fixtures",)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--gpu", action="store_true", help="let ComfyUI use this machine's accelerator, not the CPU")

@@ -7,9 +7,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from jores.files import png
-from jores.files.pictures import read_image, write_image
+from jores.files.pictures import Picture, read_image, write_image
 
 SIZE = (12, 20)  # height, width
 
@@ -121,3 +122,14 @@ def inner_tags_of(data: bytes) -> dict[int, tuple[int, bytes, int]]:
     """As `tags_of`, of the EXIF table."""
     order = "<" if data[:2] == b"II" else ">"
     return tags_of(data, struct.unpack(order + "I", tags_of(data)[0x8769][1])[0])
+
+
+def picture(path: Path, value: float = 0.1) -> Path:
+    """A grey one of 12 x 9 pixels; returns `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, Picture(torch.full((3, 9, 12), value)))
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -10,6 +10,9 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
+
+from jores.imaging.outlook import summarise
 
 LENGTH, RATE, SIZE = 12, 25, (64, 96)
 Audio = tuple[str, dict[str, str], int]
@@ -179,3 +182,8 @@ def packets_of(path: Path, kind: str, number: int = 0) -> list[tuple[float | Non
         stream = getattr(file.streams, kind)[number]
         packets = [p for p in file.demux(stream) if p.size]
         return [(None if p.pts is None else float(p.pts * p.time_base), bytes(p)) for p in packets]
+
+
+def is_cut(before: torch.Tensor, after: torch.Tensor) -> bool:
+    """Whether a film that goes from one frame to the other changes its scene there."""
+    return summarise(summarise(None, before), after).cut

@@ -21,7 +21,7 @@ from jores.imaging.exposure import mean_colour, mean_luma
 from jores.video import enhance_frames
 from tests.films import write_film
 from tests.flat import flat
-from tests.test_nets import TINY, shaken
+from tests.tiny import TINY, shaken
 
 HIDDEN = (0.0, 0.5, 1.0, "noise")
 

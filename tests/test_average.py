@@ -10,7 +10,7 @@ import torch
 
 from jores.checkpoint import load_bundle, save_bundle
 from jores.training import average
-from tests.test_nets import TINY, shaken
+from tests.tiny import TINY, shaken
 
 pytestmark = pytest.mark.slow
 

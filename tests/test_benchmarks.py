@@ -16,8 +16,7 @@ from jores.files.tables import rows_of_table
 from jores.nets.attention import RetinexAttention
 from jores.semantics import load_segmenter
 from tests.benchmarks import ablation, drawn, failure_cases, texture, unkind_light
-from tests.test_flow import FLOW
-from tests.test_nets import TINY, shaken
+from tests.tiny import FLOW, TINY, shaken
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,7 @@ from jores.config import PRESETS
 from jores.training.recipe import read_recipe
 from tests.benchmarks import candidates
 from tests.benchmarks.candidates import Experiment, main, merged, starting_bundle
-from tests.test_nets import TINY
-from tests.test_training import data  # noqa: F401  the fixture: eight tiny pairs
+from tests.tiny import TINY
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +21,7 @@ FOLDER = Path(candidates.__file__).parent
 
 
 @pytest.fixture
-def experiment(data, tmp_path):  # noqa: F811
+def experiment(data, tmp_path):
     """Two candidates of three steps each for ANet, from a tiny bundle with a DNet."""
     save_bundle(tmp_path / "init.safetensors", build(TINY, ("decomposition", "adjustment")))
     content = {

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from jores import pipeline
 from jores.checkpoint import FORMAT_VERSION, CheckpointError, build, load_bundle, read_header, save_bundle
-from tests.test_nets import TINY, shaken
+from tests.tiny import TINY, shaken
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_the_library_runs_where_the_host_is_absent():
         "import sys; sys.modules['comfy'] = None; sys.modules['comfy_api'] = None; sys.modules['folder_paths'] = None\n"
         "import torch; from jores import pipeline; from jores.checkpoint import build\n"
         "from jores.options import SampleOptions; options = SampleOptions(steps=1)\n"
-        "from tests.test_nets import TINY\n"
+        "from tests.tiny import TINY\n"
         "assert pipeline.enhance(torch.zeros(1, 3, 5, 5), build(TINY), options=options).shape == (1, 3, 5, 5)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

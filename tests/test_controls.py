@@ -21,7 +21,7 @@ from jores.metrics import psnr
 from jores.semantics import class_mask, find_classes, load_segmenter
 from jores.training.convert import to_tensor
 from tests.flat import flat
-from tests.test_nets import TINY, shaken
+from tests.tiny import TINY, shaken
 
 SIZE = (60, 90)
 

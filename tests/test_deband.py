@@ -11,7 +11,8 @@ from jores.config import PRESETS
 from jores.imaging.deband import debanded
 from jores.nets.decomposition import DecompositionNet
 from jores.pipeline import decompose
-from tests.test_nets import TINY, shaken
+from jores.tiling.tiler import Tiler
+from tests.tiny import TINY, shaken
 
 
 def levels(*values: float) -> torch.Tensor:
@@ -74,7 +75,7 @@ def test_grey_stays_grey_and_pictures_without_deep_shadows_are_passed_on():
 def test_windows_see_what_the_whole_sees():
     nets = shaken(replace(TINY, decomposition=replace(TINY.decomposition, deband=True)))
     picture = blocks(0, 2, seed=3).repeat(1, 1, 2, 2)
-    whole, tiled = (decompose(nets, picture, tile=tile).picture for tile in (0, 128))
+    whole, tiled = (decompose(nets, picture, tiler=Tiler(tile)).picture for tile in (0, 128))
     assert ((whole - tiled).abs() * 255).mean() < 0.03
 
 

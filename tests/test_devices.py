@@ -13,7 +13,7 @@ from jores.semantics import load_segmenter
 from jores.video import enhance_frames
 from tests.flat import flat
 from tests.other_device import DEVICE, METAL, Elsewhere, move, other_device
-from tests.test_nets import TINY, shaken
+from tests.tiny import TINY, shaken
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,8 @@ def dark(seed=0, size=(40, 56)):
 @pytest.fixture
 def counted(pack, monkeypatch):
     """How often each stage really ran."""
-    pipeline, calls = pack.load("jores.pipeline"), {"decompose": 0, "segment": 0, "sample": 0}
+    pipeline, retinex = pack.load("jores.pipeline"), pack.load("jores.retinex")
+    calls = {"decompose": 0, "segment": 0, "sample": 0}
 
     def counting(name, work):
         def call(*args, **options):
@@ -51,7 +52,10 @@ def counted(pack, monkeypatch):
         return call
 
     for name in calls:
-        monkeypatch.setattr(pipeline, name, counting(name, getattr(pipeline, name)))
+        counted = counting(name, getattr(pipeline, name))
+        monkeypatch.setattr(pipeline, name, counted)
+        if name == "decompose":  # which the segmenter's light needs, too
+            monkeypatch.setattr(retinex, name, counted)
     return calls
 
 

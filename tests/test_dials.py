@@ -16,6 +16,7 @@ from jores.limits import DRAFT_SIZE, FINE_STEPS, QUALITIES
 from jores.options import SampleOptions, at_quality
 from jores.video import enhance_frames
 from tests.flat import flat
+from tests.tiny import Memory
 
 
 def dark(count: int = 1, size: tuple[int, int] = (32, 48)) -> torch.Tensor:
@@ -111,21 +112,6 @@ def test_qualities_move_no_dial_that_is_set():
     with pytest.raises(ValueError, match="draft, standard or fine, not best"):
         at_quality(chosen, "best")
     assert QUALITIES == ("draft", "standard", "fine")
-
-
-class Memory(Keeper):
-    """Keeps everything, and writes down what it had to have made."""
-
-    keeps = True
-
-    def __init__(self):
-        self.values, self.made = {}, []
-
-    def __call__(self, what, make):
-        if what not in self.values:
-            self.values[what] = make()
-            self.made.append(what[0])
-        return self.values[what]
 
 
 DIALS = {

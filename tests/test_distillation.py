@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from jores.semantics import load_segmenter
 from jores.training import RECIPES
 from jores.training.recipe import load_recipe
-from tests.test_segmentation import NAMES
-from tests.test_training import ROOT, data, run, run_here  # noqa: F401  the fixture: eight tiny pairs
+from tests.tiny import NAMES
+from tests.training_runs import run, run_here
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +62,7 @@ def recipe(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def photos(data, tmp_path_factory):  # noqa: F811
+def photos(data, tmp_path_factory):
     """Two photographs to learn from; one to score and one more to learn from in the folder beside."""
     root = tmp_path_factory.mktemp("photos")
     for i, folder in enumerate(("train", "train", "val", "val")):
@@ -78,7 +78,7 @@ def agreement(out):
         return float(list(csv.DictReader(file))[-1]["agreement"])
 
 
-def test_a_student_learns_from_the_teacher_and_goes_on_from_its_folder(data, recipe, teacher, photos, tmp_path):  # noqa: F811
+def test_a_student_learns_from_the_teacher_and_goes_on_from_its_folder(data, recipe, teacher, photos, tmp_path):
     extra = ("--teacher", teacher, "--photos", photos, "--mixed-precision", "no")
     fresh, trained, again = tmp_path / "fresh", tmp_path / "trained", tmp_path / "again"
     run_here(data, recipe, fresh, "segmenter", *extra, "--steps", 0)

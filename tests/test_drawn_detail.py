@@ -27,7 +27,7 @@ from tests.benchmarks.texture import Dark
 from tests.flat import flat
 from tests.letters import page, reading_rate, words_on_a_page
 from tests.sensor import sensor
-from tests.test_dials import Memory
+from tests.tiny import Memory
 
 pytestmark = pytest.mark.slow
 

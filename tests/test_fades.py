@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from jores.cli import main
 from jores.imaging.fades import fade_at, is_switched
-from jores.imaging.outlook import summarise
 from jores.imaging.temporal import is_black, is_other_scene, thumbnail
 from jores.options import SampleOptions
 from jores.video import REACH, enhance_frames
-from tests.test_nets import TINY, shaken
+from tests.films import is_cut
+from tests.tiny import TINY, shaken
 
 SIZE = (64, 96)
 ONE_STEP = SampleOptions(steps=1)
@@ -31,11 +31,6 @@ def scene(name: str, level: float, shift: int = 0, size: tuple[int, int] = SIZE)
     scale = max(height / photo.shape[2], (width + 24) / photo.shape[3])
     wide = F.interpolate(photo, scale_factor=scale * 1.02, mode="area")[:, :, :height, shift : shift + width] ** 2.2
     return wide / wide.mean() * level
-
-
-def is_cut(before: torch.Tensor, after: torch.Tensor) -> bool:
-    """Whether a film that goes from one frame to the other changes its scene there."""
-    return summarise(summarise(None, before), after).cut
 
 
 def noisy(pictures: list[torch.Tensor], noise: float, seed: int = 0) -> list[torch.Tensor]:

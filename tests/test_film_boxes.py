@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import pytest
 
-from jores.files.boxes import Box, add, boxes, further
+from jores.files.boxes import Box, add, boxes, other_boxes
 from jores.files.clips import rewrite_video
 from jores.files.tracks import differences
 from tests.films import packets_of, write_film
@@ -131,5 +131,5 @@ def test_a_file_whose_head_comes_first_or_that_is_cut_stays_as_it_is(tmp_path):
     cut.write_bytes(source.read_bytes()[:-20])
     for path in (first, cut):
         before = path.read_bytes()
-        assert not add(path, further(source)) and path.read_bytes() == before
-    assert further(cut).report(copied=False) == []
+        assert not add(path, other_boxes(source)) and path.read_bytes() == before
+    assert other_boxes(cut).report(copied=False) == []

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from jores.cli import main
+from jores.commands.signals import exit_on_signal
 from jores.files.clips import VideoFileError, rewrite_video
-from jores.files.saving import exit_on_signal
 from jores.files.tracks import user_metadata
 from tests.films import packets_of, write_film
 

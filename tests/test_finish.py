@@ -14,7 +14,7 @@ from jores.semantics import load_segmenter
 from jores.training.critic import DetailCritic
 from jores.training.flow import OWN_STEPS, FlowObjective
 from jores.training.perceptual import FeatureDistance
-from tests.test_flow import FLOW, batch_of, flow_nets, seeded
+from tests.tiny import FLOW, batch_of, flow_nets, seeded
 
 OPTIONS = {"refine": 1.0, "prior_dropout": 0.0, "perceptual": 2.0, "own": 1.0, "own_error": 0.1}
 
@@ -44,12 +44,12 @@ def test_a_finished_picture_is_the_one_that_sampling_gives(distance):
             return torch.full((2,), schedule.alpha_bar(t) ** 0.5)
 
         def denoise(x_t, t):
-            return nets.unet(x_t, level(t), batch["low"], *given.conditions, None)
+            return nets.unet(x_t, level(t), given)
 
         x_t, (start, middle) = eps, schedule.timesteps(2)
         for t, after in ((start, middle), (middle, -1)):
             x_t, x0 = ddim_step(
-                denoise, x_t, schedule, t, after, refine=lambda x0, _, t=t: nets.rnet(x0, level(t), *given.conditions)
+                denoise, x_t, schedule, t, after, refine=lambda x0, _, t=t: nets.rnet(x0, level(t), given.condition)
             )
     assert (given.picture + objective.detail_std * y - x0).abs().max() < 2e-3
 

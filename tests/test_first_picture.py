@@ -14,7 +14,7 @@ import pytest
 from host.browser import open_editor
 from host.refresh_workflows import TITLES
 from host.server import PACK_FOLDER, start_server
-from tests.test_gallery import PREVIEWS
+from tests.gallery import PREVIEWS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

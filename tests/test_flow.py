@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from jores.checkpoint import FORMER_SEGMENTER, SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, build, load_bundle, save_bundle
-from jores.conditions import SemanticPrior
+from jores.conditions import Given, RetinexCondition, SemanticPrior
 from jores.config import PRESETS
 from jores.diffusion.sampling import ddim_step
 from jores.diffusion.schedule import LEARNED_STEPS, NoiseSchedule
@@ -22,33 +22,24 @@ from jores.pipeline import adjust, decompose, enhance, sample
 from jores.semantics import load_segmenter
 from jores.training.flow import OWN_STEPS, FlowObjective, noise_level
 from jores.training.perceptual import FeatureDistance
-from tests.test_nets import TINY, shaken
+from tests.tiny import FLOW, TINY, C, batch_of, flow_nets, seeded, shaken
 
 PICTURES = Path(__file__).resolve().parents[1] / "workflows"
-C = 0.12
-FLOW = replace(
-    TINY,
-    denoiser=replace(TINY.denoiser, fold=2, picture_std=0.0, detail_std=C),
-    schedule=replace(PRESETS["texture"].schedule, detail_std=C),
-)
 
 
-def seeded(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def maps(size=(48, 64)):
-    """low, R', L', F of a picture, as the UNet gets them."""
+def given_for(size=(48, 64)):
+    """Picture, R', L' and F, as the UNet gets them."""
     height, width = size
     shapes = zip(FLOW.denoiser.feature_widths, (4, 8, 16), strict=True)
     features = tuple(seeded(1, channels, height // s, width // s, seed=s) for channels, s in shapes)
-    return seeded(1, 3, *size), seeded(1, 3, *size, seed=1), seeded(1, 1, *size, seed=2), features
+    condition = RetinexCondition(seeded(1, 3, *size, seed=1), seeded(1, 1, *size, seed=2), features)
+    return Given(seeded(1, 3, *size), condition)
 
 
 class Oracle(DenoisingUNet):
     """A UNet that knows y and eps, so that its velocity is exact."""
 
-    def velocity(self, x, noise_level, *conditions):
+    def velocity(self, x, noise_level, given, guides=None):
         t = noise_level.view(-1, 1, 1, 1)
         return (self.y - x) / (1 - t)  # from y_t straight to y
 
@@ -81,44 +72,34 @@ def test_a_ddim_step_is_eulers_step_of_the_flow():
 
 @pytest.mark.parametrize("steps", [1, 4, 8])
 def test_an_exact_velocity_leads_to_the_true_detail(steps):
-    low, r, light, features = maps()
+    given = given_for()
     net = Oracle(FLOW.denoiser)
     net.y = fine_detail(torch.randn(1, 3, 48, 64, generator=torch.Generator().manual_seed(9)))
-    picture = r * light * 2 - 1
+    picture = given.condition.picture * 2 - 1
     schedule = NoiseSchedule(FLOW.schedule)
     x = torch.randn(1, 3, 48, 64, generator=torch.Generator().manual_seed(4))
     times = [*schedule.timesteps(steps), -1]
     for t, later in zip(times, times[1:], strict=False):
         level = torch.tensor([schedule.alpha_bar(t) ** 0.5])
-        x, _ = ddim_step(lambda x_t, _t, level=level: net(x_t, level, low, r, light, features), x, schedule, t, later)
+        x, _ = ddim_step(lambda x_t, _t, level=level: net(x_t, level, given), x, schedule, t, later)
     assert (x - (picture + C * without_mesh(fine_detail(net.y))).clamp(-1, 1)).abs().max() < 2e-3
 
 
 def test_light_and_colour_stay_those_of_the_retinex_picture():
     """Whatever the net says: what is broader than the detail is taken out of it, at any size."""
-    low, r, light, features = maps((41, 58))
+    given = given_for((41, 58))
     net = DenoisingUNet(FLOW.denoiser)
     torch.nn.init.normal_(net.head.weight)
     torch.nn.init.constant_(net.head.bias, 3.0)
     level, x = torch.tensor([0.2]), torch.randn(1, 3, 41, 58, generator=torch.Generator().manual_seed(3))
-    features = tuple(F.interpolate(f, (-(-41 // s), -(-58 // s))) for f, s in zip(features, (4, 8, 16), strict=True))
+    strides = zip(given.condition.features, (4, 8, 16), strict=True)
+    features = tuple(F.interpolate(f, (-(-41 // s), -(-58 // s))) for f, s in strides)
     with torch.inference_mode():
-        v = net(x, level, low, r, light, features)
+        v = net(x, level, replace(given, condition=replace(given.condition, features=features)))
     a, s = level.item(), (1 - level.item() ** 2) ** 0.5
-    detail = (a * x - s * v - (r * light * 2 - 1)) / C
+    detail = (a * x - s * v - (given.condition.picture * 2 - 1)) / C
     assert detail.std() > 0.5
     assert F.avg_pool2d(detail, 16).abs().mean() < 0.1 * detail.abs().mean()
-
-
-def batch_of(count=4, side=32):
-    gen = torch.Generator().manual_seed(7)
-    high = torch.rand(count, 3, side, side, generator=gen)
-    place = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]]).expand(count, 2, 3)
-    thumbnail = F.interpolate(high * 0.1, (48, 64))
-    return {
-        "low": high * 0.1, "high": high, "thumbnail": thumbnail, "place": place,
-        "input_mean": thumbnail.mean((2, 3)), "exposure": torch.full((count,), 0.5), "shadows": torch.ones(count, 2),
-    }  # fmt: skip
 
 
 def test_training_brings_both_losses_down():
@@ -151,13 +132,6 @@ def test_a_bundle_of_it_keeps_its_kind_and_enhances(tmp_path):
     assert torch.equal(first, again) and not torch.equal(first, other)
     tiled = enhance(dark.repeat(1, 1, 3, 3), nets, None, SampleOptions(2, tile=64))
     assert bool(torch.isfinite(tiled).all())
-
-
-def flow_nets():
-    torch.manual_seed(3)
-    nets = build(FLOW)
-    torch.nn.init.normal_(nets.unet.head.weight, std=0.05)
-    return nets
 
 
 @pytest.mark.parametrize("tile", [0, 64])
@@ -270,8 +244,8 @@ def test_what_the_steps_share_is_computed_once_and_changes_no_bit(config, monkey
     monkeypatch.setattr(nets.unet, "guides", lambda *given: calls.append(1) or guides(*given))
     kept = sample(nets, condition, prior, SampleOptions(3), low=low)
     assert len(calls) == 1
-    monkeypatch.setattr(nets.unet, "forward", lambda *given: unet(*given[:7]))
-    monkeypatch.setattr(nets.rnet, "forward", lambda *given, modulations: rnet(*given))
+    monkeypatch.setattr(nets.unet, "forward", lambda x, level, given, guides: unet(x, level, given))
+    monkeypatch.setattr(nets.rnet, "forward", lambda x0, level, condition, modulations: rnet(x0, level, condition))
     assert torch.equal(sample(nets, condition, prior, SampleOptions(3), low=low), kept)
     assert len(calls) == 1 + 1 + 3
 

@@ -25,6 +25,7 @@ from host.browser import Editor, open_editor
 from host.client import Client
 from host.refresh_workflows import TITLES, WORKFLOWS, decode, graph_of, run_on, source_of, to_api
 from host.server import PACK, PACK_FOLDER, Server
+from tests.gallery import BLUEPRINTS, KINDS, PREVIEWS, QUICK
 
 pytestmark = pytest.mark.slow
 
@@ -33,14 +34,8 @@ SCREENSHOTS = Path(os.environ.get("GALLERY_SCREENSHOTS") or PACK / "output" / "g
 WIDTHS = [int(width) for width in os.environ.get("GALLERY_WIDTHS", "1920").split()]
 """Pixels of the windows in which the graphs are looked at; `dev.py test --hosts` asks for more than one."""
 
-KINDS = os.environ.get("GALLERY_NODES", "classic").split()
-"""Which nodes are drawn: classic, or modern, the front end's Nodes 2.0; `dev.py test --hosts` asks for both."""
-
 LEAST_ZOOM = 8 / 14
 """Below, the classic front end draws no text: its letters of 14 pixels would have less than 8."""
-
-BLUEPRINTS = sorted((PACK / "subgraphs").glob("*.json"))
-PREVIEWS = ("JoReSEnhance", "JoReSCompare", "PreviewImage", "MaskPreview", "SaveImage", "SaveVideo")
 
 GRIDS = {"compare_steps": (2, 2), "big_photograph": (1, 2), "video_without_flicker": (1, 2), "exposure_bracket": (1, 3)}
 """Rows and columns of pictures in the results that are put side by side, 8 pixels apart."""
@@ -54,10 +49,6 @@ SMALL_RUN = {
     "only_this_region": {"3": {"feather": 4}},
 }
 """Widgets for pictures of 96 pixels."""
-
-QUICK = {"steps": 1, "working_size": 96, "semantic": False}
-"""Widgets in the front end, where previews have the size of the picture all the same. What is shipped runs over the
-interface, and as it is where screenshots are asked for."""
 
 
 def copied(name: str) -> dict[str, Any]:

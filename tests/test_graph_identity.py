@@ -9,59 +9,22 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.test_host_sampling import SHIPPED, conditioned, custom_sample, our_sample, pack, refine, run, stock  # noqa: F401
-from tests.test_nodes import SEGMENTER
-from tests.test_older_bundles import bundle_of_0_1
-
-SIZE, STEPS = (48, 64), 2
-
-
-@pytest.fixture(scope="module")
-def host(pack):  # noqa: F811
-    advanced = importlib.import_module("comfy_extras.nodes_model_advanced")
-    return SimpleNamespace(**vars(pack), model_advanced=advanced)
-
-
-def scene(seed: int, count: int = 1) -> torch.Tensor:
-    """Dark pictures with a structure of their own."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(count, 3, 4, 5, generator=generator)
-    picture = torch.nn.functional.interpolate(coarse, size=SIZE, mode="bicubic").clamp(0, 1) * 0.2
-    return picture.movedim(1, -1).contiguous()
-
-
-@pytest.fixture(scope="module")
-def graph(host):
-    model, nets, _vae = run(host, "JoReSLoadModel", model_name=SHIPPED)
-    segmenter = run(host, "JoReSLoadSegmenter", segmenter_name=SEGMENTER)[0]
-    one, batch = (conditioned(host, model, nets, scene(seed, count)) for seed, count in ((0, 1), (1, 3)))
-    other = conditioned(host, model, nets, scene(7))
-    return SimpleNamespace(plain=model, nets=nets, segmenter=segmenter, one=one, other=other, batch=batch)
-
-
-def ksample(host, model, given, latent=None, **more):
-    options = {"sampler_name": "euler", "scheduler": "simple", "steps": STEPS, "cfg": 1.0} | more
-    with torch.inference_mode():
-        return host.stock.KSampler().sample(
-            model, 5, options["steps"], options["cfg"], options["sampler_name"], options["scheduler"], given.positive,
-            given.negative, given.latent if latent is None else latent, 1.0,
-        )[0]  # fmt: skip
-
-
-FOREIGN = {
-    "continuous": ("ModelSamplingContinuousEDM", ("v_prediction", 120.0, 0.002)),
-    "discrete eps": ("ModelSamplingDiscrete", ("eps", False)),
-    "discrete v": ("ModelSamplingDiscrete", ("v_prediction", True)),
-    "edm": ("ModelSamplingContinuousEDM", ("edm", 80.0, 0.002)),
-    "sd3": ("ModelSamplingSD3", (3.0,)),
-    "flux": ("ModelSamplingFlux", (1.15, 0.5, 64, 48)),
-    "cascade": ("ModelSamplingStableCascade", (2.0,)),
-}
-
-
-def patched(host, model, kind):
-    node, arguments = FOREIGN[kind]
-    return stock(getattr(host.model_advanced, node), model, *arguments)
+from tests.graphs import (
+    FOREIGN,
+    SHIPPED,
+    SIZE,
+    STEPS,
+    conditioned,
+    custom_sample,
+    ksample,
+    our_sample,
+    patched,
+    refine,
+    run,
+    scene,
+    stock,
+)
+from tests.tiny import bundle_of_0_1
 
 
 @pytest.mark.parametrize("kind", ["continuous", "discrete eps", "sd3"])

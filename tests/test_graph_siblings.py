@@ -8,21 +8,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.test_graph_identity import (  # noqa: F401
+from tests.graphs import (
+    SHIPPED,
     SIZE,
+    conditioned,
     custom_sample,
-    graph,
-    host,
     ksample,
     our_sample,
-    pack,
-    patched,
     refine,
     run,
     scene,
     stock,
-)  # fmt: skip
-from tests.test_host_sampling import SHIPPED, conditioned
+)
 
 STEPS = 2
 ADVANCED = {
@@ -33,14 +30,14 @@ ADVANCED = {
 }  # fmt: skip
 
 
-def foreign(host, model, kind):  # noqa: F811
+def foreign(host, model, kind):
     name, arguments = ADVANCED[kind]
     return stock(getattr(host.model_advanced, name), model, *arguments)
 
 
 @pytest.mark.parametrize("kind", ["aura", "continuous v", "lcm"])
 @pytest.mark.parametrize("refused", [False, True])
-def test_nothing_of_another_prompt_is_left_also_where_that_failed(host, graph, kind, refused):  # noqa: F811
+def test_nothing_of_another_prompt_is_left_also_where_that_failed(host, graph, kind, refused):
     expected = our_sample(host, graph.one, STEPS), ksample(host, graph.one.model, graph.one)["samples"]
     sigmas = run(host, "JoReSSigmas", model=graph.plain, steps=4)[0]
     if refused:  # in the midst of the sampling, so that the host keeps the patches until the next one
@@ -56,7 +53,7 @@ def test_nothing_of_another_prompt_is_left_also_where_that_failed(host, graph, k
 
 
 @pytest.mark.parametrize("kind", list(ADVANCED))
-def test_other_foreign_schedules_are_refused(host, graph, kind):  # noqa: F811
+def test_other_foreign_schedules_are_refused(host, graph, kind):
     model = foreign(host, graph.plain, kind)
     with pytest.raises(ValueError, match="Schedule JoReS Sigmas: .*noise schedule was replaced"):
         run(host, "JoReSSigmas", model=model, steps=STEPS)
@@ -99,7 +96,7 @@ def guided(host, model, name, negative):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", ["APG", "APG with momentum", "PerpNeg", "TCFG", "CFGZeroStar"])
-def test_guidance_nodes_do_nothing_where_there_is_no_guidance(host, graph, name):  # noqa: F811
+def test_guidance_nodes_do_nothing_where_there_is_no_guidance(host, graph, name):
     """At cfg 1 the host gives them zeros for the negative: before, NaN and up to 31 levels of difference."""
     for model in (graph.plain, graph.one.model):
         expected = our_sample(host, graph.one, STEPS, model=model)
@@ -112,7 +109,7 @@ def test_guidance_nodes_do_nothing_where_there_is_no_guidance(host, graph, name)
 
 
 @pytest.mark.parametrize("way", ["mirrored", "one pixel", "brighter"])
-def test_conditions_of_a_picture_that_was_changed_on_the_way(host, graph, way):  # noqa: F811
+def test_conditions_of_a_picture_that_was_changed_on_the_way(host, graph, way):
     image = scene(0)
     image = {"mirrored": image.flip(2), "one pixel": image.clone(), "brighter": image * 1.5}[way]
     if way == "one pixel":
@@ -126,7 +123,7 @@ def test_conditions_of_a_picture_that_was_changed_on_the_way(host, graph, way): 
 
 
 @pytest.mark.parametrize(("first", "length"), [(0, 2), (1, 2), (2, 1)])
-def test_parts_of_a_batch_are_refused_or_of_the_right_picture(host, graph, first, length):  # noqa: F811
+def test_parts_of_a_batch_are_refused_or_of_the_right_picture(host, graph, first, length):
     latent = stock(host.stock.LatentFromBatch, graph.batch.latent, first, length)
     with pytest.raises(ValueError, match=f"made from 3 pictures, but the latent holds {length}"):
         ksample(host, graph.plain, graph.batch, latent)
@@ -136,7 +133,7 @@ def test_parts_of_a_batch_are_refused_or_of_the_right_picture(host, graph, first
             our_sample(host, given, 1)
 
 
-def test_a_picture_from_a_batch_is_that_picture(host, graph):  # noqa: F811
+def test_a_picture_from_a_batch_is_that_picture(host, graph):
     """Taken out before the first stage, as the message advises."""
     images = scene(1, 3)
     for index in range(3):
@@ -160,7 +157,7 @@ ODD_IMAGES = {
 
 
 @pytest.mark.parametrize("kind", list(ODD_IMAGES))
-def test_other_odd_images_are_refused_in_a_sentence(host, kind):  # noqa: F811
+def test_other_odd_images_are_refused_in_a_sentence(host, kind):
     image, message = ODD_IMAGES[kind]
     inputs = {"exposure": 0.0, "strength": 1.0, "steps": 1, "seed": 0, "semantic": False, "model_name": SHIPPED}
     with pytest.raises(ValueError, match=f"Enhance Low Light: image {message}"):
@@ -168,7 +165,7 @@ def test_other_odd_images_are_refused_in_a_sentence(host, kind):  # noqa: F811
 
 
 @pytest.mark.parametrize("kind", ["bool", "bfloat16", "needs a gradient", "not contiguous", "a channel first"])
-def test_unusual_tensors_that_say_the_same_give_the_same(host, kind):  # noqa: F811
+def test_unusual_tensors_that_say_the_same_give_the_same(host, kind):
     image, mask = scene(0), torch.ones(1, *SIZE)
     inputs = {"exposure": 0.3, "strength": 1.0, "steps": 1, "seed": 0, "semantic": False, "model_name": SHIPPED}
     if kind == "bfloat16":
@@ -184,7 +181,7 @@ def test_unusual_tensors_that_say_the_same_give_the_same(host, kind):  # noqa: F
     ("sampler", "scheduler"),
     [("dpmpp_2m_sde", "karras"), ("lcm", "sgm_uniform"), ("uni_pc", "normal"), ("res_multistep", "beta")],
 )
-def test_other_samplers_give_nearly_the_same_picture(host, graph, sampler, scheduler):  # noqa: F811
+def test_other_samplers_give_nearly_the_same_picture(host, graph, sampler, scheduler):
     expected = ksample(host, graph.one.model, graph.one, steps=4)["samples"].clamp(-1, 1)
     made = ksample(host, graph.one.model, graph.one, sampler_name=sampler, scheduler=scheduler, steps=6)["samples"]
     assert (made.clamp(-1, 1) - expected).abs().mean() * 127.5 < 4
@@ -192,7 +189,7 @@ def test_other_samplers_give_nearly_the_same_picture(host, graph, sampler, sched
 
 @pytest.mark.parametrize("empty", [False, True])
 @pytest.mark.parametrize("recipe", ["ours", "stock", "stock without RNet"])
-def test_inside_of_a_noise_mask_is_the_result_and_outside_the_latent(host, graph, recipe, empty):  # noqa: F811
+def test_inside_of_a_noise_mask_is_the_result_and_outside_the_latent(host, graph, recipe, empty):
     size = tuple(graph.one.latent["samples"].shape[-2:])
     mask = torch.zeros(1, 1, *size)
     mask[..., 8:36, 12:48] = 1
@@ -212,7 +209,7 @@ def test_inside_of_a_noise_mask_is_the_result_and_outside_the_latent(host, graph
 
 @pytest.mark.parametrize("recipe", ["ours", "stock"])
 @pytest.mark.parametrize("share", [0.25, 0.75])
-def test_a_soft_noise_mask_gives_its_share_of_the_result(host, graph, recipe, share):  # noqa: F811
+def test_a_soft_noise_mask_gives_its_share_of_the_result(host, graph, recipe, share):
     held = scene(0).movedim(-1, 1) * 2 - 1
     mask = torch.full((1, 1, *held.shape[-2:]), share)
     given = SimpleNamespace(**{**vars(graph.one), "latent": {**graph.one.latent, "samples": held, "noise_mask": mask}})
@@ -224,7 +221,7 @@ def test_a_soft_noise_mask_gives_its_share_of_the_result(host, graph, recipe, sh
     assert (made - torch.lerp(held, whole, share)).abs().mean() < 0.5 / 127.5
 
 
-def test_context_windows_are_refused(host, graph):  # noqa: F811
+def test_context_windows_are_refused(host, graph):
     """They cut the frames of a batch, but not what the conditioning holds of them."""
     node = importlib.import_module("comfy_extras.nodes_context_windows").ContextWindowsManualNode
     model = node.execute(graph.batch.model, 2, 1, "standard_static", 1, False, "pyramid", 0).result[0]

@@ -28,7 +28,7 @@ from jores.files.pictures import ImageFileError, read_image
 from jores.nets.segmentation import SegmenterError
 from jores.semantics import load_segmenter
 from tests.flat import flat
-from tests.test_nets import TINY, shaken
+from tests.tiny import TINY, shaken
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,8 @@ from jores.files import saving
 from jores.files.pictures import read_image
 from jores.files.saving import rename_atomically
 from jores.files.targets import held
+from tests.files_by_hand import contents, picture
 from tests.films import write_film
-from tests.test_targets import contents, options, picture  # noqa: F401
 
 MEANS = ["by the system", "by chance"]
 

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.flat import flat
+from tests.graphs import SEED, SHIPPED, SIZE, conditioned, custom_sample, our_sample, refine, run, stock
 
 pytestmark = pytest.mark.slow
-
-SIZE, SEED = (48, 64), 5
-SHIPPED = "jores-compact.safetensors (shipped)"
-
-
-@pytest.fixture(scope="module")
-def pack(jores_pack_nodes, comfy_inprocess):
-    """The pack's nodes and the host's custom sampling nodes, by id."""
-    custom = importlib.import_module("comfy_extras.nodes_custom_sampler")
-    load = lambda name: importlib.import_module(f"jores_pack.{name}")  # noqa: E731
-    return SimpleNamespace(nodes=jores_pack_nodes, stock=comfy_inprocess.nodes, custom=custom, load=load)
 
 
 @pytest.fixture(scope="module")
@@ -34,33 +23,6 @@ def graph(pack):
     return SimpleNamespace(nets=nets, image=image, plain=model, **vars(conditioned(pack, model, nets, image)))
 
 
-def run(pack, node_id, **inputs):
-    with torch.inference_mode():
-        return pack.nodes[node_id].execute(**inputs).result
-
-
-def conditioned(pack, model, nets, image):
-    retinex = run(pack, "JoReSDecompose", nets=nets, image=image)[0]
-    condition = run(pack, "JoReSAdjust", nets=nets, retinex=retinex, exposure=0.0, denoise=1.0)[0]
-    positive, negative, latent = run(pack, "JoReSCondition", condition=condition)
-    model = refine(pack, model, nets, condition)
-    return SimpleNamespace(model=model, condition=condition, positive=positive, negative=negative, latent=latent)
-
-
-def refine(pack, model, nets, condition, start=0.0, end=1.0):
-    return run(
-        pack, "JoReSApplyRefinement", model=model, nets=nets, condition=condition, start_percent=start, end_percent=end
-    )[0]  # fmt: skip
-
-
-def stock(node, *inputs):
-    """First output of one of the host's nodes, which are of either kind, as the release has it."""
-    function = node.execute if hasattr(node, "execute") else getattr(node(), node.FUNCTION)
-    with torch.inference_mode():
-        outputs = function(*inputs)
-    return getattr(outputs, "result", outputs)[0]
-
-
 class SharedNoise:
     """A NOISE that gives every picture of a batch the same, as 'Sample JoReS Diffusion' does."""
 
@@ -70,22 +32,6 @@ class SharedNoise:
     def generate_noise(self, latent):
         samples = latent["samples"]
         return self.draw((1, *samples.shape[1:]), self.seed, samples).expand_as(samples)
-
-
-def custom_sample(pack, given, sampler, sigmas, *, cfg=None, noise=None, model=None):
-    """RandomNoise, BasicGuider or CFGGuider, SamplerCustomAdvanced, wired as a user does."""
-    node, model = pack.custom, model or given.model
-    noise = noise or stock(node.RandomNoise, SEED)
-    if cfg is None:
-        guider = stock(node.BasicGuider, model, given.positive)
-    else:
-        guider = stock(node.CFGGuider, model, given.positive, given.negative, cfg)
-    return stock(node.SamplerCustomAdvanced, noise, guider, sampler, sigmas, given.latent)["samples"]
-
-
-def our_sample(pack, given, steps, eta=0.0, model=None):
-    inputs = {"positive": given.positive, "latent": given.latent, "steps": steps, "seed": SEED, "eta": eta}
-    return run(pack, "JoReSSample", model=model or given.model, **inputs)[0]["samples"]
 
 
 def recipe(pack, graph, steps, eta=0.0):

@@ -17,7 +17,7 @@ from jores.cli import main
 from jores.files import exif, jpeg, png
 from jores.files.pictures import Picture, check_fits, read_image, write_image
 from tests.files_by_hand import SIZE, levels, png_of, written_again
-from tests.test_nets import TINY, shaken
+from tests.tiny import TINY, shaken
 
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" exif:PixelXDimension="20">'

@@ -100,7 +100,7 @@ def test_other_tone_curves_and_numbers(tmp_path, name):
     assert float(linear.pixels.mean()) == pytest.approx(float(encode_srgb(np.array(60 / 255))), abs=0.01)
     with pytest.raises(ImageFileError, match=f"{name}.*HDR"):
         read_image(saved(tmp_path / name, level, 9, 16))
-    told = read_image(saved(tmp_path / name, level, 10, 13)).metadata.further
+    told = read_image(saved(tmp_path / name, level, 10, 13)).metadata.left_out
     assert told == ("its colour primaries (number 10)",)
 
 

@@ -9,42 +9,23 @@ import torch
 
 from jores import pipeline
 from jores.checkpoint import build
-from jores.conditions import GlobalStatistics
-from jores.config import PRESETS, AdjustmentConfig, DecompositionConfig, DenoiserConfig, JoReSConfig, RefinementConfig
+from jores.conditions import Given, GlobalStatistics
+from jores.config import PRESETS
 from jores.diffusion.sampling import start_noise
 from jores.imaging.exposure import DIM, mean_colour, mean_luma, shadow_share
 from jores.nets.adjustment import colour_cast
 from jores.nets.decomposition import FLOOR, neighbourhood_max
 from jores.nets.exposure_head import ExposureHead, LightHead, LightMixture
 from tests.flat import flat
+from tests.tiny import F_WIDTHS, TINY, TINY_0_1, shaken
 
 OPTIONS = {"refine": 1, "structure": 0, "unet_structure": 0, "prior_dropout": 0, "start_share": 0.2}
-F_WIDTHS = (16, 16, 24)
-TINY = JoReSConfig(
-    "tiny",
-    DecompositionConfig(8, 1),
-    AdjustmentConfig((8, *F_WIDTHS), (1, 1, 1, 1), (1, 1, 1), 4, 8, light_bins=4),
-    DenoiserConfig(4, (16, 16, 16), (1, 1, 1), 2, 32, 8, feature_widths=F_WIDTHS),
-    RefinementConfig(4, (16, 16), 1, 16, feature_widths=F_WIDTHS),
-)
-TINY_0_1 = dataclasses.replace(TINY, adjustment=dataclasses.replace(TINY.adjustment, light_bins=0))
 
 
 def whole_of(mean, gains=None, exposure=0.4, bins=4):
     """What is told of a whole picture whose shadows are as they should be."""
     gains = torch.zeros(1, 3 * bins, 4, 6) if gains is None else gains
     return GlobalStatistics(torch.tensor([exposure]), mean, torch.ones(1, 2), gains)
-
-
-def shaken(config, dtype=torch.float32):
-    """Nets whose zero-initialised layers have been moved, so that every path has a say."""
-    torch.manual_seed(0)
-    nets = build(config)
-    for part in nets.parts().values():
-        for p in part.parameters():
-            torch.nn.init.normal_(p, std=0.1) if not p.any() else None
-        part.to(dtype)
-    return nets
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (16, 16), (45, 33)])
@@ -71,12 +52,11 @@ def test_without_gradients_maps_are_written_over_but_no_input_is_and_nothing_cha
         maps = nets.dnet(images)
         exposure = nets.anet.propose_exposure(images)
         out = nets.anet(maps, nets.anet.statistics(images, exposure, mean_colour(images)))
-        conditions = out.reflectance, out.illumination, out.features
         level = torch.full((2,), 0.5)
-        made = maps.reflectance, maps.illumination, *conditions[:2], *out.features
+        made = maps.reflectance, maps.illumination, out.reflectance, out.illumination, *out.features
         kept = [x.clone() for x in made]
-        v = nets.unet(x_t, level, images, *conditions, classes)
-        refined = nets.rnet(x_t.clamp(-1, 1), level, *conditions)
+        v = nets.unet(x_t, level, Given(images, out, classes))
+        refined = nets.rnet(x_t.clamp(-1, 1), level, out)
         assert all(torch.equal(before, after) for before, after in zip(kept, made, strict=True))
         return *kept, v, refined
 
@@ -217,8 +197,7 @@ def test_training_on_its_own_estimates_takes_what_sampling_starts_with():
     condition = pipeline.adjust(nets, pipeline.decompose(nets, low), exposure=0.4)
     sampled = flat(pipeline.sample)(nets, condition, low=low, steps=1, seed=3)
     objective = DiffusionObjective(nets, {**OPTIONS, "own": 1.0, "psnr": 0.04})
-    maps = (condition.reflectance, condition.illumination, condition.features)
-    own = objective._own_x0(start_noise(low.shape, 3, low), low, maps, None)
+    own = objective._own_x0(start_noise(low.shape, 3, low), Given(low, condition))
     torch.testing.assert_close(own, sampled, rtol=1e-4, atol=1e-4)
     terms = objective(batch())
     assert 0 <= terms["diffusion"] - terms["x0"] < 0.1  # the loss is on x0; "x0" is that, clamped

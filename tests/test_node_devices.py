@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.blocks import STEPS, conditioned, ksample, picture, to_bchw
 from tests.flat import flat
+from tests.graphs import run
 from tests.other_device import DEVICE, METAL, Elsewhere, other_device
-from tests.test_nodes import STEPS, conditioned, ksample, model, pack, picture, run, to_bchw  # noqa: F401  fixtures
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,8 +28,8 @@ def accelerator(comfy_inprocess):
             mm.unload_all_models()
 
 
-@pytest.mark.parametrize("model", ["compact"], indirect=True)  # noqa: F811
-def test_the_blocks_and_the_stock_sampler(pack, model):  # noqa: F811
+@pytest.mark.parametrize("model", ["compact"], indirect=True)
+def test_the_blocks_and_the_stock_sampler(pack, model):
     image = picture(batch=2)
     library = flat(pack.pipeline.enhance)(to_bchw(image), model.library, model.segmenter.model, steps=STEPS, seed=7)
     refined, condition, positive, negative, latent = conditioned(pack, model, image)
@@ -40,8 +41,8 @@ def test_the_blocks_and_the_stock_sampler(pack, model):  # noqa: F811
     assert torch.isfinite(condition.condition.picture).all()
 
 
-@pytest.mark.parametrize("model", ["compact"], indirect=True)  # noqa: F811
-def test_in_tiles_and_as_one_block(pack, model):  # noqa: F811
+@pytest.mark.parametrize("model", ["compact"], indirect=True)
+def test_in_tiles_and_as_one_block(pack, model):
     image = picture(size=(80, 100))
     low, segmenter, options = to_bchw(image), model.segmenter.model, {"steps": 1, "seed": 7, "tile": 64}
     library = model.library

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.test_nodes import conditioned, ksample, pack, run  # noqa: F401  fixture
+from tests.blocks import conditioned, ksample
+from tests.graphs import run
 
 SHIPPED = "jores-compact.safetensors (shipped)"
 
@@ -24,23 +25,23 @@ def free_choice(comfy_inprocess, monkeypatch):
 
 
 @pytest.fixture
-def processor(pack, monkeypatch):  # noqa: F811
+def processor(pack, monkeypatch):
     """Lets a test say whether the processor has bfloat16."""
     precision = pack.load("jores.precision")
     return lambda has: monkeypatch.setattr(precision, "fast_in_bfloat16", lambda _device: has)
 
 
 @pytest.fixture(scope="module")
-def image(pack):  # noqa: F811
+def image(pack):
     return run(pack, "JoReSLoadExample", picture="coffee")[0][:, 100:190, 100:212]
 
 
-def enhance(pack, image, **inputs):  # noqa: F811
+def enhance(pack, image, **inputs):
     settings = {"exposure": 0.0, "strength": 1.0, "steps": 2, "seed": 0, "semantic": True, "model_name": SHIPPED}
     return run(pack, "JoReSEnhance", image=image, **settings, **inputs)[0]
 
 
-def five_stages(pack, image, precision, sampler):  # noqa: F811
+def five_stages(pack, image, precision, sampler):
     names = {"model": SHIPPED, "segmenter": "deeplab-ade20k (shipped)"}
     model, nets, _ = run(pack, "JoReSLoadModel", model_name=names["model"], precision=precision)
     segmenter = run(pack, "JoReSLoadSegmenter", segmenter_name=names["segmenter"])[0]
@@ -57,7 +58,7 @@ def levels(a, b):
     return (a - b).abs().max() * 255
 
 
-def test_one_block_in_bfloat16_is_the_library_in_bfloat16_and_a_level_from_float32(pack, image):  # noqa: F811
+def test_one_block_in_bfloat16_is_the_library_in_bfloat16_and_a_level_from_float32(pack, image):
     exact, quick = (enhance(pack, image, precision=name) for name in ("float32", "bfloat16"))
     assert 0 < levels(quick, exact) <= 1.5 and quick.dtype == torch.float32
     assert torch.equal(enhance(pack, image, precision="float32"), exact)  # the nets of before are not changed
@@ -71,13 +72,13 @@ def test_one_block_in_bfloat16_is_the_library_in_bfloat16_and_a_level_from_float
 
 
 @pytest.mark.parametrize("sampler", ["own", "stock"])
-def test_the_stages_and_a_stock_sampler_are_a_level_from_float32(pack, image, sampler):  # noqa: F811
+def test_the_stages_and_a_stock_sampler_are_a_level_from_float32(pack, image, sampler):
     exact, quick = (five_stages(pack, image, name, sampler) for name in ("float32", "bfloat16"))
     assert 0 < levels(quick, exact) <= 2.0
 
 
 @pytest.mark.parametrize("option", ["force_fp32", "fp32_unet"])
-def test_auto_is_what_processor_and_host_want(pack, image, processor, free_choice, monkeypatch, option):  # noqa: F811
+def test_auto_is_what_processor_and_host_want(pack, image, processor, free_choice, monkeypatch, option):
     exact, quick = (enhance(pack, image, precision=name) for name in ("float32", "bfloat16"))
     processor(has=False)
     assert torch.equal(enhance(pack, image), exact)
@@ -90,7 +91,7 @@ def test_auto_is_what_processor_and_host_want(pack, image, processor, free_choic
     assert torch.equal(enhance(pack, image, precision="bfloat16"), quick)  # said in the graph: it counts
 
 
-def test_what_runs_after_the_nodes_computes_as_before(pack, image):  # noqa: F811
+def test_what_runs_after_the_nodes_computes_as_before(pack, image):
     """ComfyUI runs a whole prompt in one inference mode, whose end would hide what a node left switched on."""
     with torch.inference_mode():
         for sampler in ("own", "stock"):
@@ -100,7 +101,7 @@ def test_what_runs_after_the_nodes_computes_as_before(pack, image):  # noqa: F81
         assert not torch.is_autocast_enabled("cpu") and (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
-def test_nets_of_two_precisions_stay_loaded_side_by_side_and_go_with_their_patchers(pack, image):  # noqa: F811
+def test_nets_of_two_precisions_stay_loaded_side_by_side_and_go_with_their_patchers(pack, image):
     import comfy.model_management as mm
 
     kept, path = pack.load("nodes.host.kept"), pack.load("nodes.host.folders").bundle_path(SHIPPED)
@@ -120,7 +121,7 @@ def test_nets_of_two_precisions_stay_loaded_side_by_side_and_go_with_their_patch
         gc.enable()
 
 
-def test_a_device_without_bfloat16_is_named(pack, monkeypatch):  # noqa: F811
+def test_a_device_without_bfloat16_is_named(pack, monkeypatch):
     nets = pack.checkpoint.load_bundle(pack.checkpoint.SHIPPED_WEIGHTS, parts=("decomposition",))
     reduce = pack.load("jores.precision").reduce_precision
     with pytest.raises(ValueError, match="meta devices cannot compute in bfloat16: choose auto or float32"):

@@ -2,98 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from types import SimpleNamespace
-
 import pytest
 import torch
 
+from tests.blocks import SIZE, STEPS, conditioned, ksample, picture, to_bchw
 from tests.flat import flat
-
-STEPS, SIZE = 3, (37, 50)
-SEGMENTER = "deeplab-ade20k (shipped)"
-
-
-@pytest.fixture(scope="module")
-def pack(jores_pack_nodes, comfy_inprocess):
-    """The pack's nodes by id, and its own copy of the library."""
-    load = lambda name: importlib.import_module(f"jores_pack.{name}")  # noqa: E731
-    return SimpleNamespace(
-        nodes=jores_pack_nodes, stock=comfy_inprocess.nodes, base=comfy_inprocess.base, pipeline=load("jores.pipeline"),
-        checkpoint=load("jores.checkpoint"), config=load("jores.config"), native=load("nodes.host.model"), load=load,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module", params=["compact", "eps"])
-def model(pack, request):
-    """A bundle with random weights in models/jores, loaded by the node; nothing in it is left at zero.
-
-    "eps" has the schedule and the prediction of the preset "paper".
-    """
-    config = pack.config.PRESETS["compact"]
-    if request.param == "eps":
-        values = {**config.to_dict(), "schedule": pack.config.PRESETS["paper"].to_dict()["schedule"]}
-        values["denoiser"] = {**values["denoiser"], "picture_std": 0.0}
-        config = pack.config.JoReSConfig.from_dict(values)
-    torch.manual_seed(0)
-    nets = pack.checkpoint.build(config)
-    for part in nets.parts().values():
-        for layer in part.modules():
-            if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear) and not layer.weight.any():
-                torch.nn.init.normal_(layer.weight, std=0.03)
-    folder = pack.base / "models" / "jores"
-    folder.mkdir(exist_ok=True)
-    pack.checkpoint.save_bundle(folder / f"{request.param}.safetensors", nets)
-    loaded = pack.checkpoint.load_bundle(folder / f"{request.param}.safetensors")
-    diffusion, patchers, vae = run(pack, "JoReSLoadModel", model_name=f"{request.param}.safetensors")
-    segmenter = run(pack, "JoReSLoadSegmenter", segmenter_name=SEGMENTER)[0]
-    # An eps prediction divides by sqrt(alpha_bar) = 0.0067 at the first step: roundings grow 150-fold with it.
-    tolerance = {"compact": 1e-4, "eps": 2e-3}[request.param]
-    return SimpleNamespace(
-        model=diffusion, nets=patchers, vae=vae, segmenter=segmenter, library=loaded, name=request.param,
-        tolerance=tolerance,
-    )  # fmt: skip
-
-
-def run(pack, node_id, **inputs):
-    """A node's outputs, run as the host runs it."""
-    with torch.inference_mode():
-        return pack.nodes[node_id].execute(**inputs).result
-
-
-def picture(batch=1, channels=3, size=SIZE, seed=0):
-    return torch.rand(batch, *size, channels, generator=torch.Generator().manual_seed(seed)) * 0.12
-
-
-def to_bchw(image):
-    return image.movedim(-1, 1)
-
-
-def conditioned(pack, model, image, semantic=True):
-    retinex = run(pack, "JoReSDecompose", nets=model.nets, image=image)[0]
-    condition = run(pack, "JoReSAdjust", nets=model.nets, retinex=retinex, exposure=0.0, denoise=1.0)[0]
-    seen = {"segmenter": model.segmenter, "image": image, "class_name": "sky", "condition": condition}
-    prior = run(pack, "JoReSSegment", **seen)[0] if semantic else None
-    refined = run(
-        pack, "JoReSApplyRefinement", model=model.model, nets=model.nets, condition=condition, start_percent=0.0,
-        end_percent=1.0,
-    )[0]  # fmt: skip
-    return refined, condition, *run(pack, "JoReSCondition", condition=condition, semantic=prior)
-
-
-def ksample(pack, model, positive, negative, latent, scheduler="simple", **more):
-    inputs = {
-        "seed": 5,
-        "steps": 4,
-        "cfg": 1.0,
-        "sampler_name": "euler",
-        "scheduler": scheduler,
-        "denoise": 1.0,
-        **more,
-    }
-    with torch.inference_mode():
-        out = pack.stock.KSampler().sample(model, positive=positive, negative=negative, latent_image=latent, **inputs)
-    return out[0]["samples"]
+from tests.graphs import run
 
 
 @pytest.mark.parametrize(("semantic", "eta"), [(True, 0.7), (False, 0.0)])
@@ -171,15 +85,14 @@ def test_stock_sampler_follows_ddim(pack, model):
     schedule_module = pack.load("jores.diffusion.schedule")
     schedule = schedule_module.NoiseSchedule(model.library.config.schedule)
     x = pack.load("jores.diffusion.sampling").start_noise(latent["samples"].shape, 5, latent["samples"])
-    c = condition.condition
+    given_to = pack.load("jores.conditions").Given
     taus = schedule.timesteps(4)
     with torch.inference_mode():
         for t, after in zip(taus, [*taus[1:], -1], strict=True):
             alpha_bar, alpha_after = schedule.alpha_bar(t), schedule.alpha_bar(after)
             output = model.library.denoiser(
-                x, torch.tensor([alpha_bar**0.5]), to_bchw(image), c.reflectance, c.illumination, c.features,
-                prior.probabilities,
-            )  # fmt: skip
+                x, torch.tensor([alpha_bar**0.5]), given_to(to_bchw(image), condition.condition, prior.probabilities)
+            )
             x0, eps = schedule.x0_and_eps(x, output, alpha_bar)
             x = alpha_after**0.5 * x0 + (1 - alpha_after) ** 0.5 * eps
     difference = (stock - x).abs().max() / x.abs().max()

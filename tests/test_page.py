@@ -11,7 +11,7 @@ from host.browser import Editor, open_editor
 from host.refresh_workflows import graph_of
 from host.server import Server, start_server
 from jores.options import SampleOptions
-from tests.test_gallery import BLUEPRINTS, KINDS, QUICK
+from tests.gallery import BLUEPRINTS, KINDS, QUICK
 
 pytestmark = pytest.mark.slow
 

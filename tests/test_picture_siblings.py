@@ -19,7 +19,7 @@ from jores.files import jpeg, png
 from jores.files.codecs import encode_bmp_alpha
 from jores.files.pictures import ImageFileError, check_fits, read_image
 from tests.files_by_hand import SIZE, levels, png_of, written_again
-from tests.test_nets import TINY, shaken
+from tests.tiny import TINY, shaken
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_a_channel_that_is_no_alpha_is_not_taken_for_one(tmp_path, bits, channel
                     planarconfig="contig", extrasamples=["unspecified"])  # fmt: skip
     (tmp_path / "a.tif").write_bytes(data)
     picture = read_image(tmp_path / "a.tif")
-    assert len(picture.pixels) == 3 and picture.metadata.further == ("1 extra channel of the file",)
+    assert len(picture.pixels) == 3 and picture.metadata.left_out == ("1 extra channel of the file",)
     assert np.array_equal((picture.pixels[:channels] * (2**bits - 1)).round().permute(1, 2, 0), values[..., :-1])
 
 
@@ -217,7 +217,7 @@ PLAIN = {
 @pytest.mark.parametrize("name", PLAIN)
 def test_ordinary_files_leave_nothing_out(tmp_path, name):
     (tmp_path / name).write_bytes(PLAIN[name]())
-    assert read_image(tmp_path / name).metadata.further == ()
+    assert read_image(tmp_path / name).metadata.left_out == ()
     check_fits(tmp_path / name, read_image(tmp_path / name))
 
 

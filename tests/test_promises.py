@@ -102,9 +102,9 @@ def test_a_motion_photo(tmp_path):
     data = written_again(path).read_bytes()
     found = jpeg.xmp_of(list(jpeg.segments(data)))
     assert found is not None and b"Rating" in found and not any(word in data for word in (*WORDS, b"ftyp"))
-    gain_map, motion = read_image(path).metadata.further
+    gain_map, motion = read_image(path).metadata.left_out
     assert "gain map" in gain_map and "motion photo" in motion
-    assert not read_image(written_again(path)).metadata.further
+    assert not read_image(written_again(path)).metadata.left_out
 
 
 @pytest.mark.parametrize("name", ["a.heic", "a.avif"])
@@ -116,7 +116,7 @@ def test_a_motion_photo_of_other_kinds(tmp_path, name):
         image.save(path, xmp=PACKETS["all"])
     path.write_bytes(path.read_bytes() + struct.pack(">I4s", 108, b"mpvd") + bytes(100))
     picture = read_image(path)
-    assert picture.metadata.further == ("the film behind the picture (a motion photo)",)
+    assert picture.metadata.left_out == ("the film behind the picture (a motion photo)",)
     write_image(tmp_path / "b.tif", picture)
     found = tags_of((tmp_path / "b.tif").read_bytes())[700][1]
     assert b"Rating" in found and not any(word in found for word in WORDS)

@@ -17,7 +17,7 @@ from jores.cli import main
 from jores.files.pictures import ImageFileError, read_image, write_image
 from jores.imaging.srgb import decode_srgb
 from tests.dng import write_dng
-from tests.test_nets import TINY, shaken
+from tests.tiny import TINY, shaken
 
 ROOT = Path(__file__).resolve().parents[1]
 

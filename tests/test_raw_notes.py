@@ -94,7 +94,7 @@ def test_headers_of_their_own(tmp_path: Path, suffix, order, header):
     write_dng(path, 0.05, orientation=6, order=order, extra=((700, 1, len(PACKET), PACKET, True),))
     path.write_bytes(header + path.read_bytes()[4:])
     picture = read_image(path)
-    assert picture.pixels.shape == (3, 64, 48) and picture.metadata.further == ()
+    assert picture.pixels.shape == (3, 64, 48) and picture.metadata.left_out == ()
     write_image(tmp_path / "a.tif", picture)
     found = tags_of((tmp_path / "a.tif").read_bytes())
     assert found[MODEL][1] == b"Camera\0" and found[700][1] == PACKET and ORIENTATION not in found

@@ -19,7 +19,7 @@ from jores.training import RECIPES, STAGES
 from jores.training.recipe import load_recipe, merged, read_recipe
 from jores.training.settings import check_recipe
 from tests.benchmarks import training_cost
-from tests.test_training import ROOT, data  # noqa: F401  the fixture: eight tiny pairs
+from tests.training_runs import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -117,7 +117,7 @@ def test_the_recipe_of_a_flow_has_no_part_of_the_regressors_loss(name, more):
 
 
 @pytest.mark.parametrize(("name", "small"), [("paper", SMALL_PAPER), ("texture", SMALL_FLOW), ("finish", SMALL_FLOW)])
-def test_a_preset_for_gpus_trains_with_its_recipe(data, tmp_path, name, small):  # noqa: F811
+def test_a_preset_for_gpus_trains_with_its_recipe(data, tmp_path, name, small):
     recipe = load_recipe(RECIPES / f"{name}.yaml")
     recipe["diffuse"]["loop"] |= {"steps": 4, "warmup": 1}
     recipe["diffuse"]["data"] = {"crop": 32, "batch": 2}

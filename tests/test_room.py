@@ -20,8 +20,8 @@ from jores.tiling.memory import is_out_of_memory
 from jores.tiling.tiler import Tiler
 from jores.video import LOOKAHEAD, enhance_frames
 from tests import other_device as elsewhere
-from tests.test_host_sampling import SHIPPED, conditioned, pack, run  # noqa: F401
-from tests.test_nets import TINY, shaken
+from tests.graphs import SHIPPED, conditioned, run
+from tests.tiny import TINY, shaken
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_conditions_of_windows_that_are_no_more_make_room(size):
         "unable to mmap 8 bytes from file <model.safetensors>: Cannot allocate memory (12)",
     ],
 )  # fmt: skip
-def test_memory_that_ran_out_is_known_everywhere_by_all_its_names(pack, message):  # noqa: F811
+def test_memory_that_ran_out_is_known_everywhere_by_all_its_names(pack, message):
     advice = pack.load("nodes.host.patchers").memory_advice
     assert is_out_of_memory(RuntimeError(message))
     with pytest.raises(torch.cuda.OutOfMemoryError, match="Node: out of memory at 8x6 pixels"), advice("Node", "8x6"):
@@ -136,7 +136,7 @@ def test_memory_that_ran_out_is_known_everywhere_by_all_its_names(pack, message)
 
 
 @pytest.mark.parametrize("part", ["unet", "rnet", "both"])
-def test_memory_runs_out_at_one_step_of_a_stock_sampler_only(pack, part):  # noqa: F811
+def test_memory_runs_out_at_one_step_of_a_stock_sampler_only(pack, part):
     model, nets, _vae = run(pack, "JoReSLoadModel", model_name=SHIPPED)
     given = conditioned(pack, model, nets, dark(1, 100, 140, 3))
     failed, rnet = [], nets.parts["refinement"].model
@@ -199,7 +199,7 @@ def test_the_colour_cast_is_taken_over_in_bands(size):
 
 
 @pytest.fixture
-def enhance(pack, comfy_inprocess, monkeypatch):  # noqa: F811
+def enhance(pack, comfy_inprocess, monkeypatch):
     """Enhance Low Light on a bundle of the user's, and what it loads."""
     kept = pack.load("nodes.host.kept")
     folder = comfy_inprocess.base / "models" / "jores"
@@ -253,7 +253,7 @@ def test_what_is_kept_is_that_of_the_file_as_it_is_now(enhance, how):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_no_bundle_stays_mapped(enhance, pack):  # noqa: F811
+def test_no_bundle_stays_mapped(enhance, pack):
     """A mapped file could not be replaced on Windows, and on others would change under the nets."""
     enhance.run()
     model, nets, _vae = run(pack, "JoReSLoadModel", model_name=enhance.path.name)

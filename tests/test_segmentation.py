@@ -15,7 +15,7 @@ from skimage import data
 from torch.nn import functional as F
 from transformers import SegformerConfig, SegformerForImageClassification, SegformerForSemanticSegmentation
 
-from jores import pipeline
+from jores import pipeline, retinex
 from jores.checkpoint import FORMER_SEGMENTER, SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
 from jores.conditions import Keeper
 from jores.imaging.exposure import brighten, mean_luma
@@ -25,9 +25,11 @@ from jores.options import SampleOptions
 from jores.pipeline import adjust, decompose, enhance, lit_for_segmenter, segment
 from jores.semantics import EVERYDAY, class_mask, everyday_names, find_classes, load_segmenter
 from jores.training.pretrained import main as convert
+from tests.tiny import NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("wall", "building", "sky", *(f"class {i}" for i in range(3, 150)))
+
+
 SMALL = {
     "depths": [1] * 4, "hidden_sizes": [8, 8, 16, 16], "num_attention_heads": [1, 1, 2, 2], "decoder_hidden_size": 16,
 }  # fmt: skip
@@ -223,7 +225,8 @@ def test_a_small_picture_is_lit_once_for_the_result_and_for_the_segmenter(shippe
         calls.append(options.get("exposure"))
         return adjust(*given, **options)
 
-    monkeypatch.setattr(pipeline, "adjust", counting)
+    for module in (pipeline, retinex):  # for the result, and for the segmenter
+        monkeypatch.setattr(module, "adjust", counting)
     enhance(dark, shipped_nets, shipped, SampleOptions(1))
     assert calls == [None]
     enhance(dark, shipped_nets, shipped, SampleOptions(1, exposure=0.3))  # lit as told, and as ANet would

@@ -13,8 +13,8 @@ import pytest
 from jores.cli import main
 from jores.commands.enhancer import Enhancer
 from jores.files.saving import write_atomically
+from tests.files_by_hand import picture
 from tests.films import write_film
-from tests.test_targets import options, picture  # noqa: F401
 
 
 def no_links(*_: object) -> None:
@@ -41,7 +41,7 @@ def test_of_many_that_want_a_name_one_gets_it(tmp_path, monkeypatch, links):
 
 @pytest.mark.parametrize("name", ["x.png", "x.mkv"])
 @pytest.mark.parametrize("how", [[], ["--resume"], ["--overwrite"]])
-def test_a_result_that_another_run_made_meanwhile_is_kept(tmp_path, options, capsys, monkeypatch, how, name):  # noqa: F811
+def test_a_result_that_another_run_made_meanwhile_is_kept(tmp_path, options, capsys, monkeypatch, how, name):
     """Before: the second run replaced it without a word."""
     path, target = tmp_path / name, tmp_path / "out" / name
     picture(path) if name == "x.png" else write_film(path, "ffv1", count=3)
@@ -63,7 +63,7 @@ def test_a_result_that_another_run_made_meanwhile_is_kept(tmp_path, options, cap
 
 
 @pytest.mark.parametrize("suffix", [".heic", ".dng"])
-def test_a_result_whose_name_is_too_long_is_one_failure(tmp_path, options, capsys, monkeypatch, suffix):  # noqa: F811
+def test_a_result_whose_name_is_too_long_is_one_failure(tmp_path, options, capsys, monkeypatch, suffix):
     """`.tif` is added to the name. Before: the batch ended, and nothing was done."""
     long = tmp_path / ("y" * (254 - len(suffix)) + suffix)
     try:

@@ -8,14 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.test_graph_identity import graph, host, ksample, scene  # noqa: F401
-from tests.test_host_sampling import conditioned, our_sample, pack, run, stock  # noqa: F401
+from tests.graphs import ksample, our_sample, run, scene, stock
 
 STEPS = 3
 
 
 @pytest.fixture
-def made(host, graph):  # noqa: F811
+def made(host, graph):
     """Counts how often guides and modulations are computed."""
     counts = {"guides": 0, "modulations": 0}
     unet, rnet = graph.plain.model.diffusion_model, graph.nets.parts["refinement"].model
@@ -35,7 +34,7 @@ def made(host, graph):  # noqa: F811
     del unet.guides, rnet.modulations
 
 
-def alone(graph, monkeypatch, job):  # noqa: F811
+def alone(graph, monkeypatch, job):
     """The result of `job` when every step computes everything anew."""
     with monkeypatch.context() as patch:
         for shared in vars(graph.plain.model.diffusion_model).values():
@@ -44,7 +43,7 @@ def alone(graph, monkeypatch, job):  # noqa: F811
         return job()
 
 
-def with_prior(host, graph, given, image):  # noqa: F811
+def with_prior(host, graph, given, image):
     inputs = {"segmenter": graph.segmenter, "image": image, "class_name": "sky", "condition": given.condition}
     prior = run(host, "JoReSSegment", **inputs)[0]
     positive, negative, latent = run(host, "JoReSCondition", condition=given.condition, semantic=prior)
@@ -52,7 +51,7 @@ def with_prior(host, graph, given, image):  # noqa: F811
 
 
 @pytest.mark.parametrize(("count", "cfg", "guides"), [(1, 1.0, 1), (3, 1.0, 1), (1, 2.0, 2)])
-def test_stock_samplers_compute_once_what_all_steps_share(host, graph, made, monkeypatch, count, cfg, guides):  # noqa: F811
+def test_stock_samplers_compute_once_what_all_steps_share(host, graph, made, monkeypatch, count, cfg, guides):
     """With cfg 2 the positive has a semantic prior, the negative has none."""
     given = with_prior(host, graph, graph.batch if count > 1 else graph.one, scene(int(count > 1), count))
     job = lambda: ksample(host, given.model, given, steps=STEPS, cfg=cfg)["samples"]  # noqa: E731
@@ -65,20 +64,20 @@ def test_stock_samplers_compute_once_what_all_steps_share(host, graph, made, mon
     assert torch.equal(result, expected)
 
 
-def test_our_sampler_computes_it_once_for_each_picture(host, graph, made, monkeypatch):  # noqa: F811
+def test_our_sampler_computes_it_once_for_each_picture(host, graph, made, monkeypatch):
     result = our_sample(host, graph.batch, STEPS)
     assert made == {"guides": 3, "modulations": 3}
     assert torch.equal(result, alone(graph, monkeypatch, lambda: our_sample(host, graph.batch, STEPS)))
 
 
-def test_two_pictures_of_one_size_in_turn_each_get_their_own(host, graph, made):  # noqa: F811
+def test_two_pictures_of_one_size_in_turn_each_get_their_own(host, graph, made):
     first, second = ksample(host, graph.one.model, graph.one), ksample(host, graph.other.model, graph.other)
     again = ksample(host, graph.one.model, graph.one)
     assert made == {"guides": 3, "modulations": 3}
     assert torch.equal(first["samples"], again["samples"]) and not torch.equal(first["samples"], second["samples"])
 
 
-def test_regions_of_different_lights_are_not_mixed(host, graph, monkeypatch):  # noqa: F811
+def test_regions_of_different_lights_are_not_mixed(host, graph, monkeypatch):
     """Three conditionings of one shape, one more than are kept, in every step."""
     image = scene(0)
     retinex = run(host, "JoReSDecompose", nets=graph.nets, image=image)[0]
@@ -94,7 +93,7 @@ def test_regions_of_different_lights_are_not_mixed(host, graph, monkeypatch):  #
     assert torch.equal(job(), alone(graph, monkeypatch, job))
 
 
-def test_weights_that_hooks_change_within_a_sampling_make_their_own_guides(host, graph, monkeypatch):  # noqa: F811
+def test_weights_that_hooks_change_within_a_sampling_make_their_own_guides(host, graph, monkeypatch):
     """A LoRA on the positive conditioning alone, which is otherwise the same as the negative."""
     hooks, net = importlib.import_module("comfy.hooks"), graph.plain.model.diffusion_model
     key = next(f"encoders.{i}.retinex.value.weight" for i, level in enumerate(net.encoders) if level.retinex)
@@ -110,7 +109,7 @@ def test_weights_that_hooks_change_within_a_sampling_make_their_own_guides(host,
     assert not torch.equal(result, job())
 
 
-def test_the_net_of_the_model_has_the_layout_that_processors_like(graph):  # noqa: F811
+def test_the_net_of_the_model_has_the_layout_that_processors_like(graph):
     nets = graph.plain.model.diffusion_model, graph.nets.parts["refinement"].model
     weights = [w for net in nets for w in net.parameters() if w.ndim == 4 and min(w.shape[2:]) > 1]
     assert weights and all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)

@@ -86,7 +86,7 @@ def test_texts_and_captions_of_camera_raw(tmp_path, order):
     extra += [(IPTC, 7, len(CAPTIONS), CAPTIONS, True), (700, 1, len(packet), packet, True)]
     extra += [(50740, 7, 6, b"Adobe\0", True)]
     write_dng(tmp_path / "a.dng", 0.05, order=order, extra=tuple(extra))
-    assert read_image(tmp_path / "a.dng").metadata.further == ("the file's tag 50740",)
+    assert read_image(tmp_path / "a.dng").metadata.left_out == ("the file's tag 50740",)
     data = result_of(tmp_path / "a.dng")
     found = tags_of(data)
     assert all(found[tag][1] == text for tag, (_, text) in texts("utf-8").items())

@@ -14,11 +14,11 @@ from jores.checkpoint import SHIPPED_SEGMENTER
 from jores.cli import main
 from jores.nets.segmentation import SegmenterError
 from jores.semantics import load_segmenter
-from tests.test_targets import options, picture  # noqa: F401
+from tests.files_by_hand import picture
 
 
 @pytest.mark.parametrize("kind", ["weights", "segmenter's config", "segmenter's weights", "by a link", "LPIPS"])
-def test_a_report_replaces_no_other_file_of_the_run(tmp_path, options, capsys, monkeypatch, kind):  # noqa: F811
+def test_a_report_replaces_no_other_file_of_the_run(tmp_path, options, capsys, monkeypatch, kind):
     picture(tmp_path / "low" / "1.png"), picture(tmp_path / "high" / "1.png", 0.5)
     folder, lpips = tmp_path / "seg", tmp_path / "lpips.safetensors"
     shutil.copytree(SHIPPED_SEGMENTER, folder)
@@ -87,7 +87,7 @@ def test_patterns_are_expanded_where_no_shell_does_it(tmp_path, options, capsys)
 
 
 @pytest.mark.parametrize("names", [("n.dng", "n.dng.tif"), ("n.NEF", "n.NEF.tif"), ("n.heic", "n.heic.tif")])
-def test_a_developed_picture_and_one_of_its_results_name(tmp_path, options, capsys, names):  # noqa: F811
+def test_a_developed_picture_and_one_of_its_results_name(tmp_path, options, capsys, names):
     first, second = (tmp_path / folder / name for folder, name in zip("ab", names, strict=True))
     picture(second)
     first.parent.mkdir()
@@ -99,7 +99,7 @@ def test_a_developed_picture_and_one_of_its_results_name(tmp_path, options, caps
 
 
 @pytest.mark.parametrize("how", [[], ["--resume"], ["--overwrite"]])
-def test_a_link_to_a_file_that_is_away_is_a_result_that_exists(tmp_path, options, capsys, how):  # noqa: F811
+def test_a_link_to_a_file_that_is_away_is_a_result_that_exists(tmp_path, options, capsys, how):
     """For instance to a disk that is not mounted now."""
     path, link = picture(tmp_path / "x.png"), tmp_path / "out" / "x.png"
     link.parent.mkdir()

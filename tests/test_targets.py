@@ -23,26 +23,10 @@ from jores.files.records import json_line
 from jores.files.saving import write_atomically
 from jores.files.targets import TargetError, ignores_case, plan
 from jores.training.records import append_record, contact_sheet
-from tests.test_nets import TINY, shaken
+from tests.files_by_hand import contents, picture
+from tests.tiny import TINY, shaken
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def options(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_bundle(path, shaken(TINY))
-    return ["--weights", str(path), "--segmenter", "none", "--device", "cpu", "--steps", "1"]
-
-
-def picture(path: Path, value: float = 0.1) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, Picture(torch.full((3, 9, 12), value)))
-    return path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def spellings(folder: Path) -> dict[str, tuple[list[Path], Path]]:
@@ -189,6 +173,7 @@ def test_a_run_that_is_told_to_end_leaves_nothing_half_written(tmp_path, name):
     program = """
         import signal, sys, time
         from pathlib import Path
+        from jores.commands.signals import exit_on_signal
         from jores.files import saving
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which is ignored under nohup, and stays so
         path = Path(sys.argv[1])
@@ -196,7 +181,7 @@ def test_a_run_that_is_told_to_end_leaves_nothing_half_written(tmp_path, name):
             print("writing", flush=True)
             time.sleep(60)
         saving.rename_atomically = slow
-        with saving.exit_on_signal():
+        with exit_on_signal():
             saving.write_atomically(path, b"half")
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "a.png")]

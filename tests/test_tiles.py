@@ -101,9 +101,9 @@ def test_tiled_is_whole(nets, segmenter, low, whole):
 
 
 def test_the_stages_in_tiles_make_the_same_picture(nets, segmenter, low, whole):
-    maps = pipeline.decompose(nets, low, tile=TILE)
-    condition = pipeline.adjust(nets, maps, tile=TILE)
-    single = pipeline.adjust(nets, pipeline.decompose(nets, low, tile=0), tile=0)
+    maps = pipeline.decompose(nets, low, tiler=Tiler(TILE))
+    condition = pipeline.adjust(nets, maps, tiler=Tiler(TILE))
+    single = pipeline.adjust(nets, pipeline.decompose(nets, low, tiler=Tiler()), tiler=Tiler())
     for a, b in zip(condition.features, single.features, strict=True):
         assert a.shape == b.shape and (a - b).abs().mean() < 0.15 * b.abs().mean()  # tiles this small see less
     prior = pipeline.segment(segmenter, low, nets)

@@ -7,53 +7,29 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from jores.checkpoint import held_parts, load_bundle, read_header
 from jores.cli import main
-from jores.config import PRESETS
 from jores.metrics import psnr
 from jores.training import RECIPES
 from jores.training.data import Sampler
 from jores.training.losses import picture_loss
 from jores.training.pairs import Pair, load_pairs, load_photos, validation_pairs
 from jores.training.recipe import load_recipe
-from tests.test_nets import TINY
+from tests.tiny import TINY
+from tests.training_runs import ROOT, run, run_here, start
 from tests.two_processes import TWO_PROCESSES
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Eight tiny pairs in the layout of LOL v1: smooth colours, and a noisy tenth of them."""
-    root, rng = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0)
-    (root / "low").mkdir()
-    (root / "high").mkdir()
-    rows = ["id\tsplit\tlow\thigh"]
-    for i in range(8):
-        small = Image.fromarray(rng.integers(40, 250, (5, 7, 3), dtype=np.uint8))
-        high = np.asarray(small.resize((72, 56), Image.Resampling.BICUBIC))
-        low = (high * 0.1 + rng.normal(0, 2, high.shape)).clip(0, 255).astype(np.uint8)
-        Image.fromarray(high).save(root / f"high/{i}.png")
-        Image.fromarray(low).save(root / f"low/{i}.png")
-        rows.append(f"{i}\t{'val' if i > 5 else 'train'}\tlow/{i}.png\thigh/{i}.png")
-    (root / "pairs.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -70,47 +46,6 @@ def recipe(tmp_path_factory):
     recipe["expose"]["data"].update(views=2, batch=8, set_shares=None, experts=None)
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return path
-
-
-LAUNCH = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell makes its background jobs ignore
-from jores import config
-from tests.test_nets import TINY
-config.PRESETS["tiny"] = TINY
-from jores.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def start(data, recipe, out, stage, *extra, launcher=()):
-    script = out.parent / "launch.py"
-    script.write_text(LAUNCH, encoding="utf-8")
-    command = [sys.executable, *launcher, str(script), "train", "--stage", stage, "--data", str(data)]
-    command += ["--config", str(recipe), "--out", str(out), "--cpu", *map(str, extra)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=env, text=True, start_new_session=True, **pipes)
-
-
-def run(data, recipe, out, stage, *extra, launcher=(), check=True):
-    process = start(data, recipe, out, stage, *extra, launcher=launcher)
-    stdout, stderr = process.communicate(timeout=300)
-    done = subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-    if check and done.returncode:
-        pytest.fail(done.stderr[-3000:])
-    return done
-
-
-def run_here(data, recipe, out, stage, *extra):
-    """`run`, which must succeed, in this process: where one of its own would cost its start and show no more."""
-    command = ["train", "--stage", stage, "--data", data, "--config", recipe, "--out", out, "--cpu", *extra]
-    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
-        patch.setitem(PRESETS, "tiny", TINY)
-        try:
-            assert main([str(word) for word in command]) == 0
-        finally:
-            AcceleratorState._reset_state(True)
 
 
 def test_a_run_cut_in_two_equals_one_that_was_not(data, recipe, tmp_path):

@@ -31,7 +31,7 @@ from jores.training.pairs import Pair
 from jores.training.recipe import load_recipe
 from jores.training.records import append_row
 from tests.other_device import DEVICE, Elsewhere, other_device
-from tests.test_nets import TINY, shaken
+from tests.tiny import TINY, shaken
 from tests.two_processes import TWO_PROCESSES
 
 pytestmark = pytest.mark.slow

@@ -23,8 +23,8 @@ from jores.pipeline import enhance
 from jores.semantics import load_segmenter
 from jores.video import LOOKAHEAD, enhance_frames
 from tests.benchmarks import flicker
+from tests.films import is_cut
 from tests.flat import flat
-from tests.test_fades import is_cut
 
 pytestmark = pytest.mark.slow
 

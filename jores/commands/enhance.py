@@ -31,10 +31,10 @@ from ..files.pictures import (
     write_image,
 )
 from ..files.records import json_line
-from ..files.saving import exit_on_signal
 from ..files.targets import Job, held, identity, plan
 from ..tiling.memory import is_out_of_memory
 from .enhancer import Enhancer
+from .signals import exit_on_signal
 
 logger = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ def _enhance_picture(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> 
         "exposure": round(exposure, 4),
         "brightness": enhancer.options.brightness,
         "texture": enhancer.options.texture,
-        "left_out": picture.metadata.further,
+        "left_out": picture.metadata.left_out,
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
     }
 

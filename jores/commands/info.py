@@ -11,6 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..checkpoint import SHIPPED_WEIGHTS, build, read_header
+from ..conditions import Given
 from ..config import PRESETS, SEMANTIC_CLASSES, JoReSConfig
 from ..pipeline import adjust, decompose
 
@@ -25,9 +26,8 @@ def cost(config: JoReSConfig, size: tuple[int, int] = (256, 256)) -> dict[str, t
     semantics = torch.empty(1, SEMANTIC_CLASSES, size[0] // 4, size[1] // 4, device="meta")
     maps, decomposition = _count(decompose, nets, images)
     condition, adjustment = _count(adjust, nets, maps, exposure=0.4)
-    light = condition.reflectance, condition.illumination, condition.features
-    _, denoiser = _count(nets.unet, images, level, images, *light, semantics)
-    _, refinement = _count(nets.rnet, images, level, *light)
+    _, denoiser = _count(nets.unet, images, level, Given(images, condition, semantics))
+    _, refinement = _count(nets.rnet, images, level, condition)
     flops = {
         "decomposition": decomposition, "adjustment": adjustment, "denoiser": denoiser, "refinement": refinement,
     }  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -112,36 +114,64 @@ def ddim_in_tiles(
             step with x0' in place of None. In tiles, x0' is reduced to about PREVIEW pixels. An exception of the
             callback ends the sampling.
     """
-    steps, eta, size = options.steps, options.eta, size_of(x_t)
+    size, steps = size_of(x_t), options.steps
     if tiler.covers(size):  # what a single window takes from the priors is kept for all steps
         stage = lru_cache(maxsize=1)(stage)
-    taus, generator = [*schedule.timesteps(steps), -1], torch.Generator("cpu").manual_seed((options.seed + 1) % 2**64)
-    for i in range(steps):
-        noise = step_noise(schedule, taus[i], taus[i + 1], eta, x_t, generator)
+    generator = torch.Generator("cpu").manual_seed((options.seed + 1) % 2**64)
+    for done, (t, t_next) in enumerate(pairwise([*schedule.timesteps(steps), -1])):
+        noise = step_noise(schedule, t, t_next, options.eta, x_t, generator)
         shrink = _shrink(tiler, size) if callback is not None else 0
-        share = schedule.refined_share(taus[i], taus[i + 1])
-
-        def step(window: Window, i=i, noise=noise, shrink=shrink, share=share) -> tuple[Tensor, ...]:
-            denoise, refine, mean = stage(window)
-            refine = partly(refine, share)
-            x, cut = window.cut(x_t).to(like), None if noise is None else window.cut(noise).to(like)
-            made, x0 = ddim_step(denoise, x, schedule, taus[i], taus[i + 1], eta=eta, refine=refine, noise=cut)
-            if mean is not None and i == steps - 1 and options.texture < 1:
-                made = x0 = torch.lerp(mean(x, taus[i]), made.float(), options.texture)
-            if shrink > 1:
-                x0 = F.avg_pool2d(pad_to_multiple(x0, ALIGNMENT), shrink)
-            return (made.to(x_t), x0.to(x_t)) if shrink else (made.to(x_t),)
-
-        work, previews = step, []
+        work: Work = _Step(schedule, t, t_next, options, stage, x_t, noise, like, shrink)
         if callback is not None:
-            work = _counted(step, tiler.windows(size), lambda part, i=i: callback(i + part, steps, None))
-        for rows, band in tiler.bands(size, work, (1, shrink) if shrink else (1,)):
-            x_t[..., rows[0], :] = band[0]
-            previews.extend(band[1:])
+            work = _counted(work, tiler.windows(size), lambda part, done=done: callback(done + part, steps, None))
+        x0 = _overwritten(x_t, tiler, work, shrink)
         if callback is not None:
-            shown = tuple(-(-length // shrink) for length in size)
-            callback(i + 1, steps, crop_to(torch.cat(previews, -2), shown))
+            callback(done + 1, steps, x0)
     return x_t
+
+
+def _overwritten(x_t: Tensor, tiler: Tiler, work: Work, shrink: int) -> Tensor | None:
+    """Replaces x_t by what `work` makes of its windows, in place. Returns x0' reduced by `shrink`, if that is not 0."""
+    size, previews = size_of(x_t), []
+    for rows, band in tiler.bands(size, work, (1, shrink) if shrink else (1,)):
+        x_t[..., rows[0], :] = band[0]
+        previews.extend(band[1:])
+    return crop_to(torch.cat(previews, -2), tuple(-(-length // shrink) for length in size)) if shrink else None
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step from time t to t_next for any window; see `ddim_in_tiles`.
+
+    Attributes:
+        x_t, noise: of the complete picture.
+        shrink: factor by which x0' is reduced; 0: it is not wanted.
+    """
+
+    schedule: NoiseSchedule
+    t: int
+    t_next: int
+    options: SampleOptions
+    stage: Stage
+    x_t: Tensor
+    noise: Tensor | None
+    like: Tensor
+    shrink: int
+
+    def __call__(self, window: Window) -> tuple[Tensor, ...]:
+        """x_t at t_next and, if it is wanted, x0', on the device of x_t."""
+        denoise, refine, mean = self.stage(window)
+        refine = partly(refine, self.schedule.refined_share(self.t, self.t_next))
+        x, noise = window.cut(self.x_t).to(self.like), self.noise
+        if noise is not None:
+            noise = window.cut(noise).to(self.like)
+        eta, texture = self.options.eta, self.options.texture
+        made, x0 = ddim_step(denoise, x, self.schedule, self.t, self.t_next, eta=eta, refine=refine, noise=noise)
+        if mean is not None and self.t_next < 0 and texture < 1:
+            made = x0 = torch.lerp(mean(x, self.t), made.float(), texture)
+        if self.shrink > 1:
+            x0 = F.avg_pool2d(pad_to_multiple(x0, ALIGNMENT), self.shrink)
+        return (made.to(self.x_t), x0.to(self.x_t)) if self.shrink else (made.to(self.x_t),)
 
 
 def _counted(work: Work, total: int, tell: Callable[[float], None]) -> Work:

@@ -65,7 +65,7 @@ def _is_name(name: bytes) -> bool:
 
 
 @dataclass
-class Further:
+class OtherBoxes:
     """What a file holds in boxes outside its tracks.
 
     Attributes:
@@ -86,9 +86,9 @@ class Further:
         return [f"the file's box{'es' if words[1:] else ''} {', '.join(words)}"] if words else []
 
 
-def further(path: Path) -> Further:
+def other_boxes(path: Path) -> OtherBoxes:
     """What the MP4 or MOV file `path` holds besides tracks, tags and structure."""
-    found = Further()
+    found = OtherBoxes()
     with open(path, "rb") as file:
         for box in boxes(file, 0, path.stat().st_size):
             if box.name == b"moov":
@@ -103,7 +103,7 @@ def further(path: Path) -> Further:
     return found
 
 
-def _of_moov(file: BinaryIO, moov: Box, found: Further) -> None:
+def _of_moov(file: BinaryIO, moov: Box, found: OtherBoxes) -> None:
     for box in boxes(file, moov.body, moov.end):
         if box.name == b"udta":
             _of_udta(file, box, found)
@@ -111,7 +111,7 @@ def _of_moov(file: BinaryIO, moov: Box, found: Further) -> None:
             found.named.append(f"moov/{words}")
 
 
-def _of_udta(file: BinaryIO, udta: Box, found: Further) -> None:
+def _of_udta(file: BinaryIO, udta: Box, found: OtherBoxes) -> None:
     for box in boxes(file, udta.body, udta.end):
         if box.name in _AS_TAGS | _PADDING:
             continue
@@ -150,7 +150,7 @@ def _word(name: bytes) -> str:
     return name.decode("latin-1").strip()
 
 
-def add(path: Path, parts: Further) -> bool:
+def add(path: Path, parts: OtherBoxes) -> bool:
     """Adds the boxes to an MP4 or MOV file; False, and the file is unchanged, if its moov is not its last box."""
     with open(path, "r+b") as file:
         end = path.stat().st_size

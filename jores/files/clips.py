@@ -134,6 +134,8 @@ class _Rewriter:
         self.turns = first.turns
         self.times: deque[tuple[int, Fraction, int]] = deque()
         self.last, self.sent, self.decoded, self.lost = 0, None, None, {}
+        full = "yuvj" in first.pix_fmt or self.video.codec_context.color_range == _FULL_RANGE
+        self.range = _FULL_RANGE if full else 1
         self.film = self._film()
         self.damage = Damage(path, reader, self.video, float(self.film.rate or 25))
         self.alpha = has_alpha(self.film.pix_fmt)
@@ -150,13 +152,12 @@ class _Rewriter:
             self.lost["alpha"] = 1
 
     def _film(self) -> Film:
-        source = self.video.codec_context
-        pix_fmt = self.first.pix_fmt.replace("yuvj", "yuv")
-        full = self.first.pix_fmt != pix_fmt or source.color_range == _FULL_RANGE
-        self.range = _FULL_RANGE if full else 1
+        """The film as an encoder needs to know it."""
+        source, pix_fmt = self.video.codec_context, self.first.pix_fmt.replace("yuvj", "yuv")
         turned = self.turns % 2 and not _KEEPS_MATRIX
         width, height = self.first.size[::-1] if turned else self.first.size
-        tags = source.color_primaries, source.color_trc, source.colorspace, self.range if full else source.color_range
+        stated = self.range if self.range == _FULL_RANGE else source.color_range  # an unknown one stays unknown
+        tags = source.color_primaries, source.color_trc, source.colorspace, stated
         rate, steady = self.video.average_rate or self.video.guessed_rate, self.video.guessed_rate
         return Film(
             source.codec.canonical_name, pix_fmt, width, height, rate, steady, self.video.time_base or Fraction(1),

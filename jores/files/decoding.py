@@ -25,7 +25,7 @@ from PIL import (
 from torch import Tensor
 
 from . import exif as exif_blocks
-from . import further, heif, ifd, metadata, png, raw, raw_notes, tiff
+from . import heif, ifd, left_out, metadata, png, raw, raw_notes, tiff
 from .codecs import decode_16
 from .light import to_srgb
 from .metadata import Metadata
@@ -138,7 +138,7 @@ def _decode(image: Image.Image, data: bytes, shown: bytes) -> Picture:
         raise ValueError(f"it holds {frames} frames or pages; save them as single pictures")
     _check_size(image.width * image.height, f"{image.width}x{image.height}", data)
     notes, profile = metadata.of_file(image, data)
-    notes = replace(notes, further=further.of_image(image, data))
+    notes = replace(notes, left_out=left_out.of_image(image, data))
     exif = exif_blocks.read(image)
     stored = exif.get(ExifTags.Base.Orientation, 1)
     image.load()  # also needed before PyAV, which accepts truncated files
@@ -191,7 +191,7 @@ def _made(
     kept = profile if space == b"RGB " or (grey and space == b"GRAY") else None  # some grey files have an RGB profile
     if space and not kept and space != b"CMYK":  # CMYK was converted by its profile
         message = f"its colour profile, which is not for RGB ({space.decode('ascii', 'replace').strip()})"
-        notes = replace(notes, further=(*notes.further, message))
+        notes = replace(notes, left_out=(*notes.left_out, message))
     upright = exif_blocks.rewritten(block, size, turned)
     return Picture(pixels, bit_depth, grey, kept, upright, notes.upright(size, turned))
 
@@ -204,22 +204,22 @@ def _decode_odd(data: bytes, tags: tiff.Tags) -> Picture:
     _check_size(width * height, f"{width}x{height}", data)
     levels, orientation = tiff.levels_16(data, tags), int(tags.get(274, 1))
     has_alpha = levels.ndim == 3 and levels.shape[2] in (2, 4)
-    behind = further.of_tiff(tags, has_alpha)
-    notes = Metadata("TIFF", exif_blocks.xmp_of_tiff(data), further=behind)
+    behind = left_out.of_tiff(tags, has_alpha)
+    notes = Metadata("TIFF", exif_blocks.xmp_of_tiff(data), left_out=behind)
     return _made(levels, notes, orientation, orientation, tags.get(34675), exif_blocks.of_tiff(data))
 
 
 def _developed(data: bytes) -> Picture:
     """Camera raw."""
     levels, found = raw.develop(data), raw_notes.notes(data)
-    notes = Metadata("TIFF", found.xmp, further=found.left_out)
+    notes = Metadata("TIFF", found.xmp, left_out=found.left_out)
     return _made(levels, notes, found.orientation, 1, block=found.exif)
 
 
 def _converted(data: bytes) -> Picture:
     """HEIC or AVIF."""
     found = heif.decode(data)
-    notes, turn = Metadata("HEIF", found.xmp, power=found.power, further=found.further), found.orientation
+    notes, turn = Metadata("HEIF", found.xmp, power=found.power, left_out=found.left_out), found.orientation
     return _made(found.levels, notes, turn, turn, found.icc_profile, found.exif)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import ExifTags, Image, features
 
-from . import further, icc
+from . import icc, left_out
 from .items import properties_of_picture
 from .light import HDR, POWERS
 
@@ -27,7 +27,7 @@ AVIF_WANTED = "AVIF needs Pillow 11.3 or newer, or another build of it: pip inst
 class Decoded:
     """Levels (H, W, C), uint8 or uint16, and metadata. `orientation` (EXIF) must still be applied to the levels.
 
-    `power`, `further`: as in `metadata.Metadata`.
+    `power`, `left_out`: as in `metadata.Metadata`.
     """
 
     levels: np.ndarray
@@ -36,7 +36,7 @@ class Decoded:
     xmp: bytes | None = None
     icc_profile: bytes | None = None
     power: float | None = None
-    further: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def available(suffix: str) -> bool:
@@ -71,8 +71,8 @@ def decode(data: bytes) -> Decoded:
     info, nclx = file.info, file.info.get("nclx_profile") or {}  # libheif has rotated the pixels upright already
     kept = info.get("exif"), info.get("xmp"), info.get("icc_profile")
     coded = tuple(int(nclx.get(name, _UNSAID)) for name in ("color_primaries", "transfer_characteristics"))
-    parts = further.of_heif(len(file), info.get("depth_images"), info.get("aux"), data)
-    return _coloured(Decoded(levels, 1, *kept, further=parts), *coded)
+    parts = left_out.of_heif(len(file), info.get("depth_images"), info.get("aux"), data)
+    return _coloured(Decoded(levels, 1, *kept, left_out=parts), *coded)
 
 
 def _coloured(found: Decoded, primaries: int, transfer: int) -> Decoded:
@@ -89,7 +89,7 @@ def _coloured(found: Decoded, primaries: int, transfer: int) -> Decoded:
         return replace(found, power=POWERS.get(transfer))
     unknown = () if icc.is_known(primaries) else (f"its colour primaries (number {primaries})",)
     made = icc.profile_of(primaries)
-    return replace(found, icc_profile=made, power=POWERS.get(transfer), further=(*found.further, *unknown))
+    return replace(found, icc_profile=made, power=POWERS.get(transfer), left_out=(*found.left_out, *unknown))
 
 
 def _decode_avif(data: bytes) -> Decoded:
@@ -106,7 +106,7 @@ def _decode_avif(data: bytes) -> Decoded:
         mode = ("LA" if grey else "RGBA") if image.has_transparency_data else "L" if grey else "RGB"
         orientation, info = image.getexif().get(ExifTags.Base.Orientation, 1), image.info
         found = Decoded(np.asarray(image.convert(mode)), orientation, info.get("exif"), info.get("xmp"))
-    found = replace(found, icc_profile=info.get("icc_profile"), further=further.of_film(data))
+    found = replace(found, icc_profile=info.get("icc_profile"), left_out=left_out.of_film(data))
     return _coloured(found, *_nclx(data))
 
 

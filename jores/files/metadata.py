@@ -28,7 +28,7 @@ class Metadata:
         lossless: a WebP was compressed without loss.
         power: exponent of the file's tone curve (linear light = value ** power) if the pixels were converted to sRGB;
             None if they were not.
-        further: descriptions of further pictures in the file, which are not written to a result.
+        left_out: descriptions of what else is in the file, such as further pictures, and is not written to a result.
     """
 
     kind: str = ""
@@ -38,7 +38,7 @@ class Metadata:
     segments: tuple[jpeg.Segment, ...] = ()
     lossless: bool = False
     power: float | None = None
-    further: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def stripped(self) -> Metadata:
         """A copy with only the metadata that affects the colours."""

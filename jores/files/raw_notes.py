@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from . import exif, further, ifd, jpeg
+from . import exif, ifd, jpeg, left_out
 from .boxes import XMP, Box
 from .items import boxes, inside
 
@@ -32,8 +32,8 @@ def notes(data: bytes) -> Notes:
         order, table = ifd.read(data)
     except ValueError:
         return _of_cr3(data) or _of_mrw(data) or _of_preview(data) or Notes(left_out=("its EXIF, which was not found",))
-    left_out = further.listed("tag", map(str, sorted(set(exif.dropped(table)) - _DEVELOPING)))
-    return _made(order, table, exif.xmp_of_tiff(data), left_out)
+    lost = left_out.listed("tag", map(str, sorted(set(exif.dropped(table)) - _DEVELOPING)))
+    return _made(order, table, exif.xmp_of_tiff(data), lost)
 
 
 def _made(order: str, table: ifd.Table, xmp: bytes | None, left_out: tuple[str, ...] = ()) -> Notes:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-ENDINGS = ("SIGTERM", "SIGHUP", "SIGBREAK")  # SIGBREAK exists only on Windows, SIGHUP only on other systems
 PAUSES = (0.1, 0.2, 0.4, 0.8)
 """Seconds between attempts: on Windows a virus scanner, an indexer or OneDrive holds a new file for moments."""
 
@@ -104,28 +99,3 @@ def _rename_to_free_name(temporary: Path, path: Path) -> None:
             raise
     else:
         temporary.unlink()
-
-
-@contextlib.contextmanager
-def exit_on_signal() -> Iterator[None]:
-    """Makes a request to end (SIGTERM, closed terminal) raise SystemExit, so that every `finally` block runs.
-
-    The exit code is 128 + the signal's number. It has no effect outside the main thread.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, _frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    kinds = [getattr(signal, name) for name in ENDINGS if hasattr(signal, name)]
-    kinds = [
-        kind for kind in kinds if signal.getsignal(kind) is not signal.SIG_IGN
-    ]  # ignored signals, as under nohup, stay ignored
-    before = {kind: signal.signal(kind, end) for kind in kinds}
-    try:
-        yield
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler if handler is not None else signal.SIG_DFL)

@@ -15,7 +15,7 @@ import av.container
 from av.stream import Stream
 
 from . import transport
-from .boxes import add, further
+from .boxes import add, other_boxes
 from .copying import ATTACHED_PICTURE, copy_of, copyable, flags_of, for_ffmpeg, is_cover, set_attribute, shown
 
 _DEFAULT = 1  # AVDisposition
@@ -134,7 +134,7 @@ class Tracks:
     def complete(self, written: Path) -> None:
         """Adds what the source holds besides tracks and tags to the written file, or says that it is left out."""
         if "mp4" in self.reader.format.name:
-            found = further(Path(self.path))
+            found = other_boxes(Path(self.path))
             copied = self.container in ("mp4", "mov") and (not found.of_film + found.behind or add(written, found))
             self.left_out += found.report(copied)
         if self.reader.format.name == "mpegts":

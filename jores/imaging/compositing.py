@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..options import FinishOptions
 from ..tiling.windows import Span, Window, size_of
 from .alpha import opaque
 from .bars import Inside, insides_of, mask_of
+from .checks import check_mask
 from .colours import LIGHT_EDGE, LIGHT_RADIUS, LIGHT_SIDE, ColourCast
 from .exposure import luma, smoothstep
 from .guided_filter import self_guided
@@ -62,36 +64,79 @@ def finish(
     check_mask(mask, original)
     if bool(x0.amax().isnan()):
         raise ValueError("x0 holds NaN: the weights are damaged, or need a dtype of higher precision (float32)")
-    mask = None if mask is None else feather_mask(mask.float(), finishing.feather)
     insides = insides_of(original) if insides is None else insides
-    shown = opaque(original, insides) if finishing.shadows or finishing.colour_fidelity else original[:, :3]
-    inside, decode = mask_of(insides), lambda x: x.to(original.device).float() / 2 + 0.5
-    dark, cast, size, grey = None, None, size_of(original), black_and_white(original)
-    if finishing.shadows:
-        dark = shadow_weight(shown, finishing.shadows, lit_from(shown, x0, decode))
-    if finishing.colour_fidelity:
-        cast = ColourCast.of(x0, shown, finishing.colour_fidelity, decode)
+    blend = _Blend.of(x0, original, finishing, mask, insides)
     reuse = reuse and (x0.shape, x0.dtype, x0.device) == (original.shape, torch.float32, original.device)
     result = x0 if reuse else torch.empty(original.shape, device=original.device)
     for top in range(0, original.shape[-2], BAND):  # intermediate results of a big picture would fill the memory
-        rows = slice(top, top + BAND)
-        before, picture = original[..., rows, :].float(), x0[..., rows, :].to(original.device, torch.float32)
-        picture, colours = (picture.clamp(-1, 1) + 1) / 2, before[:, :3]
-        if cast is not None:
-            band = Window(Span(top, min(top + BAND, size[0])), Span(0, size[1]))
-            picture = cast.applied(picture, shown[..., rows, :], partial(band.sample, size=size, stride=1))
-        picture = picture if grey is None else torch.where(grey, luma(picture), picture)
-        whole = torch.ones_like(before[:, :1]) if mask is None else mask[..., rows, :].to(before)
-        weight = whole * finishing.strength
-        if dark is not None:
-            weight = weight * dark[..., rows, :]
+        rows = slice(top, min(top + BAND, original.shape[-2]))
+        result[..., rows, :] = blend.band(x0[..., rows, :], original[..., rows, :].float(), rows)
+    return result
+
+
+@dataclass(frozen=True)
+class _Blend:
+    """What must be known of complete pictures before their bands can be blended.
+
+    Attributes:
+        strength, mask, dark: factors of the weight; the maps are (B or 1, 1, H, W) in [0, 1], or None for 1.
+        inside: (B, 1, H, W), what lies between black bars; None for everything.
+        shown: colours (B, 3, H, W) of the original.
+        cast: that of the original, for the result to keep.
+        grey: which originals are black-and-white; None for none.
+    """
+
+    strength: float
+    mask: Tensor | None
+    dark: Tensor | None
+    inside: Tensor | None
+    shown: Tensor
+    cast: ColourCast | None
+    grey: Tensor | None
+
+    @classmethod
+    def of(
+        cls, x0: Tensor, original: Tensor, finishing: FinishOptions, mask: Tensor | None, insides: Sequence[Inside]
+    ) -> _Blend:
+        """That of `finish`, with its arguments."""
+
+        def decode(band: Tensor) -> Tensor:
+            return band.to(original.device).float() / 2 + 0.5
+
+        mask = None if mask is None else feather_mask(mask.float(), finishing.feather)
+        shown = opaque(original, insides) if finishing.shadows or finishing.colour_fidelity else original[:, :3]
+        dark = cast = None
+        if finishing.shadows:
+            dark = shadow_weight(shown, finishing.shadows, lit_from(shown, x0, decode))
+        if finishing.colour_fidelity:
+            cast = ColourCast.of(x0, shown, finishing.colour_fidelity, decode)
+        return cls(finishing.strength, mask, dark, mask_of(insides), shown, cast, black_and_white(original))
+
+    def band(self, x0: Tensor, before: Tensor, rows: slice) -> Tensor:
+        """The rows of the result (B, 3 or 4, h, W), from those of x0 and of the original."""
+        picture = self._coloured((x0.to(before).clamp(-1, 1) + 1) / 2, rows)
+        weight, colours = self._weight(before, rows), before[:, :3]
+        mixed = torch.where(weight > 0, torch.lerp(colours, picture, weight).clamp(0, 1), colours)
+        return torch.cat([mixed, before[:, 3:]], 1)
+
+    def _weight(self, before: Tensor, rows: slice) -> Tensor:
+        """Weight of the result, (B, 1, h, W)."""
+        whole = torch.ones_like(before[:, :1]) if self.mask is None else self.mask[..., rows, :].to(before)
+        weight = whole * self.strength
+        if self.dark is not None:
+            weight = weight * self.dark[..., rows, :]
         if before.shape[1] == 4:
             weight = torch.where(before[:, 3:] > 0, weight, 0)
-        if inside is not None:
-            weight = weight * inside[..., rows, :].to(weight.device)
-        mixed = torch.where(weight > 0, torch.lerp(colours, picture, weight).clamp(0, 1), colours)
-        result[..., rows, :] = torch.cat([mixed, before[:, 3:]], 1)
-    return result
+        return weight if self.inside is None else weight * self.inside[..., rows, :].to(weight.device)
+
+    def _coloured(self, picture: Tensor, rows: slice) -> Tensor:
+        """The rows of the result, (B, 3, h, W), with the cast of the original, or black-and-white as it is."""
+        if self.cast is not None:
+            height, width = size_of(self.shown)
+            band = Window(Span(rows.start, rows.stop), Span(0, width))
+            enlarge = partial(band.sample, size=(height, width), stride=1)
+            picture = self.cast.applied(picture, self.shown[..., rows, :], enlarge)
+        return picture if self.grey is None else torch.where(self.grey, luma(picture), picture)
 
 
 def black_and_white(images: Tensor) -> Tensor | None:
@@ -108,17 +153,6 @@ def black_and_white(images: Tensor) -> Tensor | None:
         if not bool(grey.any()):  # known after the first rows of a colour picture
             return None
     return grey
-
-
-def check_mask(mask: Tensor | None, original: Tensor) -> None:
-    """Raises ValueError for a mask with a wrong shape for pictures (B, C, H, W), or values outside [0, 1] or NaN."""
-    if mask is None:
-        return
-    size = tuple(original.shape[-2:])
-    if mask.ndim != 4 or mask.shape[1] != 1 or tuple(mask.shape[-2:]) != size or len(mask) not in (1, len(original)):
-        raise ValueError(f"mask is {tuple(mask.shape)}, must be ({len(original)} or 1, 1, {size[0]}, {size[1]})")
-    if not bool(((mask >= 0) & (mask <= 1)).all()):
-        raise ValueError("mask holds values outside [0, 1], or NaN")
 
 
 def feather_mask(mask: Tensor, pixels: int) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..conditions import Given
 from ..config import FEATURE_LEVELS, SEMANTIC_CLASSES, DenoiserConfig
 from ..imaging.resize import crop_to, pad_to_multiple, resize_map
 from .attention import Guide, PriorAttention, RetinexAttention, SemanticAttention
@@ -85,57 +86,34 @@ class DenoisingUNet(nn.Module):
         self.decoders = nn.ModuleList(Level(config, i, attention=up, **kw) for i in indices[:-1])
         self.head = zero_(conv(widths[0], 3 * fold * fold, 3, padding=1, **factory))
 
-    def forward(
-        self,
-        x: Tensor,
-        noise_level: Tensor,
-        low: Tensor,
-        reflectance: Tensor,
-        illumination: Tensor,
-        features: tuple[Tensor, ...],
-        semantics: Tensor | None = None,
-        guides: Guides | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, noise_level: Tensor, given: Given, guides: Guides | None = None) -> Tensor:
         """Predicts v or eps, (B, 3, H, W).
 
         Args:
             x: x_t (B, 3, H, W).
             noise_level: (B,), sqrt(alpha_bar).
-            low, reflectance, illumination: dark picture, R' and L', (B, 3 | 3 | 1, H, W) in [0, 1].
-            features: as in RetinexCondition.
-            semantics: class map (B, 150, h, w), or None to skip semantic attention.
             guides: those of the two priors (see `guides`), if they are at hand.
         """
-        picture = reflectance * illumination * 2 - 1
+        picture = given.condition.reflectance * given.condition.illumination * 2 - 1
         if c := self.config.detail_std:
             a = noise_level.float().view(-1, 1, 1, 1)
             s = _noise_of(a)
             y, t = ((x - a * picture) / (a * c + s)).to(x), a * c / (a * c + s)
-            out = self.velocity(y, t.flatten(), low, reflectance, illumination, features, semantics, guides)
+            out = self.velocity(y, t.flatten(), given, guides)
             x0 = picture + c * without_mesh(fine_detail(y + (1 - t) * out.float()))
             return velocity_for(x0, x, noise_level).to(x)
-        out = self.velocity(x, noise_level, low, reflectance, illumination, features, semantics, guides)
+        out = self.velocity(x, noise_level, given, guides)
         return self._precondition(out, x, picture, noise_level) if self.config.picture_std else out
 
-    def velocity(
-        self,
-        x: Tensor,
-        noise_level: Tensor,
-        low: Tensor,
-        reflectance: Tensor,
-        illumination: Tensor,
-        features: tuple[Tensor, ...],
-        semantics: Tensor | None = None,
-        guides: Guides | None = None,
-    ) -> Tensor:
+    def velocity(self, x: Tensor, noise_level: Tensor, given: Given, guides: Guides | None = None) -> Tensor:
         """The raw output F, (B, 3, H, W). For a flow: the velocity of y_t = x at time t = noise_level."""
-        size = x.shape[-2:]
+        size, reflectance, illumination = x.shape[-2:], given.condition.reflectance, given.condition.illumination
         picture = reflectance * illumination * 2 - 1
-        maps = torch.cat([low * 2 - 1, reflectance * 2 - 1, illumination * 2 - 1, picture], 1)
+        maps = torch.cat([given.low * 2 - 1, reflectance * 2 - 1, illumination * 2 - 1, picture], 1)
         inputs = pad_to_multiple(torch.cat([x, maps.to(x.dtype)], 1), self.multiple_of)  # (B, 13, H, W)
         embedding = self.embed(noise_level.float().view(-1, 1) * 8, x.dtype)  # (B, E)
         if guides is None:
-            guides = self.guides(reflectance, illumination, features, semantics)
+            guides = self.guides(given)
         h = u_shape(self, self.stem(self._fold(inputs)), embedding, guides)[0]
         return crop_to(self._unfold(self.head(h)), size)
 
@@ -147,15 +125,13 @@ class DenoisingUNet(nn.Module):
         keep, skip, scale = a * s * (1 - tau**2) / d, s / d, self.config.residual_scale / d.sqrt()
         return keep.to(x) * x - skip.to(x) * picture.to(x) - scale.to(out) * out
 
-    def guides(
-        self, reflectance: Tensor, illumination: Tensor, features: tuple[Tensor, ...], semantics: Tensor | None = None
-    ) -> Guides:
+    def guides(self, given: Given) -> Guides:
         """What the attention layers take from the two priors: the same at every step, so it is worth keeping.
 
-        The arguments are those of `forward`. Retinex prior of a level: R' and L' at its resolution, concatenated with
-        the F^k of the nearest resolution.
+        Retinex prior of a level: R' and L' at its resolution, concatenated with the F^k of the nearest resolution.
         """
-        maps = pad_to_multiple(torch.cat([reflectance, illumination], 1), self.multiple_of)
+        condition, semantics, features = given.condition, given.semantics, given.condition.features
+        maps = pad_to_multiple(torch.cat([condition.reflectance, condition.illumination], 1), self.multiple_of)
         if semantics is not None:
             semantics = self.semantic_embed(semantics.to(features[0].dtype))  # (B, 32, h, w)
         found: Guides = {}

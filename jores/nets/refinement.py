@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..conditions import RetinexCondition
 from ..config import RefinementConfig
 from ..imaging.resize import crop_to, pad_to_multiple, resize_map
 from .blocks import LayerNorm2d, ScalarEmbedding, Stack, Upsample, plus, spare, zero_
@@ -99,10 +100,7 @@ class IRCM(nn.Module):
 
 
 class RefinementNet(nn.Module):
-    """RNet: x0 (B, 3, H, W) in [-1, 1] -> x0' of the same size and range; called at every step of the sampling loop.
-
-    For ablations, `frcm=False` replaces the features of FRCM by zeros, and `ircm=False` the Retinex maps of IRCM.
-    """
+    """RNet: x0 (B, 3, H, W) in [-1, 1] -> x0' of the same size and range; called at every step of the sampling loop."""
 
     multiple_of = 16
 
@@ -118,30 +116,22 @@ class RefinementNet(nn.Module):
         self,
         x0: Tensor,
         noise_level: Tensor,
-        reflectance: Tensor,
-        illumination: Tensor,
-        features: tuple[Tensor, ...],
-        *,
-        frcm: bool = True,
-        ircm: bool = True,
+        condition: RetinexCondition,
         modulations: tuple[Modulation, Modulation] | None = None,
     ) -> Tensor:
         """x0'.
 
         Args:
             noise_level: (B,), sqrt(alpha_bar) of the step.
-            reflectance, illumination: R', L' (B, 3 | 1, H, W) in [0, 1].
-            features: those of ANet.
-            modulations: those of the features (see `modulations`), if they are at hand.
+            condition: its features are not used if their `modulations` are at hand.
         """
+        reflectance, illumination = condition.reflectance, condition.illumination
         maps = torch.cat([reflectance, illumination, (reflectance * illumination)], 1) * 2 - 1
-        if not ircm:
-            maps = torch.zeros_like(maps)
         padded = pad_to_multiple(torch.cat([x0, maps.to(x0.dtype)], 1), self.multiple_of)  # (B, 10, H, W)
         folded = F.pixel_unshuffle(padded, self.fold)
         embedding = self.embed(noise_level.float().view(-1, 1) * 8, x0.dtype)
-        if modulations is None or not frcm:
-            modulations = self.modulations(features if frcm else tuple(torch.zeros_like(f) for f in features), x0)
+        if modulations is None:
+            modulations = self.modulations(condition.features, x0)
         feature = self.frcm(folded[:, : 3 * self.fold**2], modulations, embedding)  # F'_x0
         residual = F.pixel_shuffle(self.ircm(feature, folded, embedding), self.fold)
         return (x0 + crop_to(residual, x0.shape[-2:])).clamp(-1, 1)

@@ -42,14 +42,12 @@ class Tiler:
             raise ValueError(f"tile must be 0 or at least {MIN_TILE} pixels, not {self.tile}")
 
     @classmethod
-    def choose(cls, tile: int | Tiler | None, config: JoReSConfig, images: Tensor, device: torch.device) -> Tiler:
+    def choose(cls, tile: int | None, config: JoReSConfig, images: Tensor, device: torch.device) -> Tiler:
         """A Tiler for pictures (B, C, H, W).
 
-        `tile` is a side in pixels (0: a single window), a Tiler, which is returned, or None, which selects the tile
-        that fits into the memory of `device`.
+        `tile` is a side in pixels (0: a single window), or None, which selects the tile that fits into the memory of
+        `device`.
         """
-        if isinstance(tile, Tiler):
-            return tile
         if tile is None:
             tile = auto_tile(free_memory(device) // len(images), config, *images.shape[-2:])
         return cls(tile)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..checkpoint import SHIPPED_SEGMENTER, JoReSNets, save_bundle
-from ..conditions import RetinexCondition, SemanticPrior
+from ..conditions import Given, RetinexCondition, SemanticPrior
 from ..config import JoReSConfig
 from ..diffusion.sampling import ddim_step
 from ..diffusion.schedule import NoiseSchedule
@@ -67,19 +67,18 @@ class DiffusionObjective(UsesFrozen):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         condition, terms = self._condition(batch)
-        low, high, semantics = batch["low"], batch["high"], batch.get("semantics")
-        r, light, features = condition.reflectance, condition.illumination, condition.features
+        high, semantics = batch["high"], batch.get("semantics")
         if semantics is not None and torch.rand(()) < self.options["prior_dropout"]:
             semantics = None
+        given = Given(batch["low"], condition, semantics)
         x0, eps, level = high * 2 - 1, torch.randn_like(high), self._noise_level(len(high), high.device)
         a, s = level.view(-1, 1, 1, 1), (1 - level.square()).clamp_min(0).sqrt().view(-1, 1, 1, 1)
-        conditions = r, light, features
         own = torch.rand(()) < self.options.get("own", 0.0)
-        x_t = a * (self._own_x0(eps, low, conditions, semantics) if own else x0) + s * eps
-        output = self.unet(x_t, level, low, *conditions, semantics).float()
+        x_t = a * (self._own_x0(eps, given) if own else x0) + s * eps
+        output = self.unet(x_t, level, given).float()
         estimate = self.schedule.x0(x_t, output, a, s)
         x0_hat = estimate.detach().clamp(-1, 1)
-        refined = self.rnet(x0_hat, level, *conditions)
+        refined = self.rnet(x0_hat, level, condition)
         target = None if own else self.schedule.target(x0, eps, a)
         diffusion = self._diffusion_loss(output, target, estimate, x0)
         structure, psnr = self.options["structure"], self.options.get("psnr", 0.0)
@@ -88,18 +87,16 @@ class DiffusionObjective(UsesFrozen):
         return {**terms, "loss": loss, "diffusion": diffusion, "refinement": refinement, "x0": F.l1_loss(x0_hat, x0)}
 
     @torch.no_grad()
-    def _own_x0(
-        self, eps: Tensor, low: Tensor, conditions: tuple[Tensor, Tensor, tuple[Tensor, ...]], semantics: Tensor | None
-    ) -> Tensor:
+    def _own_x0(self, eps: Tensor, given: Given) -> Tensor:
         """x0' of a single sampling step from pure noise `eps`."""
         (start,) = self.schedule.timesteps(1)
         level = torch.full((len(eps),), self.schedule.alpha_bar(start) ** 0.5, device=eps.device)
 
         def denoise(x_t: Tensor, _: int) -> Tensor:
-            return self.unet(x_t, level, low, *conditions, semantics).float()
+            return self.unet(x_t, level, given).float()
 
         def refine(x0: Tensor, _: float) -> Tensor:
-            return self.rnet(x0, level, *conditions).float()
+            return self.rnet(x0, level, given.condition).float()
 
         return ddim_step(denoise, eps, self.schedule, start, -1, refine=refine)[1]
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import JoReSNets
+from ..conditions import Given
 from ..nets.adjustment import AdjustmentNet
 from ..nets.decomposition import DecompositionNet
 from ..nets.denoiser import fine_detail, without_mesh
@@ -113,43 +114,39 @@ class FlowObjective(UsesFrozen):
             terms |= {"critic": critic, "real": for_rnet}
         return {"loss": loss, **terms}
 
-    def _given(self, batch: dict[str, Tensor], semantics: Tensor | None) -> Given:
+    def _given(self, batch: dict[str, Tensor], semantics: Tensor | None) -> FlowGiven:
         with torch.no_grad():
             out = self.anet(self.frozen_net(DecompositionNet)(batch["low"]), statistics_of(self.anet, batch))
-        conditions = out.reflectance, out.illumination, out.features
-        return Given(batch["low"], conditions, semantics, out.picture.float() * 2 - 1, self.detail_std)
+        return FlowGiven(batch["low"], out, semantics, picture=out.picture.float() * 2 - 1, detail_std=self.detail_std)
 
-    def _drawn(self, given: Given, y_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def _drawn(self, given: FlowGiven, y_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The UNet's velocity at y_t, and the y that it estimates."""
-        velocity = self.unet.velocity(y_t, t, given.low, *given.conditions, given.semantics).float()
+        velocity = self.unet.velocity(y_t, t, given).float()
         return velocity, without_mesh(fine_detail(y_t + (1 - t.view(-1, 1, 1, 1)) * velocity))
 
-    def _refined(self, given: Given, y_hat: Tensor, t: Tensor) -> Tensor:
+    def _refined(self, given: FlowGiven, y_hat: Tensor, t: Tensor) -> Tensor:
         """RNet's y' for an estimate of y."""
         x0 = given.picture + self.detail_std * y_hat
-        refined = self.rnet(x0.clamp(-1, 1), noise_level(t, self.detail_std), *given.conditions).float()
+        refined = self.rnet(x0.clamp(-1, 1), noise_level(t, self.detail_std), given.condition).float()
         return (refined - given.picture) / self.detail_std
 
-    def _euler_step(self, given: Given, y_t: Tensor, t: Tensor, after: Tensor) -> Tensor:
+    def _euler_step(self, given: FlowGiven, y_t: Tensor, t: Tensor, after: Tensor) -> Tensor:
         """y at the next time: as `ddim_step` goes on, from RNet's y' and the UNet's noise."""
         y_hat = self._drawn(given, y_t, t)[1]
         when, then = t.view(-1, 1, 1, 1), after.view(-1, 1, 1, 1)
         noise = (y_t - when * y_hat) / (1 - when)
         return torch.lerp(noise, self._refined(given, y_hat, t), then)
 
-    def _seen(self, given: Given, y: Tensor, *details: Tensor) -> list[Tensor]:
+    def _seen(self, given: FlowGiven, y: Tensor, *details: Tensor) -> list[Tensor]:
         """Distance in features of R' * L' and each of the details to that with the true y."""
         distance, picture = self.frozen_net(FeatureDistance), given.picture
         return distance(picture + self.detail_std * y, *(picture + self.detail_std * d for d in details))
 
 
-@dataclass(frozen=True)
-class Given:
+@dataclass(frozen=True, kw_only=True)
+class FlowGiven(Given):
     """What the UNet and RNet are given beside y_t; `picture` is R' * L' in [-1, 1]."""
 
-    low: Tensor
-    conditions: tuple[Tensor, Tensor, tuple[Tensor, ...]]
-    semantics: Tensor | None
     picture: Tensor
     detail_std: float
 

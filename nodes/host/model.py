@@ -19,7 +19,7 @@ from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
 from ...jores.checkpoint import JoReSNets, load_bundle
-from ...jores.conditions import SEMANTIC_STRIDE, cut_features
+from ...jores.conditions import SEMANTIC_STRIDE, Given, RetinexCondition, cut_features
 from ...jores.config import DenoiserConfig, JoReSConfig
 from ...jores.diffusion.schedule import NoiseSchedule
 from ...jores.nets.denoiser import DenoisingUNet, Guides, velocity_for
@@ -41,8 +41,8 @@ from .windows import CUT_KEY, MEAN_KEY, TILE_KEY, TILED_KEY, tiler_of, window_pi
 CONDITION_KEY, SEMANTIC_KEY = "jores_condition", "jores_semantic"  # keys in the conditioning's dictionary
 FOREIGN_KEYS = ("control", "gligen")  # keys of other models in the same dictionary
 OWN_LATENT = "connect the latent of 'Condition JoReS Diffusion'"
-RNetMaps = tuple[Tensor, Tensor, tuple[Modulation, Modulation]]
-"""R', L' and the modulations of FRCM."""
+ForRNet = tuple[RetinexCondition, tuple[Modulation, Modulation]]
+"""R' and L' without the features, and the modulations that FRCM takes from these."""
 LoadedPatcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
 
 
@@ -95,7 +95,7 @@ class NativeUNet(DenoisingUNet):
         self.dtype = dtype
         self.tilers: SharedByKey[Tiler] = SharedByKey()  # the same at every step, so that memory runs out only once
         self.guides_of: SharedByMaps[Guides] = SharedByMaps()
-        self.for_rnet: SharedByKey[RNetMaps] = SharedByKey()
+        self.for_rnet: SharedByKey[ForRNet] = SharedByKey()
 
     def begin(self) -> None:
         """Before and after a sampling: forgets what its steps share; the free memory may have changed, too."""
@@ -127,11 +127,12 @@ class NativeUNet(DenoisingUNet):
             features, semantics = cut_features(jores_features, window), jores_semantics
             if semantics is not None and window.size != size:
                 semantics = window.sample(semantics, size, SEMANTIC_STRIDE)
+            given = Given(low, RetinexCondition(reflectance, illumination, features), semantics)
             net, guides = super(NativeUNet, self).forward, None
             if window.size == size and not options.get(CUT_KEY):  # what tiles share is computed again, to save memory
                 maps = (reflectance, illumination, *features, semantics)
-                guides = self.guides_of.get(maps, lambda: self.guides(reflectance, illumination, features, semantics))
-            return (net(x_t, timesteps, low, reflectance, illumination, features, semantics, guides),)
+                guides = self.guides_of.get(maps, lambda: self.guides(given))
+            return (net(x_t, timesteps, given, guides),)
 
         if options.get(TILED_KEY):
             return work(Window.whole(size))[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import comfy.samplers
@@ -13,6 +14,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ...jores.conditions import RetinexCondition
 from ...jores.config import JoReSConfig
 from ...jores.diffusion.sampling import Callback, Denoise, Mean, Refine, ddim_in_tiles
 from ...jores.diffusion.schedule import NoiseSchedule
@@ -21,7 +23,7 @@ from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window, size_of
 from .checks import check_counts
 from .fingerprints import same_pictures
-from .model import CONDITION_KEY, JoReSDiffusion, RNetMaps
+from .model import CONDITION_KEY, ForRNet, JoReSDiffusion
 from .model_sampling import sampling_sigmas
 from .patchers import Adjusted
 from .pictures import shown_size
@@ -79,7 +81,7 @@ class Refinement:
         frame: int | None = None,
         window: Window | None = None,
         tiler: Tiler | None = None,
-        shared: SharedByKey[RNetMaps] | None = None,
+        shared: SharedByKey[ForRNet] | None = None,
     ) -> Tensor:
         """x0 (B, 3, H, W) in [-1, 1], refined; unchanged outside of the range of noise levels.
 
@@ -92,6 +94,22 @@ class Refinement:
         """
         if not self.start - ROUNDING <= float(level[0]) <= self.end + ROUNDING:
             return x0
+        condition = self._condition(x0, frame, window)
+
+        def work(part: Window) -> tuple[Tensor]:
+            if shared is None or window is not None or part.size != condition.size:
+                given = self._given(condition.at(part), x0)
+            else:
+                key = (self, frame, len(x0), x0.device)
+                given = shared.get(key, lambda: self._given(condition.at(part), x0))
+            return (self.rnet.model(part.cut(x0).float().clamp(-1, 1), level, *given).to(x0.dtype),)
+
+        if tiler is None:  # the caller chose a window that fits into memory
+            return work(Window.whole(condition.size))[0]
+        return tiler.run(condition.size, work)[0]
+
+    def _condition(self, x0: Tensor, frame: int | None, window: Window | None) -> RetinexCondition:
+        """The condition of x0. Raises ValueError if it was made from a picture of another size."""
         condition = self.adjusted.condition
         if frame is not None:
             condition = condition.frame(frame % len(self.adjusted.low))
@@ -102,26 +120,15 @@ class Refinement:
                 f"{NODE}: condition was made from a picture of {shown_size(condition.reflectance)}, but "
                 f"{shown_size(x0)} is sampled: use the condition that 'Condition JoReS Diffusion' got"
             )
+        return condition
 
-        rnet = self.rnet.model
-
-        def maps_of(part: Window) -> RNetMaps:
-            cut = condition.at(part)
-            maps = (cut.reflectance, cut.illumination, *cut.features)
-            maps = [comfy.utils.repeat_to_batch_size(m.to(x0.device, torch.float32), len(x0)) for m in maps]
-            return maps[0], maps[1], rnet.modulations(tuple(maps[2:]), maps[0])
-
-        def work(part: Window) -> tuple[Tensor]:
-            if shared is None or window is not None or part.size != condition.size:
-                r, light, modulations = maps_of(part)
-            else:
-                r, light, modulations = shared.get((self, frame, len(x0), x0.device), lambda: maps_of(part))
-            x0_part = part.cut(x0).float().clamp(-1, 1)
-            return (rnet(x0_part, level, r, light, (), modulations=modulations).to(x0.dtype),)
-
-        if tiler is None:  # the caller chose a window that fits into memory
-            return work(Window.whole(condition.size))[0]
-        return tiler.run(condition.size, work)[0]
+    def _given(self, condition: RetinexCondition, x0: Tensor) -> ForRNet:
+        """What RNet takes from a condition, for the batch and on the device of x0."""
+        maps = (condition.reflectance, condition.illumination, *condition.features)
+        r, light, *features = (
+            comfy.utils.repeat_to_batch_size(m.to(x0.device, torch.float32), len(x0)) for m in maps
+        )  # fmt: skip
+        return RetinexCondition(r, light, ()), self.rnet.model.modulations(tuple(features), r)
 
     def kept_tiler(self, base: Any, x: Tensor) -> Tiler:
         """RNet's tiler for this sampling."""
@@ -180,51 +187,79 @@ def few_step_sampler(
     Stock samplers compute eps from the refined x0, the method from the UNet's x0, so RNet is called after eps. `frame`:
     index in the batch, None for all pictures. `tiler`: None leaves tiling to the model. `report`: a library callback.
     """
-    cut_here, tiler = tiler is not None, tiler or Tiler()
 
     def sample(
         model: Any, x: Tensor, sigmas: Tensor, extra_args: HostOptions, callback: Any = None, disable: Any = None
     ) -> Tensor:
-        given = extra_args["model_options"]
-        hooks, guider = given.get(POST_CFG, []), model.inner_model
-        refiners = [hook for hook in hooks if isinstance(hook, Refinement)]
-        for hook in refiners:
-            hook.check([cond for conds in guider.conds.values() for cond in conds or []], len(x), frame)
-        plain = _plain({**given, POST_CFG: [hook for hook in hooks if hook not in refiners]}, guider)
-        if cut_here:
-            plain = with_option(plain, TILED_KEY)
         sigma_of = dict(zip(schedule.timesteps(options.steps), sigmas[:-1], strict=True))
-        one, shared = x.new_ones(len(x)), guider.inner_model.diffusion_model.for_rnet
-
-        def x0_of(x_t: Tensor, t: int, window: Window, model_options: HostOptions) -> Tensor:
-            sigma, cut = sigma_of[t], window.size != size_of(x)
-            options = with_option(model_options, CUT_KEY) if cut else model_options
-            with conditioned_on(guider, window, x_t) if cut else nullcontext():
-                return model(x_t * (1 + sigma**2).sqrt(), sigma * one, **{**extra_args, "model_options": options})
-
-        def stage(window: Window) -> tuple[Denoise, Refine, Mean | None]:
-            part = None if window.size == size_of(x) else window
-
-            def denoise(x_t: Tensor, t: int) -> Tensor:
-                return schedule.output(x_t, x0_of(x_t, t, window, plain), schedule.alpha_bar(t))
-
-            def mean(x_t: Tensor, t: int) -> Tensor:
-                return x0_of(x_t, t, window, with_option(plain, MEAN_KEY))
-
-            def refine(x0: Tensor, alpha_bar: float) -> Tensor:
-                for hook in refiners:
-                    kept = None if cut_here else hook.kept_tiler(guider.inner_model, x)
-                    x0 = hook.refine(x0, one * alpha_bar**0.5, frame, part, kept, shared)
-                if (mask := extra_args.get("denoise_mask")) is not None and refiners:  # RNet ran after the host's mask
-                    x0 = torch.where(mask > 0, x0, model.latent_image.to(x0))
-                return x0
-
-            return denoise, refine, mean if schedule.config.detail_std else None
-
+        nets = _HostNets(model, x, extra_args, schedule, sigma_of, frame, tiler is not None)
         noise, tell = x / (1 + sigmas[0] ** 2).sqrt(), _both(report, callback)
-        return ddim_in_tiles(tiler, noise, schedule, options, stage, like=x, callback=tell)
+        return ddim_in_tiles(tiler or Tiler(), noise, schedule, options, nets.stage, like=x, callback=tell)
 
     return mixes_itself(sample)
+
+
+class _HostNets:
+    """The UNet and RNet as the host has them, as the functions of `ddim_step`, in one sampling of the pictures `x`.
+
+    `model` and `extra_args` are what the host gives to a sampler; `cut_here`: the windows are the library's, so the
+    model does not tile. `sigma_of`: sigma by time step.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        x: Tensor,
+        extra_args: HostOptions,
+        schedule: NoiseSchedule,
+        sigma_of: dict[int, Tensor],
+        frame: int | None,
+        cut_here: bool,
+    ) -> None:
+        self.model, self.x, self.extra_args, self.schedule = model, x, extra_args, schedule
+        self.sigma_of, self.frame, self.cut_here = sigma_of, frame, cut_here
+        self.guider, self.one = model.inner_model, x.new_ones(len(x))
+        given = extra_args["model_options"]
+        hooks = given.get(POST_CFG, [])
+        self.refiners = [hook for hook in hooks if isinstance(hook, Refinement)]
+        for hook in self.refiners:
+            hook.check([cond for conds in self.guider.conds.values() for cond in conds or []], len(x), frame)
+        others = [hook for hook in hooks if hook not in self.refiners]
+        self.options = _plain({**given, POST_CFG: others}, self.guider)
+        if cut_here:
+            self.options = with_option(self.options, TILED_KEY)
+
+    def stage(self, window: Window) -> tuple[Denoise, Refine, Mean | None]:
+        """The functions for one window, as `ddim_in_tiles` takes them."""
+        mean = partial(self.mean, window) if self.schedule.config.detail_std else None
+        return partial(self.denoise, window), partial(self.refine, window), mean
+
+    def denoise(self, window: Window, x_t: Tensor, t: int) -> Tensor:
+        return self.schedule.output(x_t, self._x0(window, x_t, t, self.options), self.schedule.alpha_bar(t))
+
+    def mean(self, window: Window, x_t: Tensor, t: int) -> Tensor:
+        return self._x0(window, x_t, t, with_option(self.options, MEAN_KEY))
+
+    def refine(self, window: Window, x0: Tensor, alpha_bar: float) -> Tensor:
+        part = window if self._is_cut(window) else None
+        base, level = self.guider.inner_model, self.one * alpha_bar**0.5
+        for hook in self.refiners:
+            tiler = None if self.cut_here else hook.kept_tiler(base, self.x)
+            x0 = hook.refine(x0, level, self.frame, part, tiler, base.diffusion_model.for_rnet)
+        mask = self.extra_args.get("denoise_mask")
+        if mask is not None and self.refiners:  # RNet ran after the host's mask
+            x0 = torch.where(mask > 0, x0, self.model.latent_image.to(x0))
+        return x0
+
+    def _x0(self, window: Window, x_t: Tensor, t: int, options: HostOptions) -> Tensor:
+        """The x0 that the host's guider estimates."""
+        sigma, cut = self.sigma_of[t], self._is_cut(window)
+        extra_args = {**self.extra_args, "model_options": with_option(options, CUT_KEY) if cut else options}
+        with conditioned_on(self.guider, window, x_t) if cut else nullcontext():
+            return self.model(x_t * (1 + sigma**2).sqrt(), sigma * self.one, **extra_args)
+
+    def _is_cut(self, window: Window) -> bool:
+        return window.size != size_of(self.x)
 
 
 def recipe_sampler(eta: float, texture: float) -> Callable[..., Tensor]:

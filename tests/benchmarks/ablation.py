@@ -35,6 +35,7 @@ from jores.metrics import niqe
 from jores.metrics.lpips import Lpips, load_lpips
 from jores.metrics.scores import assess
 from jores.nets.attention import RetinexAttention
+from jores.nets.refinement import FRCM, IRCM
 from jores.options import SampleOptions
 from jores.semantics import load_segmenter
 from tests.flat import flat
@@ -74,14 +75,25 @@ def _hooked(modules, answer: Callable[[tuple, Tensor], Tensor]) -> Iterator[None
 
 
 @contextmanager
-def blinded(rnet: nn.Module, **switches: bool) -> Iterator[None]:
-    """RNet without one module's condition."""
-    forward = rnet.forward
-    rnet.forward = lambda *args, **given: forward(*args, **given, **switches)
+def blinded(module: FRCM | IRCM) -> Iterator[None]:
+    """A module of RNet without its condition: zeros in place of ANet's features, or of the Retinex maps."""
+
+    def without_features(frcm: FRCM, inputs: tuple) -> tuple:
+        folded, _, embedding = inputs
+        widths = (m.embed.in_channels for m in (frcm.modulate_fine, frcm.modulate_coarse))
+        zeros = tuple(folded.new_zeros(len(folded), width, 1, 1) for width in widths)
+        return folded, frcm.modulations(zeros, folded.shape[-2:]), embedding
+
+    def without_maps(ircm: IRCM, inputs: tuple) -> tuple:
+        feature, folded, embedding = inputs
+        x0 = folded.shape[1] * 3 // 10  # behind it: R', L' and R' x L'
+        return feature, torch.cat([folded[:, :x0], torch.zeros_like(folded[:, x0:])], 1), embedding
+
+    hook = module.register_forward_pre_hook(without_features if isinstance(module, FRCM) else without_maps)
     try:
         yield
     finally:
-        del rnet.forward
+        hook.remove()
 
 
 def variants(
@@ -127,8 +139,8 @@ def variants(
         lambda: _refined_after(nets, condition, run(refine=False)),
         lambda: inside(silenced(rnet.frcm)),
         lambda: inside(silenced(rnet.ircm.embed)),
-        lambda: inside(blinded(rnet, frcm=False)),
-        lambda: inside(blinded(rnet, ircm=False)),
+        lambda: inside(blinded(rnet.frcm)),
+        lambda: inside(blinded(rnet.ircm)),
         lambda: run(semantics=False),
         lambda: inside(without(nets.denoiser, RetinexAttention)),
         lambda: run(told=True),
@@ -144,8 +156,7 @@ def step_row(count: int) -> str:
 
 @torch.inference_mode()
 def _refined_after(nets: JoReSNets, c: pipeline.RetinexCondition, picture: Tensor) -> Tensor:
-    refined = nets.refinement(picture * 2 - 1, torch.ones(1), c.reflectance, c.illumination, c.features)
-    return (refined + 1) / 2
+    return (nets.refinement(picture * 2 - 1, torch.ones(1), c) + 1) / 2
 
 
 def measure(

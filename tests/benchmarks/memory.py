@@ -49,9 +49,16 @@ def measure(height: int, width: int, preset: str = "compact") -> dict[str, tuple
 
 
 def _measure(height: int, width: int, preset: str) -> dict[str, tuple[int, int]]:
-    budget, checkpoint, config, pipeline, loading = (
+    budget, checkpoint, conditions, config, pipeline, loading = (
         load_module(name)
-        for name in ("nodes.host.budget", "jores.checkpoint", "jores.config", "jores.pipeline", "jores.semantics")
+        for name in (
+            "nodes.host.budget",
+            "jores.checkpoint",
+            "jores.conditions",
+            "jores.config",
+            "jores.pipeline",
+            "jores.semantics",
+        )
     )
     torch.manual_seed(0)
     nets = checkpoint.build(config.PRESETS[preset])
@@ -60,8 +67,7 @@ def _measure(height: int, width: int, preset: str) -> dict[str, tuple[int, int]]
     with torch.inference_mode():
         maps = pipeline.decompose(nets, low)
         condition, prior = pipeline.adjust(nets, maps), pipeline.segment(segmenter, low)
-        r, light, features, level = condition.reflectance, condition.illumination, condition.features, torch.ones(1) / 2
-        semantics, picture = prior.probabilities, low * 2 - 1
+        given, level, picture = conditions.Given(low, condition, prior.probabilities), torch.ones(1) / 2, low * 2 - 1
         work: dict[str, tuple[int, Callable]] = {
             "decompose": (
                 budget.decomposition_bytes(nets.config.decomposition, pixels),
@@ -74,11 +80,11 @@ def _measure(height: int, width: int, preset: str) -> dict[str, tuple[int, int]]
             ),
             "denoise": (
                 budget.denoiser_bytes(nets.config.denoiser, pixels),
-                lambda: nets.denoiser(picture, level, low, r, light, features, semantics),
+                lambda: nets.denoiser(picture, level, given),
             ),
             "refine": (
                 budget.refinement_bytes(nets.config.refinement, pixels),
-                lambda: nets.refinement(picture, level, r, light, features),
+                lambda: nets.refinement(picture, level, condition),
             ),
             "enhance": (
                 budget.enhance_bytes(nets.config, pixels),

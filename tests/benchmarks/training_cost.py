@@ -21,6 +21,7 @@ from torch import Tensor
 
 from jores.checkpoint import JoReSNets, build
 from jores.commands.info import cost
+from jores.conditions import Given
 from jores.config import PRESETS, SEMANTIC_CLASSES, JoReSConfig
 from jores.training import RECIPES
 from jores.training.recipe import load_recipe
@@ -69,12 +70,11 @@ def _forwards(nets: JoReSNets, crop: int) -> dict[str, Callable[[], object]]:
         maps = nets.decomposition(images)
         whole = nets.adjustment.statistics(images, level, colour)
         condition = nets.adjustment(maps, whole)
-    light = condition.reflectance, condition.illumination, condition.features
     return {
         "decomposition": lambda: nets.decomposition(images),
         "adjustment": lambda: nets.adjustment(maps, nets.adjustment.statistics(images, level, colour)),
-        "denoiser": lambda: nets.denoiser(images, level, images, *light, semantics),
-        "refinement": lambda: nets.refinement(images, level, *light),
+        "denoiser": lambda: nets.denoiser(images, level, Given(images, condition, semantics)),
+        "refinement": lambda: nets.refinement(images, level, condition),
     }
 
 

@@ -60,7 +60,7 @@ def test_reduced_copies_in_a_tiff_are_named(tmp_path, bits):
         file.write(np.full((32, 32, 3), 40, kind), photometric="rgb", subifds=2, extratags=tag)
         for side in (16, 8):
             file.write(np.full((side, side, 3), 40, kind), photometric="rgb", subfiletype=1)
-    assert read_image(path).metadata.further == ("2 further pictures of the file",)
+    assert read_image(path).metadata.left_out == ("2 further pictures of the file",)
 
 
 def test_an_ordinary_picture_leaves_nothing_out(tmp_path, capsys):
@@ -82,4 +82,4 @@ def test_further_pictures_of_a_heic_are_named(tmp_path):
     for picture in pictures(3):
         made.add_from_pillow(picture)
     made.save(tmp_path / "a.heic")
-    assert read_image(tmp_path / "a.heic").metadata.further == ("2 further pictures of the file",)
+    assert read_image(tmp_path / "a.heic").metadata.left_out == ("2 further pictures of the file",)

@@ -1,0 +1,30 @@
+"""What is refused before any work: pictures and masks that cannot be used."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def checked(images: Tensor) -> Tensor:
+    """Returns `images` if they are valid: (B, 3 or 4, H, W), not empty, floating-point, finite. Raises ValueError."""
+    if images.ndim != 4 or images.shape[1] not in (3, 4):
+        raise ValueError(f"images must be (B, 3 or 4, H, W), not {tuple(images.shape)}")
+    if images.numel() == 0:
+        raise ValueError(f"images of shape {tuple(images.shape)} hold no pixels")
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}: give floating-point numbers in [0, 1], such as uint8 / 255")
+    if not all(bool(torch.isfinite(bound)) for bound in images.aminmax()):
+        raise ValueError("images hold NaN or infinite pixels: find the step before that made them")
+    return images
+
+
+def check_mask(mask: Tensor | None, original: Tensor) -> None:
+    """Raises ValueError for a mask with a wrong shape for pictures (B, C, H, W), or values outside [0, 1] or NaN."""
+    if mask is None:
+        return
+    size = tuple(original.shape[-2:])
+    if mask.ndim != 4 or mask.shape[1] != 1 or tuple(mask.shape[-2:]) != size or len(mask) not in (1, len(original)):
+        raise ValueError(f"mask is {tuple(mask.shape)}, must be ({len(original)} or 1, 1, {size[0]}, {size[1]})")
+    if not bool(((mask >= 0) & (mask <= 1)).all()):
+        raise ValueError("mask holds values outside [0, 1], or NaN")

@@ -17,7 +17,7 @@ from jores.semantics import load_segmenter
 from jores.training.convert import to_tensor
 from jores.training.expose import Expose, _taught
 from jores.training.pairs import Pair
-from tests.test_nets import TINY, shaken
+from tests.tiny import TINY, shaken
 
 WITH_SCENE = replace(TINY, adjustment=replace(TINY.adjustment, light_bins=2, light_experts=2, scene=3))
 

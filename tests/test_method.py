@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from jores.conditions import Given, RetinexCondition
 from jores.config import PRESETS, DenoiserConfig
 from jores.diffusion.sampling import ddim_sigma
 from jores.diffusion.schedule import LEARNED_STEPS, NoiseSchedule
@@ -113,12 +114,13 @@ def test_2_the_noise() -> None:
     assert 0 < NoiseSchedule(PRESETS["paper"].schedule).alphas_cumprod[-1] < 1e-4
 
 
-def parts(seed: int = 3) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+def parts(seed: int = 3) -> tuple[Tensor, Given, Tensor]:
     """x_t, the picture and maps, and p = 2 R' * L' - 1; with features for the default widths."""
     torch.manual_seed(seed)
     low, r, light = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32), torch.rand(1, 1, 32, 32)
     features = tuple(torch.rand(1, w, 32 // n, 32 // n) for w, n in zip((96, 160, 256), (4, 8, 16), strict=True))
-    return torch.randn(1, 3, 32, 32), (low, r, light, features), 2 * r * light - 1
+    condition = RetinexCondition(r, light, features, torch.tensor([0.4]))
+    return torch.randn(1, 3, 32, 32), Given(low, condition), 2 * r * light - 1
 
 
 def unet(config: DenoiserConfig) -> DenoisingUNet:
@@ -136,13 +138,13 @@ def test_12_and_13_the_unet(t: int) -> None:
         net, schedule = unet(config.denoiser), NoiseSchedule(config.schedule)
         a = schedule.alpha_bar(t) ** 0.5
         s, level = (1 - a * a) ** 0.5, torch.tensor([a])
-        x0, eps = schedule.x0_and_eps(x_t, net(x_t, level, *given), a * a)
+        x0, eps = schedule.x0_and_eps(x_t, net(x_t, level, given), a * a)
         if c := config.denoiser.detail_std:
             y_t, when = (x_t - a * p) / (a * c + s), a * c / (a * c + s)
-            f = net.velocity(y_t, torch.tensor([when]), *given)
+            f = net.velocity(y_t, torch.tensor([when]), given)
             wanted = p + c * without_mesh(fine_detail(y_t + (1 - when) * f))
         else:
-            f, tau, kappa = net.velocity(x_t, level, *given), net.config.picture_std, net.config.residual_scale
+            f, tau, kappa = net.velocity(x_t, level, given), net.config.picture_std, net.config.residual_scale
             d = (a * tau) ** 2 + s * s
             wanted = p + a * tau**2 / d * (x_t - a * p) + kappa * s / d**0.5 * f
         assert torch.allclose(x0, wanted, atol=2e-3), name
@@ -151,11 +153,11 @@ def test_12_and_13_the_unet(t: int) -> None:
 
 @torch.no_grad()
 def test_16_rnet_adds_what_ircm_gives() -> None:
-    x0, (_, r, light, features), _ = parts()
+    x0, given, _ = parts()
     net = RefinementNet(PRESETS["texture"].refinement).eval()
-    assert torch.equal(net(x0, torch.ones(1), r, light, features), x0.clamp(-1, 1)), "D begins at zero"
+    assert torch.equal(net(x0, torch.ones(1), given.condition), x0.clamp(-1, 1)), "D begins at zero"
     nn.init.constant_(net.ircm.head.bias, 0.25)
-    assert torch.allclose(net(x0, torch.ones(1), r, light, features), (x0 + 0.25).clamp(-1, 1))
+    assert torch.allclose(net(x0, torch.ones(1), given.condition), (x0 + 0.25).clamp(-1, 1))
 
 
 def test_18_the_noise_of_a_step() -> None:

@@ -17,6 +17,7 @@ package index.
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import hashlib
 import json
@@ -357,9 +358,25 @@ def run_tests(tree: Path, python: Path, arguments: list[str]) -> int:
 
 
 def host_tests() -> list[str]:
-    """The test files that ask for a ComfyUI."""
+    """The test files that ask for a ComfyUI, by a fixture of tests/conftest.py or one of tests/fixtures.py."""
+    hosts: set[str] = set()
+    fixtures = parameters(ROOT / "tests" / "fixtures.py")
+    while found := {
+        n for n, asked in fixtures.items() if n not in hosts and any(map(of_host, asked)) | bool(asked & hosts)
+    }:
+        hosts |= found
     files = sorted((ROOT / "tests").glob("test_*.py"))
-    return [str(f) for f in files if any(name in f.read_text("utf-8") for name in ("comfy_", "jores_pack"))]
+    return [str(f) for f in files if of_host(f.read_text("utf-8")) or set().union(*parameters(f).values()) & hosts]
+
+
+def parameters(path: Path) -> dict[str, set[str]]:
+    """The functions of a file, with the names of their parameters."""
+    functions = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)]
+    return {f.name: {a.arg for a in f.args.args} for f in functions}
+
+
+def of_host(text: str) -> bool:
+    return "comfy_" in text or "jores_pack" in text
 
 
 def main(argv: list[str]) -> int:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .checkpoint import JoReSNets
 from .conditions import GlobalStatistics
-from .imaging.alpha import seen_average
+from .imaging.alpha import is_opaque, seen_average
 from .imaging.exposure import brightened, mean_colour
 
 
@@ -16,8 +16,7 @@ def global_statistics(
     nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
 ) -> GlobalStatistics:
     """Global statistics of full pictures (B, 3 or 4, H, W), on the device of ANet; other arguments as in `adjust`."""
-    small = thumbnail(nets, images)
-    scene = nets.anet.seen(small)
+    small, scene = thumbnail(nets, images), _scene(nets, images)
     exposure = _wanted(nets, small, exposure, brightness, scene)
     return nets.anet.statistics(small, exposure, mean_colour(images), scene=scene)
 
@@ -33,11 +32,12 @@ def wanted_exposure(
     Raises:
         ValueError: the exposure is out of range, or not one number per picture.
     """
-    return _wanted(nets, thumbnail(nets, images), exposure, brightness)
+    scene = _scene(nets, images) if exposure is None else None
+    return _wanted(nets, thumbnail(nets, images), exposure, brightness, scene)
 
 
 def _wanted(
-    nets: JoReSNets, small: Tensor, exposure: float | Tensor | None, brightness: float, scene: Tensor | None = None
+    nets: JoReSNets, small: Tensor, exposure: float | Tensor | None, brightness: float, scene: Tensor | None
 ) -> Tensor:
     """`wanted_exposure` of the pictures whose `thumbnail` is `small`; `scene` as in `propose_exposure`."""
     if exposure is None:
@@ -54,3 +54,19 @@ def _wanted(
 def thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
     """ANet's thumbnails, computed on the device of the pictures, so that no big picture is moved."""
     return seen_average(images, nets.anet.thumbnail_size).to(next(nets.anet.parameters()))
+
+
+def _scene(nets: JoReSNets, images: Tensor) -> Tensor | None:
+    """What full pictures (B, 3 or 4, H, W) show, as `AdjustmentNet.seen`; without transparent borders, such as bars."""
+    if nets.anet.scene is None:
+        return None
+    if is_opaque(images):
+        return nets.anet.seen(thumbnail(nets, images))
+    return nets.anet.seen(torch.cat([thumbnail(nets, _without_borders(one)) for one in images.split(1)]))
+
+
+def _without_borders(image: Tensor) -> Tensor:
+    """The part of (1, 4, H, W) that holds all of what is not transparent; all of it if there is nothing."""
+    visible = image[0, 3] > 0
+    rows, columns = (visible.any(axis).nonzero().flatten() for axis in (1, 0))
+    return image[..., rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else image

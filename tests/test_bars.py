@@ -15,6 +15,7 @@ from jores.conditions import Listener
 from jores.imaging import bars
 from jores.imaging.bars import inside_in_turn, inside_of
 from jores.imaging.exposure import mean_luma
+from jores.tiling.tiler import Tiler
 from jores.video import enhance_frames
 from tests.benchmarks import flicker
 from tests.flat import flat
@@ -133,7 +134,7 @@ def test_stage_by_stage_gives_the_same(nets, picture):
     image = barred(picture)
     maps = pipeline.decompose(nets, image)
     condition = pipeline.adjust(nets, maps)
-    x0 = pipeline.undiffused(condition, None, image)
+    x0 = pipeline.undiffused(condition, Tiler(), image)
     assert torch.equal(pipeline.finish(x0, image), flat(pipeline.enhance)(image, nets, steps=0))
 
 

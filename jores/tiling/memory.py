@@ -14,6 +14,7 @@ from ..config import DecompositionConfig, DenoiserConfig, JoReSConfig, Refinemen
 from ..limits import MIN_TILE
 from .windows import ALIGNMENT
 
+SCENE = 18 * 2**20  # bytes of SceneNet's activations (measured: 16.6 MiB); its thumbnails have one size
 SLACK = 1.25  # workspaces of convolutions, and fragmentation
 SHARE = 0.5  # largest share of the free memory for one window; the rest is for the pictures and other programs
 MAX_TILE = 1024  # larger tiles need more memory and save little: at 1024 a tenth of the work is overlap
@@ -47,8 +48,8 @@ def decomposition_bytes(config: DecompositionConfig, pixels: int) -> int:
 
 
 def retinex_bytes(config: JoReSConfig, pixels: int) -> int:
-    """Bytes of activations of ANet (measured per pixel: texture and compact 430, paper 550)."""
-    return int(SLACK * pixels * (84 + 7.2 * config.adjustment.widths[0]))
+    """Bytes of activations of ANet (per pixel measured: texture and compact 430, paper 550), or of SceneNet."""
+    return max(int(SLACK * pixels * (84 + 7.2 * config.adjustment.widths[0])), SCENE if config.adjustment.scene else 0)
 
 
 def condition_bytes(config: JoReSConfig, pixels: int) -> int:

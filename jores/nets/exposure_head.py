@@ -164,10 +164,8 @@ class LightHead(_Head, _Light):
     def share(self, known: Tensor, own: Tensor, exposure: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         aim = exposure.float().clamp_min(1e-3).log()
         aims = torch.stack([own.log(), aim - math.log(USUAL_EXPOSURE), (aim - known[:, 0]).clamp(-4, 4)], 1)
-        offset, gate = (
-            self._shadow_outputs(known, aims, dtype)[:, 0],
-            self._shadow_outputs(unseen(known), aims, dtype)[:, 1],
-        )
+        offset = self._shadow_outputs(known, aims, dtype)[:, 0]
+        gate = self._shadow_outputs(unseen(known), aims, dtype)[:, 1]
         return _between(offset + math.log(USUAL_SHADOWS), own.log(), gate)
 
     def _shadow_outputs(self, known: Tensor, aims: Tensor, dtype: torch.dtype) -> Tensor:

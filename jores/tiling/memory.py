@@ -48,8 +48,13 @@ def decomposition_bytes(config: DecompositionConfig, pixels: int) -> int:
 
 
 def retinex_bytes(config: JoReSConfig, pixels: int) -> int:
-    """Bytes of activations of ANet (per pixel measured: texture and compact 430, paper 550), or of SceneNet."""
-    return max(int(SLACK * pixels * (84 + 7.2 * config.adjustment.widths[0])), SCENE if config.adjustment.scene else 0)
+    """Bytes of activations of ANet: of its trunk, or of the `SceneNet` before it."""
+    return max(_trunk_bytes(config, pixels), SCENE if config.adjustment.scene else 0)
+
+
+def _trunk_bytes(config: JoReSConfig, pixels: int) -> int:
+    """Of ANet's trunk (measured per pixel: texture and compact 430, paper 550), which tiles make smaller."""
+    return int(SLACK * pixels * (84 + 7.2 * config.adjustment.widths[0]))
 
 
 def condition_bytes(config: JoReSConfig, pixels: int) -> int:
@@ -60,7 +65,7 @@ def condition_bytes(config: JoReSConfig, pixels: int) -> int:
 def pipeline_bytes(config: JoReSConfig, pixels: int) -> int:
     """Peak bytes of the pipeline: of ANet with R, L and their product, or of the sampling loop with the condition."""
     loop = max(denoiser_bytes(config.denoiser, pixels), refinement_bytes(config.refinement, pixels))
-    return max(retinex_bytes(config, pixels) + 40 * pixels, condition_bytes(config, pixels) + loop)
+    return max(_trunk_bytes(config, pixels) + 40 * pixels, condition_bytes(config, pixels) + loop)
 
 
 def auto_tile(free_bytes: int, config: JoReSConfig, height: int, width: int) -> int:

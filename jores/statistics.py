@@ -16,8 +16,12 @@ def global_statistics(
     nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
 ) -> GlobalStatistics:
     """Global statistics of full pictures (B, 3 or 4, H, W), on the device of ANet; other arguments as in `adjust`."""
-    small, scene = thumbnail(nets, images), _scene(nets, images)
-    exposure = _wanted(nets, small, exposure, brightness, scene)
+    small = thumbnail(nets, images)
+    scene = _scene(nets, images, small)
+    if exposure is None:
+        exposure = brightened(nets.anet.propose_exposure(small, scene), brightness)
+    else:
+        exposure = wanted_exposure(nets, images, exposure, brightness)
     return nets.anet.statistics(small, exposure, mean_colour(images), scene=scene)
 
 
@@ -32,23 +36,16 @@ def wanted_exposure(
     Raises:
         ValueError: the exposure is out of range, or not one number per picture.
     """
-    scene = _scene(nets, images) if exposure is None else None
-    return _wanted(nets, thumbnail(nets, images), exposure, brightness, scene)
-
-
-def _wanted(
-    nets: JoReSNets, small: Tensor, exposure: float | Tensor | None, brightness: float, scene: Tensor | None
-) -> Tensor:
-    """`wanted_exposure` of the pictures whose `thumbnail` is `small`; `scene` as in `propose_exposure`."""
     if exposure is None:
-        return brightened(nets.anet.propose_exposure(small, scene), brightness)
+        small = thumbnail(nets, images)
+        return brightened(nets.anet.propose_exposure(small, _scene(nets, images, small)), brightness)
     if not isinstance(exposure, Tensor):
         if not 0 < exposure <= 1:
             raise ValueError(f"exposure must be above 0 and at most 1, not {exposure}")
-        exposure = torch.full((len(small),), float(exposure))
-    if exposure.shape != (len(small),) or not bool(((exposure >= 0) & (exposure <= 1)).all()):
-        raise ValueError(f"exposure must be one number for each of {len(small)} pictures, 0 to 1, not {exposure}")
-    return brightened(exposure.to(small.device, torch.float32), brightness)
+        exposure = torch.full((len(images),), float(exposure))
+    if exposure.shape != (len(images),) or not bool(((exposure >= 0) & (exposure <= 1)).all()):
+        raise ValueError(f"exposure must be one number for each of {len(images)} pictures, 0 to 1, not {exposure}")
+    return brightened(exposure.to(next(nets.anet.parameters()).device, torch.float32), brightness)
 
 
 def thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
@@ -56,12 +53,15 @@ def thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
     return seen_average(images, nets.anet.thumbnail_size).to(next(nets.anet.parameters()))
 
 
-def _scene(nets: JoReSNets, images: Tensor) -> Tensor | None:
-    """What full pictures (B, 3 or 4, H, W) show, as `AdjustmentNet.seen`; without transparent borders, such as bars."""
+def _scene(nets: JoReSNets, images: Tensor, small: Tensor) -> Tensor | None:
+    """What full pictures (B, 3 or 4, H, W) show, as `AdjustmentNet.seen`; without transparent borders, such as bars.
+
+    `small`: their `thumbnail`.
+    """
     if nets.anet.scene is None:
         return None
     if is_opaque(images):
-        return nets.anet.seen(thumbnail(nets, images))
+        return nets.anet.seen(small)
     return nets.anet.seen(torch.cat([thumbnail(nets, _without_borders(one)) for one in images.split(1)]))
 
 

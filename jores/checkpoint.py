@@ -21,7 +21,7 @@ from .nets.decomposition import DecompositionNet
 from .nets.denoiser import DenoisingUNet
 from .nets.layout import in_fast_layout
 from .nets.refinement import RefinementNet
-from .tiling.memory import is_out_of_memory
+from .out_of_memory import is_out_of_memory
 
 Net = TypeVar("Net", bound=nn.Module)
 

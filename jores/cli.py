@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"jores: {error}\n")
         return 1
     except (MemoryError, RuntimeError) as error:
-        from .tiling.memory import is_out_of_memory
+        from .out_of_memory import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise

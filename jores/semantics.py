@@ -18,7 +18,7 @@ from .imaging.bilateral import joint_upsample
 from .imaging.resize import resize_map
 from .nets.deeplab import MODEL_TYPE, LabelledDeepLab
 from .nets.segmentation import IMAGENET_MEAN, IMAGENET_STD, STRIDE, Segmenter, SegmenterError
-from .tiling.memory import is_out_of_memory
+from .out_of_memory import is_out_of_memory
 from .tiling.windows import size_of
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from transformers import SegformerForSemanticSegmentation
 from jores import checkpoint, cli, semantics
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
 from jores.nets.deeplab import LabelledDeepLab
+from jores.out_of_memory import is_out_of_memory
 from jores.semantics import load_segmenter
-from jores.tiling.memory import is_out_of_memory
 from tests.test_segmentation import NAMES, write_model
 
 

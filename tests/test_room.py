@@ -16,7 +16,7 @@ from jores.checkpoint import save_bundle
 from jores.conditions import ConditionOnDemand, RetinexCondition
 from jores.imaging import colours, compositing
 from jores.options import ClipOptions, FinishOptions, SampleOptions
-from jores.tiling.memory import is_out_of_memory
+from jores.out_of_memory import is_out_of_memory
 from jores.tiling.tiler import Tiler
 from jores.video import LOOKAHEAD, enhance_frames
 from tests import other_device as elsewhere

@@ -10,7 +10,7 @@ import dev
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
-    ("jores/config", "jores/limits"),
+    ("jores/config", "jores/limits", "jores/out_of_memory"),
     ("jores/tiling",),
     ("jores/conditions", "jores/options"),
     ("jores/imaging",),

@@ -32,7 +32,7 @@ from ..files.pictures import (
 )
 from ..files.records import json_line
 from ..files.targets import Job, held, identity, plan
-from ..tiling.memory import is_out_of_memory
+from ..out_of_memory import is_out_of_memory
 from .enhancer import Enhancer
 from .signals import exit_on_signal
 

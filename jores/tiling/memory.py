@@ -18,13 +18,6 @@ SCENE = 18 * 2**20  # bytes of SceneNet's activations (measured: 16.6 MiB); its 
 SLACK = 1.25  # workspaces of convolutions, and fragmentation
 SHARE = 0.5  # largest share of the free memory for one window; the rest is for the pictures and other programs
 MAX_TILE = 1024  # larger tiles need more memory and save little: at 1024 a tenth of the work is overlap
-NO_MEMORY = (
-    "out of memory",  # CUDA, ROCm, XPU, Metal
-    "can't allocate memory", "not enough memory",  # the processor, on Linux and on Windows
-    "cannot allocate memory",  # Linux, for a file that is mapped
-    "alloc_failed",  # CUDNN_STATUS_..., CUBLAS_STATUS_...
-    "bad_alloc", "bad allocation", "invalid buffer size",  # C++; Metal, for one tensor
-)  # fmt: skip
 MAIN_MEMORY = 4 * 2**30  # bytes; largest use of main memory, which is shared with other programs
 
 
@@ -91,14 +84,3 @@ def free_memory(device: torch.device) -> int:
         pooled = backend.memory_reserved(device) - backend.memory_allocated(device)
         return backend.mem_get_info(device)[0] + pooled
     return min(psutil.virtual_memory().available, MAIN_MEMORY)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means out of memory.
-
-    Some allocators (processor, Metal) raise a plain RuntimeError, which is recognised by its text.
-    """
-    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(words in text for words in NO_MEMORY)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..config import JoReSConfig
 from ..limits import MIN_TILE
-from .memory import auto_tile, free_memory, is_out_of_memory
+from ..out_of_memory import is_out_of_memory
+from .memory import auto_tile, free_memory
 from .windows import ALIGNMENT, Window, rows_of_windows
 
 log = logging.getLogger(__name__)

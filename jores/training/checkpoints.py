@@ -9,7 +9,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from ..tiling.memory import is_out_of_memory
+from ..out_of_memory import is_out_of_memory
 
 NEWEST, FORMER = "checkpoint", "checkpoint.old"
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from ...jores.checkpoint import JoReSNets, load_bundle
 from ...jores.conditions import RetinexCondition
 from ...jores.config import JoReSConfig
+from ...jores.out_of_memory import is_out_of_memory
 from ...jores.precision import chosen_precision, reduce_precision
-from ...jores.tiling.memory import is_out_of_memory
 from .progress import StepProgress
 from .results import Results
 

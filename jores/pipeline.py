@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from .budget import cache_bytes, choose_tiler
 from .checkpoint import JoReSNets
 from .conditions import (
     ConditionOnDemand,
@@ -32,7 +33,7 @@ from .imaging.resize import reduced
 from .nets.segmentation import Segmenter
 from .options import FinishOptions, SampleOptions
 from .retinex import adjust, condition_on_demand, decompose, lit_for_segmenter, undiffused, weight_of
-from .tiling.memory import cache_bytes, free_memory
+from .tiling.memory import free_memory
 from .tiling.tiler import Tiler
 from .tiling.windows import Window, size_of
 
@@ -137,7 +138,7 @@ class _Run:
     @classmethod
     def of(cls, setup: Setup, options: SampleOptions, low: Tensor, alpha: Tensor | None) -> _Run:
         config, device = setup.nets.config, weight_of(setup.nets.unet).device
-        tiler = setup.tiler or Tiler.choose(options.tile, config, low, device)
+        tiler = setup.tiler or choose_tiler(options.tile, config, low, device)
         return cls(setup, replace(options, steps=needed_steps(options, config)), tiler, low, alpha)
 
     @property
@@ -263,7 +264,7 @@ def sample(
         x0 (B, 3, H, W) in [-1, 1], float32.
     """
     weight, schedule = weight_of(nets.unet), NoiseSchedule(nets.config.schedule)
-    tiler = tiler or Tiler.choose(options.tile, nets.config, low, weight.device)
+    tiler = tiler or choose_tiler(options.tile, nets.config, low, weight.device)
 
     def stage(window: Window) -> tuple[Denoise, Refine | None, Mean | None]:
         semantics = None if prior is None else prior.at(window).probabilities.to(weight)

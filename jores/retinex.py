@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from .budget import choose_tiler
 from .checkpoint import JoReSNets
 from .conditions import (
     FEATURE_STRIDES,
@@ -40,7 +41,7 @@ def decompose(nets: JoReSNets, images: Tensor, *, tiler: Tiler | None = None) ->
     """
     images, alpha = filled(images)
     weight, size = weight_of(nets.dnet), size_of(images)
-    tiler = tiler or Tiler.choose(None, nets.config, images, weight.device)
+    tiler = tiler or choose_tiler(None, nets.config, images, weight.device)
     home = weight if tiler.covers(size) else images
 
     def work(window: Window) -> tuple[Tensor, ...]:
@@ -74,7 +75,7 @@ def adjust(
         ValueError: the exposure is out of range, or the illumination has another size.
     """
     weight, picture = weight_of(nets.anet), maps.picture
-    tiler = tiler or Tiler.choose(None, nets.config, picture, weight.device)
+    tiler = tiler or choose_tiler(None, nets.config, picture, weight.device)
     statistics = global_statistics(nets, joined(picture, maps.alpha), exposure, brightness)
 
     def work(window: Window) -> tuple[Tensor, ...]:

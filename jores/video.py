@@ -17,6 +17,7 @@ from math import log
 import torch
 from torch import Tensor
 
+from .budget import choose_tiler
 from .checkpoint import JoReSNets
 from .conditions import Keeper
 from .diffusion.sampling import Callback
@@ -30,7 +31,6 @@ from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions
 from .pipeline import Setup, checked, enhance_by, finish
 from .statistics import wanted_exposure
-from .tiling.tiler import Tiler
 
 LOOKAHEAD = 6
 """Frames that are read ahead. A shot starts with the mean gain of its first LOOKAHEAD + 1 frames."""
@@ -139,7 +139,7 @@ def _place(nets: JoReSNets, options: SampleOptions, clip: ClipOptions) -> Callab
         if device is None or reduced_size(size, options.working_size) != size:
             return frame
         if size not in fits:
-            tiler = clip.tiler or Tiler.choose(options.tile, nets.config, frame, torch.device(device))
+            tiler = clip.tiler or choose_tiler(options.tile, nets.config, frame, torch.device(device))
             fits[size] = tiler.covers(size)
         return frame.to(device) if fits[size] else frame
 

@@ -12,6 +12,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..jores import pipeline
+from ..jores.budget import enhance_bytes
 from ..jores.checkpoint import PARTS, JoReSNets
 from ..jores.conditions import Keeper
 from ..jores.imaging.resize import reduced_size
@@ -19,7 +20,6 @@ from ..jores.limits import PRECISIONS
 from ..jores.options import ClipOptions, FinishOptions, SampleOptions, at_quality
 from ..jores.tiling.windows import size_of
 from ..jores.video import HELD_BYTES, enhance_frames
-from .host.budget import enhance_bytes
 from .host.cards import exposure_card, text_card
 from .host.checks import check_sampled, latent_samples
 from .host.fingerprints import other_original

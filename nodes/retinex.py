@@ -9,9 +9,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..jores import pipeline
+from ..jores.budget import decomposition_bytes, retinex_bytes
 from ..jores.conditions import RetinexMaps, join_frames
 from ..jores.tiling.windows import size_of
-from .host.budget import decomposition_bytes, retinex_bytes
 from .host.checks import expect
 from .host.fingerprints import fingerprints
 from .host.patchers import Adjusted, NetPatchers, each_frame, memory_advice

@@ -12,12 +12,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..jores import pipeline
+from ..jores.budget import lit_bytes, segmenter_bytes
 from ..jores.conditions import Keeper, SemanticPrior, join_frames
 from ..jores.imaging.alpha import opaque
 from ..jores.nets.segmentation import Segmenter as SegmenterNet
 from ..jores.semantics import class_mask, everyday_names, find_classes
 from ..jores.tiling.windows import size_of
-from .host.budget import lit_bytes, segmenter_bytes
 from .host.checks import expect
 from .host.fingerprints import fingerprints, same_pictures
 from .host.folders import class_names

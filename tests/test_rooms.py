@@ -10,12 +10,12 @@ import dev
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
-    ("jores/config", "jores/limits", "jores/out_of_memory"),
+    ("jores/limits", "jores/out_of_memory"),
     ("jores/tiling",),
-    ("jores/conditions", "jores/options"),
+    ("jores/config", "jores/conditions", "jores/options"),
     ("jores/imaging",),
     ("jores/nets", "jores/diffusion", "jores/files"),
-    ("jores/semantics", "jores/checkpoint", "jores/metrics"),
+    ("jores/budget", "jores/semantics", "jores/checkpoint", "jores/metrics"),
     ("jores/statistics", "jores/precision"),
     ("jores/retinex",),
     ("jores/pipeline",),

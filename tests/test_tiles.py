@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from jores import pipeline
+from jores.budget import cache_bytes, condition_bytes, pipeline_bytes
 from jores.conditions import ConditionOnDemand
 from jores.config import PRESETS
 from jores.imaging.resize import resize_map
 from jores.limits import MIN_TILE, MOST_STOPS, PRECISIONS, QUALITIES, STEPS, TEXTURE
 from jores.metrics import psnr
-from jores.tiling.memory import MAIN_MEMORY, SHARE, auto_tile, cache_bytes, condition_bytes, pipeline_bytes
+from jores.tiling.memory import MAIN_MEMORY, SHARE, auto_tile
 from jores.tiling.tiler import Tiler
 from jores.tiling.windows import ALIGNMENT, Span, Window, spans
 from tests.benchmarks.big_pictures import seam_ratio
@@ -176,7 +178,7 @@ def test_conditions_are_made_once_where_there_is_room():
 @given(st.integers(10**6, 10**11), st.integers(1, 20000), st.integers(1, 20000), st.sampled_from(list(PRESETS)))
 def test_the_automatic_tile_fits(free, height, width, preset):
     config = PRESETS[preset]
-    tile = auto_tile(free, config, height, width)
+    tile = auto_tile(free, partial(pipeline_bytes, config), (height, width))
     if tile == 0:
         assert pipeline_bytes(config, height * width) <= SHARE * free
     else:

@@ -14,10 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..config import JoReSConfig
 from ..limits import MIN_TILE
 from ..out_of_memory import is_out_of_memory
-from .memory import auto_tile, free_memory
 from .windows import ALIGNMENT, Window, rows_of_windows
 
 log = logging.getLogger(__name__)
@@ -41,17 +39,6 @@ class Tiler:
     def __post_init__(self) -> None:
         if self.tile and self.tile < MIN_TILE:
             raise ValueError(f"tile must be 0 or at least {MIN_TILE} pixels, not {self.tile}")
-
-    @classmethod
-    def choose(cls, tile: int | None, config: JoReSConfig, images: Tensor, device: torch.device) -> Tiler:
-        """A Tiler for pictures (B, C, H, W).
-
-        `tile` is a side in pixels (0: a single window), or None, which selects the tile that fits into the memory of
-        `device`.
-        """
-        if tile is None:
-            tile = auto_tile(free_memory(device) // len(images), config, *images.shape[-2:])
-        return cls(tile)
 
     def covers(self, size: tuple[int, int]) -> bool:
         """Whether one window covers a picture of this size (H, W)."""

@@ -18,6 +18,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
+from ...jores.budget import denoiser_bytes, refinement_bytes, shared_bytes
 from ...jores.checkpoint import JoReSNets, load_bundle
 from ...jores.conditions import SEMANTIC_STRIDE, Given, RetinexCondition, cut_features
 from ...jores.config import DenoiserConfig, JoReSConfig
@@ -27,7 +28,6 @@ from ...jores.nets.layout import in_fast_layout
 from ...jores.nets.refinement import Modulation
 from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window, size_of
-from .budget import denoiser_bytes, refinement_bytes, shared_bytes
 from .checks import check_counts, check_finite, check_inner_patches, check_pixels, check_schedule, expect
 from .conds import CoarseMap, CoarseMaps
 from .flow_sampling import sample_from_the_mean

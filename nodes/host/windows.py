@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import comfy.conds
 import comfy.model_management as mm
 from torch import Tensor
 
+from ...jores.budget import pipeline_bytes
 from ...jores.config import JoReSConfig
 from ...jores.tiling.memory import MAIN_MEMORY, auto_tile
 from ...jores.tiling.tiler import Tiler
@@ -30,7 +32,7 @@ def tiler_of(tile: int, config: JoReSConfig, size: tuple[int, int], batch: int =
     memory = mm.get_total_memory(device)
     if mm.is_device_cpu(device):
         memory = min(mm.get_free_memory(device), MAIN_MEMORY)
-    return Tiler(tile or auto_tile(memory // batch, config, *size))
+    return Tiler(tile or auto_tile(memory // batch, partial(pipeline_bytes, config), size))
 
 
 def window_pixels(tiler: Tiler, size: tuple[int, int]) -> int:

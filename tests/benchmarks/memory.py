@@ -1,4 +1,4 @@
-"""Peak of live tensor bytes of each stage on the processor, beside what nodes/budget.py asks the host for.
+"""Peak of live tensor bytes of each stage on the processor, beside the estimates of jores/budget.py.
 
     python -m tests.benchmarks.memory [--sizes 384x256 768x512] [--preset texture]
 
@@ -52,7 +52,7 @@ def _measure(height: int, width: int, preset: str) -> dict[str, tuple[int, int]]
     budget, checkpoint, conditions, config, pipeline, loading = (
         load_module(name)
         for name in (
-            "nodes.host.budget",
+            "jores.budget",
             "jores.checkpoint",
             "jores.conditions",
             "jores.config",

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from .exposure import luma
-from .guided_filter import self_guided, sliced_grid
+from .guided_filter import TONE, self_guided, sliced_grid
 from .resize import reduced, reduced_in_bands, resize_map
 
 SIDE, BINS = 24, 4  # long side of the grid on which casts are compared, and the brightnesses that it holds apart
 FEW = 0.02  # weight of all pixels of a cell beside those of one brightness, of which it may hold none
-TONE = 0.4  # exponent of a tone curve: contrasts get similar in dark and in bright areas
 LARGEST_SHIFT = 4.0  # largest gain of a channel
 LIGHT_SIDE, LIGHT_RADIUS, LIGHT_EDGE = 256, 6, 0.1  # of a guided filter: size and radius (px), contrast
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .exposure import LEVEL, luma, smoothstep
+from .guided_filter import linear_model
 from .resize import crop_to, pad_to_multiple
 from .sliding import sliding_mean
 
@@ -41,8 +42,8 @@ def debanded(images: Tensor) -> Tensor:
         return images
     weight = sliding_mean(weight, NEARBY)
     colours, products = F.avg_pool2d(x - y, CELL), F.avg_pool2d((x - y) * y, CELL)
-    slope, offset = _model(mean, square, mean, square, LUMA_WINDOW, LUMA_EDGE * LEVEL)
-    of_colours = _model(mean, square, colours, products, COLOUR_WINDOW, COLOUR_EDGE * LEVEL)
+    slope, offset = linear_model(mean, square, mean, square, LUMA_WINDOW, LUMA_EDGE * LEVEL)
+    of_colours = linear_model(mean, square, colours, products, COLOUR_WINDOW, COLOUR_EDGE * LEVEL)
     maps = torch.cat([slope + of_colours[0], offset + of_colours[1], weight], 1)
     slope, offset, weight = F.interpolate(maps, scale_factor=CELL, mode="bilinear").split((3, 3, 1), 1)
     smooth = torch.addcmul(offset, slope, y)
@@ -64,18 +65,3 @@ def _of_few_levels(x: Tensor) -> Tensor:
     """Weight of cells in which most neighbours are equal, (B, 1, h, w): they hold neither noise nor many bits."""
     equal = F.pad((x[..., 1:] == x[..., :-1]).all(1, keepdim=True).to(x), (1, 0, 0, 0), mode="replicate")
     return smoothstep(sliding_mean(F.avg_pool2d(equal, CELL), NEARBY), *EQUAL)
-
-
-def _model(
-    mean: Tensor, square: Tensor, of_x: Tensor, product: Tensor, side: int, edge: float
-) -> tuple[Tensor, Tensor]:
-    """Slope and offset (B, C, h, w) of the guided filter of a picture x by the luma y.
-
-    Args:
-        mean, square, of_x, product: the cells' means of y, y * y, x and x * y.
-        edge: contrast from which an edge is preserved.
-    """
-    of_y, of_x = sliding_mean(mean, side), sliding_mean(of_x, side)
-    variance = (sliding_mean(square, side) - of_y * of_y).clamp_min(0)
-    slope = (sliding_mean(product, side) - of_y * of_x) / (variance + edge**2)
-    return sliding_mean(slope, side), sliding_mean(of_x - slope * of_y, side)

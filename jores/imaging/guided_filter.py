@@ -1,6 +1,6 @@
 """Guided filters (He et al., ECCV 2010).
 
-`self_guided`: edge-preserving smoothing.
+`self_guided`, `smoothed`: edge-preserving smoothing.
 
 `guided_upsample`: enlarges a result that was computed at a reduced size. After the fast guided filter (He & Sun, 2015,
 arXiv 1505.00996): a local linear model of the result is fitted at the small size; its slope scales the detail of the
@@ -21,25 +21,36 @@ from .sliding import sliding_mean
 SIDE = 3  # pixels of the small picture, of the window of the linear models
 EDGE = 0.05  # contrast of the brightened picture below which detail counts as noise
 DARK = 1 / 512  # keeps the gain of black finite
+TONE = 0.4  # exponent of a guide's tone curve: contrasts get similar in dark and in bright areas
 BAND = 256  # rows per step, to limit memory
 
 
-def self_guided(x: Tensor, radius: int, edge: float) -> tuple[Tensor, Tensor]:
-    """Self-guided filter: edge-preserving smoothing. Returns slope and intercept; the result is slope * x + intercept.
+def linear_model(
+    guide: Tensor, square: Tensor, x: Tensor, product: Tensor, side: int, edge: float
+) -> tuple[Tensor, Tensor]:
+    """The guided filter: slope and offset (..., H, W) of x by the guide; the result is slope * guide + offset.
 
     Args:
-        x: (..., H, W) in [0, 1].
-        radius: of the averaging window in pixels; its side is 2 * radius + 1.
-        edge: contrast from which an edge is preserved.
-
-    Returns:
-        Two tensors of the shape of `x`.
+        guide, square, x, product: the guide, its square, x, and guide * x; or their means over cells.
+        side: of the averaging window in pixels, odd.
+        edge: contrast of the guide from which an edge is preserved.
     """
-    side = 2 * radius + 1
-    mean = sliding_mean(x, side)
-    variance = (sliding_mean(x * x, side) - mean * mean).clamp_min(0)
-    slope = variance / (variance + edge**2)
-    return sliding_mean(slope, side), sliding_mean(mean * (1 - slope), side)
+    mean, of_x = sliding_mean(guide, side), sliding_mean(x, side)
+    variance = (sliding_mean(square, side) - mean * mean).clamp_min(0)
+    slope = (sliding_mean(product, side) - mean * of_x) / (variance + edge**2)
+    return sliding_mean(slope, side), sliding_mean(of_x - slope * mean, side)
+
+
+def self_guided(x: Tensor, radius: int, edge: float) -> tuple[Tensor, Tensor]:
+    """`linear_model` of x (..., H, W) in [0, 1] by itself, for edge-preserving smoothing. `radius` in pixels."""
+    square = x * x
+    return linear_model(x, square, x, square, 2 * radius + 1, edge)
+
+
+def smoothed(x: Tensor, radius: int, edge: float) -> Tensor:
+    """x (..., H, W) in [0, 1] without variations below the contrast `edge`, by a self-guided filter."""
+    slope, offset = self_guided(x, radius, edge)
+    return (slope * x + offset).clamp(0, 1)
 
 
 def sliced_grid(grid: Tensor, guide: Tensor, enlarge: Callable[[Tensor], Tensor]) -> Tensor:
@@ -89,11 +100,8 @@ def guided_upsample(result: Tensor, small: Tensor, full: Tensor) -> Tensor:
     result, small = result.float(), small.to(result.device, torch.float32)
     gain = (sliding_mean(luma(result), SIDE) + DARK) / (sliding_mean(luma(small), SIDE) + DARK)  # (B, 1, h, w)
     bright = small * gain
-    mean = sliding_mean(bright, SIDE)
-    covariance = sliding_mean(bright * result, SIDE) - mean * sliding_mean(result, SIDE)
-    variance = (sliding_mean(bright * bright, SIDE) - mean * mean).clamp_min(0)
-    slope = sliding_mean(covariance / (variance + EDGE**2), SIDE).clamp(0, 1.5)  # (B, 3, h, w)
-    coarse = torch.cat([result, bright, slope, gain], 1).to(full.device)  # (B, 10, h, w)
+    slope, _ = linear_model(bright, bright * bright, result, bright * result, SIDE, EDGE)
+    coarse = torch.cat([result, bright, slope.clamp(0, 1.5), gain], 1).to(full.device)  # (B, 10, h, w)
     picture, size = torch.empty(full.shape, device=full.device), size_of(full)
     for top in range(0, size[0], BAND):
         rows = Span(top, min(top + BAND, size[0]))

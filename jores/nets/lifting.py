@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from ..conditions import RetinexMaps
-from ..imaging.guided_filter import self_guided, sliced_grid
+from ..imaging.guided_filter import TONE, sliced_grid, smoothed
 from ..imaging.resize import resize_map
 from .decomposition import FLOOR
 
-TONE = 0.4  # exponent of the guide's tone curve: contrasts get similar in dark and in bright areas
 REACH, EDGE = 8, 0.06  # of the self-guided filter of the guide: radius in pixels, and contrast after TONE
 ROOM = 2.0  # upper bound of L, as a multiple of the local brightness
 SHOULDER = 4  # the larger, the later the roll-off of highlights starts
@@ -74,8 +73,7 @@ def brightness_guide(picture: Tensor) -> Tensor:
     Returns (B, 1, H, W) float32 in [0, 1].
     """
     tone = picture.float().amax(1, keepdim=True).clamp(0, 1).pow(TONE)
-    slope, intercept = self_guided(tone, REACH, EDGE)
-    return (slope * tone + intercept).clamp(0, 1)
+    return smoothed(tone, REACH, EDGE)
 
 
 def tightened(maps: RetinexMaps, guide: Tensor) -> RetinexMaps:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..imaging.exposure import luma
-from ..imaging.guided_filter import self_guided
+from ..imaging.guided_filter import smoothed
 from ..imaging.srgb import decode_srgb, encode_srgb
 from .convert import to_pixels, to_tensor
 
@@ -132,8 +132,8 @@ class Darkening:
         """
         if not self.shade:
             return self
-        smoothed = self._decode(smoothed_luma(picture, max(1, round(picture.shape[-2] * SMOOTHING_RADIUS))))
-        pivot = float(smoothed.flatten().quantile(SHADE_PIVOT).clamp_min(0.02))
+        light = self._decode(smoothed_luma(picture, max(1, round(picture.shape[-2] * SMOOTHING_RADIUS))))
+        pivot = float(light.flatten().quantile(SHADE_PIVOT).clamp_min(0.02))
         return replace(self, gain=pivot**-self.depth)
 
     def __call__(
@@ -191,9 +191,7 @@ class Darkening:
 
 def smoothed_luma(picture: Tensor, radius: int) -> Tensor:
     """Luma (1, H, W) of a picture (3, H, W) in [0, 1] without texture: a self-guided filter of `radius` pixels."""
-    y = luma(picture[None])[0]
-    slope, intercept = self_guided(y, radius, SMOOTHING_EDGE)
-    return (slope * y + intercept).clamp(0, 1)
+    return smoothed(luma(picture[None])[0], radius, SMOOTHING_EDGE)
 
 
 def _draw_lamp(rng: np.random.Generator, gain: float) -> Lamp:

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from .config import JoReSConfig, ScheduleConfig
 from .diffusion.schedule import NoiseSchedule
-from .files.saving import rename_atomically
+from .files.saving import write_atomically
 from .nets.adjustment import AdjustmentNet
 from .nets.decomposition import DecompositionNet
 from .nets.denoiser import DenoisingUNet
@@ -110,7 +110,6 @@ def save_bundle(
 
     `metadata` is added to the header. Weights are converted to `dtype` (None: unchanged). Raises OSError.
     """
-    path = Path(path)
     tensors = {
         f"{name}.{key}": (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous().cpu()
         for name, part in nets.parts().items()
@@ -120,15 +119,7 @@ def save_bundle(
         **nets.metadata, **(metadata or {}), "format": FORMAT, "format_version": str(FORMAT_VERSION),
         "config": json.dumps(nets.config.to_dict()),
     }  # fmt: skip
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # as any new file; the library makes one that only its owner may read
-        save_file(tensors, temporary, metadata=header)
-        temporary.chmod(mode)
-        rename_atomically(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(Path(path), save(tensors, header))
 
 
 def read_header(path: str | Path) -> tuple[JoReSConfig, dict[str, str]]:

@@ -129,15 +129,16 @@ def test_a_bundle_of_a_newer_format_is_refused_by_name_and_an_older_one_loads(bu
 
 def test_an_interrupted_write_leaves_the_old_file(bundle, monkeypatch):
     before = bundle.read_bytes()
-    monkeypatch.setattr("jores.checkpoint.save_file", _full_disk)
+    monkeypatch.setattr(Path, "write_bytes", _full_disk)
     with pytest.raises(OSError, match="No space left"):
         save_bundle(bundle, build(TINY))
     assert bundle.read_bytes() == before
     assert [p.name for p in bundle.parent.iterdir()] == ["model.safetensors"]
 
 
-def _full_disk(tensors, path, metadata):
-    Path(path).write_bytes(b"half")
+def _full_disk(path, data):
+    with path.open("wb") as file:
+        file.write(data[: len(data) // 2])
     raise OSError("No space left on device")
 
 

@@ -114,8 +114,8 @@ class DenoisingUNet(nn.Module):
         embedding = self.embed(noise_level.float().view(-1, 1) * 8, x.dtype)  # (B, E)
         if guides is None:
             guides = self.guides(given)
-        h = u_shape(self, self.stem(self._fold(inputs)), embedding, guides)[0]
-        return crop_to(self._unfold(self.head(h)), size)
+        h = u_shape(self, self.stem(F.pixel_unshuffle(inputs, self.config.fold)), embedding, guides)[0]
+        return crop_to(F.pixel_shuffle(self.head(h), self.config.fold), size)
 
     def _precondition(self, out: Tensor, x: Tensor, picture: Tensor, noise_level: Tensor) -> Tensor:
         """v = (a s (1 - tau^2) x_t - s p) / D - kappa / sqrt(D) F."""
@@ -145,12 +145,6 @@ class DenoisingUNet(nn.Module):
             if level.semantic is not None and semantics is not None:
                 found[level.semantic] = level.semantic.guide(resize_map(semantics, size))
         return found
-
-    def _fold(self, x: Tensor) -> Tensor:
-        return F.pixel_unshuffle(x, self.config.fold) if self.config.fold > 1 else x
-
-    def _unfold(self, x: Tensor) -> Tensor:
-        return F.pixel_shuffle(x, self.config.fold) if self.config.fold > 1 else x
 
 
 def velocity_for(x0: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ from fractions import Fraction
 import torch
 from comfy_api.latest import InputImpl, Types, io, ui
 from torch import Tensor
+from torch.nn import functional as F
 
-from ..jores.imaging.resize import area_average, resize_map
+from ..jores.imaging.metal import detour
 from ..jores.tiling.windows import size_of
 from .host.folders import EXAMPLES, example_path, file_stamp
 from .host.pictures import from_image, to_image
@@ -108,11 +109,8 @@ class JoReSCompare(io.ComfyNode):
 
 
 def resized(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes (B, 3, H, W) to `size` (H, W): area average if it gets smaller, otherwise bilinear."""
-    if size_of(pictures) == size:
-        return pictures
-    shrinks = pictures.shape[-2] >= size[0] and pictures.shape[-1] >= size[1]
-    return area_average(pictures, size) if shrinks else resize_map(pictures, size)
+    """Resizes (B, 3, H, W) to `size` (H, W), bilinear; a side that gets shorter is averaged."""
+    return F.interpolate(detour(pictures), size, mode="bilinear", antialias=True).to(pictures.device)
 
 
 def side_by_side(left: Tensor, right: Tensor) -> Tensor:

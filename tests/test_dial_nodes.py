@@ -318,6 +318,13 @@ def test_a_comparison_shows_both_untouched(pack):
         run(pack, "JoReSCompare", before=torch.rand(3, 4, 4, 3), after=after, mode="split", position=0.5)
 
 
+def test_a_comparison_averages_the_side_that_gets_shorter(pack):
+    """Stripes of one pixel, wider than the picture beside them, and lower: they get grey, without a pattern."""
+    stripes = (torch.arange(100) % 2).float().view(1, 1, 100, 1).expand(1, 10, 100, 3)
+    shown = run(pack, "JoReSCompare", before=stripes, after=torch.zeros(1, 20, 30, 3), mode="split", position=1.0)[0]
+    assert shown.shape == (1, 20, 30, 3) and float((shown[:, :, 2:-2] - 0.5).abs().max()) < 0.1
+
+
 MACHADO = {
     "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
     "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),

@@ -68,8 +68,8 @@ def test_both_nets_learn_from_the_finished_picture(distance):
 
 def test_the_last_step_alone_has_a_gradient(distance):
     objective, nets = objective_of(distance)
-    calls, velocity = [], nets.unet.velocity
-    nets.unet.velocity = lambda *given: calls.append(torch.is_grad_enabled()) or velocity(*given)
+    calls, raw_output = [], nets.unet.raw_output
+    nets.unet.raw_output = lambda *given: calls.append(torch.is_grad_enabled()) or raw_output(*given)
     objective(batch_of(2))
     assert calls[-1] and not any(calls[:-1]) and len(calls) in OWN_STEPS
 

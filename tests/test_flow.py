@@ -39,7 +39,7 @@ def given_for(size=(48, 64)):
 class Oracle(DenoisingUNet):
     """A UNet that knows y and eps, so that its velocity is exact."""
 
-    def velocity(self, x, noise_level, given, guides=None):
+    def raw_output(self, x, noise_level, given, guides=None):
         t = noise_level.view(-1, 1, 1, 1)
         return (self.y - x) / (1 - t)  # from y_t straight to y
 

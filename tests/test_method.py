@@ -141,10 +141,10 @@ def test_12_and_13_the_unet(t: int) -> None:
         x0, eps = schedule.x0_and_eps(x_t, net(x_t, level, given), a * a)
         if c := config.denoiser.detail_std:
             y_t, when = (x_t - a * p) / (a * c + s), a * c / (a * c + s)
-            f = net.velocity(y_t, torch.tensor([when]), given)
+            f = net.raw_output(y_t, torch.tensor([when]), given)
             wanted = p + c * without_mesh(fine_detail(y_t + (1 - when) * f))
         else:
-            f, tau, kappa = net.velocity(x_t, level, given), net.config.picture_std, net.config.residual_scale
+            f, tau, kappa = net.raw_output(x_t, level, given), net.config.picture_std, net.config.residual_scale
             d = (a * tau) ** 2 + s * s
             wanted = p + a * tau**2 / d * (x_t - a * p) + kappa * s / d**0.5 * f
         assert torch.allclose(x0, wanted, atol=2e-3), name

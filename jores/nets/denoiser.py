@@ -99,14 +99,14 @@ class DenoisingUNet(nn.Module):
             a = noise_level.float().view(-1, 1, 1, 1)
             s = _noise_of(a)
             y, t = ((x - a * picture) / (a * c + s)).to(x), a * c / (a * c + s)
-            out = self.velocity(y, t.flatten(), given, guides)
+            out = self.raw_output(y, t.flatten(), given, guides)
             x0 = picture + c * without_mesh(fine_detail(y + (1 - t) * out.float()))
-            return velocity_for(x0, x, noise_level).to(x)
-        out = self.velocity(x, noise_level, given, guides)
+            return v_for(x0, x, noise_level).to(x)
+        out = self.raw_output(x, noise_level, given, guides)
         return self._precondition(out, x, picture, noise_level) if self.config.picture_std else out
 
-    def velocity(self, x: Tensor, noise_level: Tensor, given: Given, guides: Guides | None = None) -> Tensor:
-        """The raw output F, (B, 3, H, W). For a flow: the velocity of y_t = x at time t = noise_level."""
+    def raw_output(self, x: Tensor, noise_level: Tensor, given: Given, guides: Guides | None = None) -> Tensor:
+        """F, (B, 3, H, W). For a flow: the velocity of y_t = x at time t = noise_level."""
         size, reflectance, illumination = x.shape[-2:], given.condition.reflectance, given.condition.illumination
         picture = reflectance * illumination * 2 - 1
         maps = torch.cat([given.low * 2 - 1, reflectance * 2 - 1, illumination * 2 - 1, picture], 1)
@@ -147,7 +147,7 @@ class DenoisingUNet(nn.Module):
         return found
 
 
-def velocity_for(x0: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
+def v_for(x0: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
     """v, the output of a v-prediction, for x0 (B, 3, H, W); noise_level (B,) = sqrt(alpha_bar)."""
     a = noise_level.float().view(-1, 1, 1, 1)
     return (a * x_t - x0) / _noise_of(a)

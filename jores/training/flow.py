@@ -121,7 +121,7 @@ class FlowObjective(UsesFrozen):
 
     def _drawn(self, given: FlowGiven, y_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The UNet's velocity at y_t, and the y that it estimates."""
-        velocity = self.unet.velocity(y_t, t, given).float()
+        velocity = self.unet.raw_output(y_t, t, given).float()
         return velocity, without_mesh(fine_detail(y_t + (1 - t.view(-1, 1, 1, 1)) * velocity))
 
     def _refined(self, given: FlowGiven, y_hat: Tensor, t: Tensor) -> Tensor:

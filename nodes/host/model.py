@@ -23,7 +23,7 @@ from ...jores.checkpoint import JoReSNets, load_bundle
 from ...jores.conditions import SEMANTIC_STRIDE, Given, RetinexCondition, cut_features
 from ...jores.config import DenoiserConfig, JoReSConfig
 from ...jores.diffusion.schedule import NoiseSchedule
-from ...jores.nets.denoiser import DenoisingUNet, Guides, velocity_for
+from ...jores.nets.denoiser import DenoisingUNet, Guides, v_for
 from ...jores.nets.layout import in_fast_layout
 from ...jores.nets.refinement import Modulation
 from ...jores.tiling.tiler import Tiler
@@ -119,7 +119,7 @@ class NativeUNet(DenoisingUNet):
         size, options = size_of(x), transformer_options or {}
         if options.get(MEAN_KEY):
             x_t, _, reflectance, illumination = x.split((3, 3, 3, 1), 1)
-            return velocity_for(reflectance * illumination * 2 - 1, x_t, timesteps).to(x)
+            return v_for(reflectance * illumination * 2 - 1, x_t, timesteps).to(x)
 
         def work(window: Window) -> tuple[Tensor]:
             mm.throw_exception_if_processing_interrupted()

@@ -20,7 +20,7 @@ from .folders import file_stamp
 from .patchers import NetPatchers, host_precision, load_patchers, manage
 
 
-class _Kept:
+class _LoadedModels:
     """Weak references to loaded models, by the stamp of their file and by how they were loaded."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class _Kept:
         return value
 
 
-_bundles, _segmenters = _Kept(), _Kept()
+_bundles, _segmenters = _LoadedModels(), _LoadedModels()
 
 
 def kept_nets(path: Path, precision: str) -> NetPatchers:

@@ -44,7 +44,7 @@ class Results:
             on_exposure: is called with the exposure of the result.
         """
         big = image.shape[1] * image.shape[2] * X0_BYTES > self.limit
-        return _Listener(on_exposure) if big else _Kept(self, image, more, needed, on_exposure)
+        return _TellsExposure(on_exposure) if big else _OfPicture(self, image, more, needed, on_exposure)
 
     def get(self, key: tuple, make: Callable[[], Wire], needed: int) -> Wire:
         """The cached result for the key, or else the result of `make`, which needs `needed` bytes."""
@@ -74,7 +74,7 @@ class Results:
         return made
 
 
-class _Listener(Keeper):
+class _TellsExposure(Keeper):
     """Caches nothing, but passes on the exposure."""
 
     def __init__(self, on_exposure: OnExposure | None) -> None:
@@ -85,7 +85,7 @@ class _Listener(Keeper):
             self._on_exposure(exposure)
 
 
-class _Kept(_Listener):
+class _OfPicture(_TellsExposure):
     """Caches the results of one picture."""
 
     keeps = True

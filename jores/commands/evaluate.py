@@ -16,7 +16,7 @@ from ..checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS
 from ..files.pictures import read_image
 from ..files.records import without_nan
 from ..files.saving import write_atomically
-from ..files.tables import Pair, pairs_of_folders, pairs_of_table
+from ..files.tables import PairFiles, pairs_of_folders, pairs_of_table
 from ..files.targets import refuse_existing, refuse_inputs
 from ..imaging.alpha import is_opaque
 from ..metrics import niqe
@@ -38,7 +38,7 @@ COLUMNS = {
 
 
 def evaluate(
-    pairs: Iterable[Pair], enhance: Callable[[Tensor], Tensor], lpips: Lpips | None = None
+    pairs: Iterable[PairFiles], enhance: Callable[[Tensor], Tensor], lpips: Lpips | None = None
 ) -> Iterator[dict[str, float | str]]:
     """Enhances and scores the pairs one by one.
 
@@ -59,7 +59,7 @@ def evaluate(
         yield {"picture": pair.name, **figures, "niqe_input": niqe(dark[None]).item()}
 
 
-def read_pair(pair: Pair) -> tuple[Tensor, Tensor | None]:
+def read_pair(pair: PairFiles) -> tuple[Tensor, Tensor | None]:
     """The dark picture (3, H, W) in [0, 1] and its ground truth, if there is one. Raises ValueError: see `evaluate`."""
     dark, reference = _read_opaque(pair.low), _read_opaque(pair.high) if pair.high else None
     if reference is not None and dark.shape != reference.shape:
@@ -109,7 +109,7 @@ def format_row(row: dict[str, float | str]) -> str:
     return f"{row['picture']:<20}{''.join(f'{format_figure(key, float(row[key])):>15}' for key in columns_of(row))}\n"
 
 
-def _read_files(args: argparse.Namespace, pairs: Iterable[Pair]) -> list[Path]:
+def _read_files(args: argparse.Namespace, pairs: Iterable[PairFiles]) -> list[Path]:
     """All files that a run reads."""
     pictures = [path for pair in pairs for path in (pair.low, pair.high) if path]
     lpips = args.lpips or os.environ.get(ENVIRONMENT)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from .pictures import find_images
 
 
-class Pair(NamedTuple):
+class PairFiles(NamedTuple):
     """Name and paths of a pair; `high`, the ground truth, may be missing."""
 
     name: str
@@ -22,10 +22,10 @@ class NoPairError(ValueError):
     """A table has no pair in a split."""
 
 
-def pairs_of_table(table: Path, split: str) -> list[Pair]:
+def pairs_of_table(table: Path, split: str) -> list[PairFiles]:
     """The pairs of `rows_of_table`, with paths relative to the table resolved. Raises ValueError, as it does."""
     rows = rows_of_table(table, split)
-    return [Pair(row["id"], table.parent / row["low"], table.parent / row["high"]) for row in rows]
+    return [PairFiles(row["id"], table.parent / row["low"], table.parent / row["high"]) for row in rows]
 
 
 def rows_of_table(table: Path, split: str) -> list[dict[str, str]]:
@@ -53,7 +53,7 @@ def rows_of_table(table: Path, split: str) -> list[dict[str, str]]:
     return rows
 
 
-def pairs_of_folders(low: Path, high: Path | None = None) -> list[Pair]:
+def pairs_of_folders(low: Path, high: Path | None = None) -> list[PairFiles]:
     """Pairs by file name: every picture in `low` needs one in `high` with the same name, apart from the suffix.
 
     One with the same suffix, too, goes before others. Without `high` the pairs have no ground truth.
@@ -63,7 +63,7 @@ def pairs_of_folders(low: Path, high: Path | None = None) -> list[Pair]:
     """
     dark = find_images([low])
     if high is None:
-        return [Pair(path.stem, path) for path in dark]
+        return [PairFiles(path.stem, path) for path in dark]
     references, by_stem = find_images([high]), defaultdict(list)
     for path in references:
         by_stem[path.stem].append(path)
@@ -75,6 +75,6 @@ def pairs_of_folders(low: Path, high: Path | None = None) -> list[Pair]:
             raise ValueError(f"{high}: holds {number} ground truth for {', '.join(lonely[:5])} of {low}")
     alike = Counter(path.stem for path in dark)
     return [
-        Pair(path.stem if alike[path.stem] == 1 else path.name, path, found[0])
+        PairFiles(path.stem if alike[path.stem] == 1 else path.name, path, found[0])
         for path, found in zip(dark, fits, strict=True)
     ]

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, load_bundle
 from jores.files.pictures import read_image
-from jores.files.tables import Pair, pairs_of_table
+from jores.files.tables import PairFiles, pairs_of_table
 from jores.metrics import gt_mean
 from jores.metrics.scores import assess
 from jores.options import SampleOptions
@@ -52,7 +52,7 @@ class Spoilt(NamedTuple):
     high: Tensor
 
     @classmethod
-    def of_pair(cls, pair: Pair) -> Spoilt:
+    def of_pair(cls, pair: PairFiles) -> Spoilt:
         return cls(pair.name, *(read_image(path).pixels[None, :3] for path in (pair.low, pair.high)))
 
 

@@ -65,15 +65,15 @@ def _add_enhance(commands: Any) -> None:
     present.add_argument("--resume", action="store_true", help="skip inputs whose results exist")
     parser.add_argument(
         "--strength",
-        type=_between(0, 1),
+        type=_number_between(0, 1),
         default=1.0,
         metavar="0..1",
         help="weight of the result against the original (default: 1)",
     )
     shadows_help = "1: enhance only dark areas of the picture (default: 0, everything)"
-    parser.add_argument("--shadows", type=_between(0, 1), default=0.0, metavar="0..1", help=shadows_help)
+    parser.add_argument("--shadows", type=_number_between(0, 1), default=0.0, metavar="0..1", help=shadows_help)
     colour_help = "1: keep the picture's own colour cast (default: 0, the model's colours)"
-    parser.add_argument("--colour-fidelity", type=_between(0, 1), default=0.0, metavar="0..1", help=colour_help)
+    parser.add_argument("--colour-fidelity", type=_number_between(0, 1), default=0.0, metavar="0..1", help=colour_help)
     mask_help = "grey picture of the same size: white areas are enhanced, black ones stay unchanged"
     parser.add_argument("--mask", type=Path, metavar="FILE", help=mask_help)
     parser.add_argument(
@@ -112,7 +112,7 @@ def _add_evaluate(commands: Any) -> None:
 def _add_model_options(parser: argparse.ArgumentParser, precision: str = PRECISIONS[0]) -> None:
     exposure_help = "mean brightness of the result, 0.01 to 1, or 'auto': proposed by the model (default: auto)"
     parser.add_argument("--exposure", type=_exposure, metavar="auto|0.01..1", help=exposure_help)
-    most, stops = f"-{MOST_STOPS}..{MOST_STOPS}", _between(-MOST_STOPS, MOST_STOPS)
+    most, stops = f"-{MOST_STOPS}..{MOST_STOPS}", _number_between(-MOST_STOPS, MOST_STOPS)
     brightness_help = (
         f"makes the result brighter than the exposure, also with auto, by -{MOST_STOPS} to {MOST_STOPS} EV (default: 0)"
     )
@@ -124,7 +124,7 @@ def _add_model_options(parser: argparse.ArgumentParser, precision: str = PRECISI
     parser.add_argument("--quality", choices=QUALITIES, default=QUALITY, help=quality_help)
     parser.add_argument("--steps", type=int, default=STEPS, help="diffusion steps (default: %(default)s)")
     texture_help = "share of the fine detail that the diffusion invents (default: %(default)s)"
-    parser.add_argument("--texture", type=_between(0, 1), default=TEXTURE, metavar="0..1", help=texture_help)
+    parser.add_argument("--texture", type=_number_between(0, 1), default=TEXTURE, metavar="0..1", help=texture_help)
     parser.add_argument("--seed", type=_seed, default=0, help="seed of the start noise (default: 0)")
     tile_help = f"side of the tiles for big pictures, {MIN_TILE} or more; 0: no tiles (default: auto, by free memory)"
     parser.add_argument("--tile", type=_tile, metavar="auto|0|N", help=tile_help)
@@ -140,7 +140,7 @@ def _add_model_options(parser: argparse.ArgumentParser, precision: str = PRECISI
     parser.add_argument("--segmenter", metavar="FOLDER", help="ADE20K model, or 'none' (default: the shipped one)")
 
 
-def _between(low: float, high: float) -> Callable[[str], float]:
+def _number_between(low: float, high: float) -> Callable[[str], float]:
     def number(text: str) -> float:
         value = float(text)
         if not low <= value <= high:
@@ -159,7 +159,7 @@ def _seed(text: str) -> int:
 
 def _exposure(text: str) -> float | None:
     """None for automatic; "0" is accepted, too, because the nodes use it for automatic."""
-    return None if text in ("auto", "0") else _between(0.01, 1)(text)
+    return None if text in ("auto", "0") else _number_between(0.01, 1)(text)
 
 
 def _tile(text: str) -> int | None:

@@ -19,7 +19,7 @@ from jores import pipeline, retinex
 from jores.checkpoint import FORMER_SEGMENTER, SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
 from jores.conditions import Keeper
 from jores.imaging.exposure import brighten, mean_luma
-from jores.nets.deeplab import DeepLabPlus, _between
+from jores.nets.deeplab import DeepLabPlus, _at_centres
 from jores.nets.segmentation import IMAGENET_MEAN, IMAGENET_STD, SegmenterError, prepare
 from jores.options import SampleOptions
 from jores.pipeline import adjust, decompose, enhance, lit_for_segmenter, segment
@@ -276,7 +276,7 @@ def test_the_net_reads_its_map_off_at_the_centres_of_the_cells():
     net = DeepLabPlus(3).eval()
     assert net(torch.rand(1, 3, 64, 96)).shape == (1, 3, 16, 24)
     nodes = torch.arange(0, 4 * 9, 4.0)  # the place of each node in pixels
-    torch.testing.assert_close(_between(nodes[None, None, None], 3)[0, 0, 0], torch.arange(8) * 4 + 1.5)
+    torch.testing.assert_close(_at_centres(nodes[None, None, None], 3)[0, 0, 0], torch.arange(8) * 4 + 1.5)
 
 
 def test_converting_refuses_other_weights_and_a_folder_that_is_there(tmp_path, capsys):

@@ -65,8 +65,8 @@ def inside_of(image: Tensor) -> Inside:
     lines = _Lines.of(image[0, :3])
     if bool((lines.black == 1).all()) and bool(image[:, :3].amax() <= 0):  # samples tell nearly all pictures from it
         return Inside(slice(0, 0), slice(0, 0), size)
-    rows = _between(lines)
-    return Inside(rows, _between(_Lines.of(image[0, :3, rows].transpose(1, 2))), size)
+    rows = _without_bars(lines)
+    return Inside(rows, _without_bars(_Lines.of(image[0, :3, rows].transpose(1, 2))), size)
 
 
 def inside_in_turn(before: Inside | None, frame: Tensor) -> Inside:
@@ -111,7 +111,7 @@ class _Lines:
         return _Lines(self.black.flip(0), self.level.flip(0))
 
 
-def _between(lines: _Lines) -> slice:
+def _without_bars(lines: _Lines) -> slice:
     """The lines between two bars; all of them if there is none."""
     length = len(lines.black)
     ends = [_edge(lines), _edge(lines.backwards())]

@@ -96,7 +96,7 @@ class DeepLabPlus(DeepLabEncoder):
     def forward(self, pictures: Tensor) -> Tensor:
         x = self._decode(*self.encoded(pictures))
         # The map is interpolated to the centres of 4x4 blocks, as resizing functions assume.
-        return _between(_between(self.cls(x), 2), 3).contiguous()
+        return _at_centres(_at_centres(self.cls(x), 2), 3).contiguous()
 
     def _decode(self, x: Tensor, early: Tensor) -> Tensor:
         """(B, 256, h, w) and (B, 144, 2h - 1, 2w - 1) -> (B, 256, 2h - 1, 2w - 1)."""
@@ -134,7 +134,7 @@ class LabelledDeepLab(nn.Module):
         return Logits(self.net(pixel_values))
 
 
-def _between(nodes: Tensor, axis: int) -> Tensor:
+def _at_centres(nodes: Tensor, axis: int) -> Tensor:
     """Interpolates n + 1 samples along `axis` to the n block centres between them."""
     count = nodes.shape[axis] - 1
     return torch.lerp(nodes.narrow(axis, 0, count), nodes.narrow(axis, 1, count), CENTRE / NODE)

@@ -159,14 +159,14 @@ class LightHead(_Head, _Light):
 
     def exposure(self, known: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         offset, gate = self.outputs(known, dtype)[:, 0], self.outputs(unseen(known), dtype)[:, 1]
-        return _between(offset + math.log(USUAL_EXPOSURE), known[:, 0], gate)
+        return _interpolated(offset + math.log(USUAL_EXPOSURE), known[:, 0], gate)
 
     def share(self, known: Tensor, own: Tensor, exposure: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         aim = exposure.float().clamp_min(1e-3).log()
         aims = torch.stack([own.log(), aim - math.log(USUAL_EXPOSURE), (aim - known[:, 0]).clamp(-4, 4)], 1)
         offset = self._shadow_outputs(known, aims, dtype)[:, 0]
         gate = self._shadow_outputs(unseen(known), aims, dtype)[:, 1]
-        return _between(offset + math.log(USUAL_SHADOWS), own.log(), gate)
+        return _interpolated(offset + math.log(USUAL_SHADOWS), own.log(), gate)
 
     def _shadow_outputs(self, known: Tensor, aims: Tensor, dtype: torch.dtype) -> Tensor:
         x = self.normalised(known)
@@ -209,6 +209,6 @@ def unseen(known: Tensor) -> Tensor:
     return torch.cat([known[:, :BRIGHTNESS_STATISTICS], torch.zeros_like(known[:, BRIGHTNESS_STATISTICS:])], 1)
 
 
-def _between(wanted: Tensor, own: Tensor, gate: Tensor) -> Tensor:
+def _interpolated(wanted: Tensor, own: Tensor, gate: Tensor) -> Tensor:
     """exp of the interpolation from `wanted` (gate far below 0.5) to `own` (far above), both logarithms; at most 1."""
     return torch.lerp(wanted, own, (4 * gate - 2).sigmoid()).clamp(max=0).exp()

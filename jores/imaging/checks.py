@@ -14,9 +14,14 @@ def checked(images: Tensor) -> Tensor:
         raise ValueError(f"images of shape {tuple(images.shape)} hold no pixels")
     if not images.is_floating_point():
         raise ValueError(f"images are {images.dtype}: give floating-point numbers in [0, 1], such as uint8 / 255")
-    if not all(bool(torch.isfinite(bound)) for bound in images.aminmax()):
+    if not is_finite(images):
         raise ValueError("images hold NaN or infinite pixels: find the step before that made them")
     return images
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether a tensor, which is not empty, holds neither NaN nor infinity."""
+    return all(bool(torch.isfinite(bound)) for bound in values.aminmax())
 
 
 def check_mask(mask: Tensor | None, original: Tensor) -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ...jores.imaging.checks import is_finite
 from .fingerprints import latent_pictures, same_pictures
 from .model_sampling import model_sampling
 
@@ -113,7 +114,7 @@ def check_sampled(samples: Tensor, node: str) -> None:
 
 def check_finite(samples: Tensor, what: str) -> None:
     """Raises ValueError for NaN and infinity; `what` starts the message."""
-    if samples.is_floating_point() and not all(bool(torch.isfinite(bound)) for bound in samples.aminmax()):
+    if samples.is_floating_point() and not is_finite(samples):
         raise ValueError(f"{what} holds NaN or infinite values: find the node before that made them")
 
 

@@ -8,7 +8,7 @@ import comfy.model_management as mm
 import torch
 from torch import Tensor
 
-from .checks import expect
+from .checks import check_finite, expect
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,7 @@ def from_image(image: Tensor, node: str, name: str = "image") -> Tensor:
     if image.numel() == 0:
         raise ValueError(f"{node}: {name} of shape {shape} is empty: there is no picture to work on")
     image = _computable(image, f"{node}: {name}")
-    if not all(bool(torch.isfinite(bound)) for bound in image.aminmax()):
-        raise ValueError(f"{node}: {name} holds NaN or infinite pixels: find the node before that made them")
+    check_finite(image, f"{node}: {name}")
     check_range(image, f"{node}: {name}")
     pixels = image.movedim(-1, 1).float()
     return pixels.expand(-1, 3, -1, -1) if shape[-1] == 1 else pixels
@@ -62,8 +61,7 @@ def from_mask(mask: Tensor | None, count: int, size: tuple[int, int], node: str,
             f"{node}: {name} is {width}x{height} (width x height), but the picture is {size[1]}x{size[0]}: give it "
             "the picture's size"
         )
-    if not all(bool(torch.isfinite(bound)) for bound in mask.aminmax()):
-        raise ValueError(f"{node}: {name} holds NaN or infinite values: find the node before that made them")
+    check_finite(mask, f"{node}: {name}")
     if len(mask) not in (1, count):
         raise ValueError(f"{node}: {name} holds {len(mask)} masks for {count} pictures: give one, or one for each")
     check_range(mask, f"{node}: {name}")

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ..conditions import RetinexCondition
 from ..config import RefinementConfig
 from ..imaging.resize import crop_to, pad_to_multiple, resize_map
+from ..tiling.windows import rounded_up
 from .blocks import LayerNorm2d, ScalarEmbedding, Stack, Upsample, plus, spare, zero_
 
 Modulation = tuple[Tensor, Tensor]
@@ -138,5 +139,5 @@ class RefinementNet(nn.Module):
 
     def modulations(self, features: tuple[Tensor, ...], picture: Tensor) -> tuple[Modulation, Modulation]:
         """What FRCM takes from ANet's features, the same at every step; `picture` (B, C, H, W) gives the size."""
-        padded = (-(-n // self.multiple_of) * self.multiple_of for n in picture.shape[-2:])
+        padded = (rounded_up(n, self.multiple_of) for n in picture.shape[-2:])
         return self.frcm.modulations(features, [n // self.fold for n in padded])

@@ -44,7 +44,7 @@ class Span:
 
     def positions(self, stride: int) -> slice:
         """The span's positions in a map of this stride, of the picture padded to a multiple of ALIGNMENT."""
-        return slice(self.start // stride, (self.stop if stride == 1 else _up(self.stop)) // stride)
+        return slice(self.start // stride, (self.stop if stride == 1 else rounded_up(self.stop)) // stride)
 
     def weights(self, stride: int = 1) -> Tensor:
         """Blending weights (positions,) in [0, 1]. The weights of all spans sum to 1 at every position."""
@@ -83,7 +83,7 @@ class Window:
         """
         for dim, (span, length) in enumerate(zip((self.rows, self.columns), size, strict=True), start=2):
             positions, count = span.positions(stride), coarse.shape[dim]
-            total = (length if stride == 1 else _up(length)) // stride
+            total = (length if stride == 1 else rounded_up(length)) // stride
             at = (torch.arange(positions.start, positions.stop, dtype=torch.float64) + 0.5) * (count / total) - 0.5
             at = at.clamp(0, count - 1)
             low = at.floor().long()
@@ -105,8 +105,8 @@ def spans(start: int, stop: int, tile: int) -> list[Span]:
     tile = tile // ALIGNMENT * ALIGNMENT
     overlap = overlap_of(tile)
     count = -(-(length - overlap) // (tile - overlap))
-    side = _up(-(-(length + (count - 1) * overlap) // count))
-    last = _up(length - side) // ALIGNMENT
+    side = rounded_up(-(-(length + (count - 1) * overlap) // count))
+    last = rounded_up(length - side) // ALIGNMENT
     starts = [start + i * last // (count - 1) * ALIGNMENT for i in range(count)]
     # The ramp between two neighbours is the middle half of their overlap.
     ramps = []
@@ -129,8 +129,9 @@ def overlap_of(tile: int) -> int:
     return min(OVERLAP, tile // 2 // ALIGNMENT * ALIGNMENT)
 
 
-def _up(length: int) -> int:
-    return -(-length // ALIGNMENT) * ALIGNMENT
+def rounded_up(length: int, multiple: int = ALIGNMENT) -> int:
+    """The next multiple, as maps of padded pictures have it."""
+    return -(-length // multiple) * multiple
 
 
 def _ramp(x: Tensor, between: tuple[float, float]) -> Tensor:

@@ -27,7 +27,7 @@ from ...jores.nets.denoiser import DenoisingUNet, Guides, v_for
 from ...jores.nets.layout import in_fast_layout
 from ...jores.nets.refinement import Modulation
 from ...jores.tiling.tiler import Tiler
-from ...jores.tiling.windows import Window, size_of
+from ...jores.tiling.windows import Window, rounded_up, size_of
 from .checks import check_counts, check_finite, check_inner_patches, check_pixels, check_schedule, expect
 from .conds import CoarseMap, CoarseMaps
 from .flow_sampling import sample_from_the_mean
@@ -191,7 +191,7 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
         maps = torch.cat([adjusted.low, condition.reflectance, condition.illumination], 1)  # (B, 7, H, W)
         # When sampling in tiles, the maps stay where they are, and are moved to the device tile by tile.
         device = maps.device if kwargs.get(TILE_KEY) else kwargs["device"]
-        padded = (math.ceil(height / 16) * 16, math.ceil(width / 16) * 16)
+        padded = (rounded_up(height), rounded_up(width))
         conds = {
             "c_concat": comfy.conds.CONDNoiseShape(maps.to(device)),
             "jores_features": CoarseMaps([f.to(device) for f in condition.features], padded),

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..jores import pipeline
 from ..jores.budget import lit_bytes, segmenter_bytes
 from ..jores.conditions import Keeper, SemanticPrior, join_frames
+from ..jores.config import SEMANTIC_CLASSES
 from ..jores.imaging.alpha import opaque
 from ..jores.nets.segmentation import Segmenter as SegmenterNet
 from ..jores.semantics import class_mask, everyday_names, find_classes
@@ -169,7 +170,7 @@ def coloured(prior: SemanticPrior) -> Tensor:
 def class_colours() -> tuple[tuple[float, float, float], ...]:
     """150 colours and black: OKABE_ITO for the most common classes, which come first, then shades and tints of it."""
     colours = []
-    for i in range(150):
+    for i in range(SEMANTIC_CLASSES):
         pure, turn = [c / 255 for c in OKABE_ITO[i % len(OKABE_ITO)]], i // len(OKABE_ITO)
         light = turn * GOLDEN % 1  # from a shade to a tint
         colours.append(tuple(c if turn == 0 else (0.35 + 0.35 * light) * c + 0.3 * light for c in pure))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..conditions import SemanticPrior
+from ..config import SEMANTIC_CLASSES
 from ..imaging.exposure import brighten
 from ..imaging.metal import detour
 from ..imaging.resize import area_average
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from .deeplab import LabelledDeepLab
 
-CLASSES = 150
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FIRST_LABELS = ("wall", "building", "sky")
 OTHERS = ("other", "others", "background")
@@ -109,9 +109,11 @@ def ade20k_labels(id2label: dict[int, str]) -> tuple[tuple[str, ...], int]:
         SegmenterError: these are not ADE20K's classes.
     """
     names = tuple(id2label[i].strip() for i in range(len(id2label)))
-    first = 1 if len(names) == CLASSES + 1 and names[0].lower() in OTHERS else 0
+    first = 1 if len(names) == SEMANTIC_CLASSES + 1 and names[0].lower() in OTHERS else 0
     labels = names[first:]
-    if len(labels) != CLASSES or not all(n.lower().startswith(f) for n, f in zip(labels, FIRST_LABELS, strict=False)):
+    if len(labels) != SEMANTIC_CLASSES or not all(
+        n.lower().startswith(f) for n, f in zip(labels, FIRST_LABELS, strict=False)
+    ):
         shown = ", ".join(names[:4])
         raise SegmenterError(
             f"{len(names)} classes ({shown}, ...) are not ADE20K's: expected 150 in its order (wall, building, sky, "

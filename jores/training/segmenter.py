@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from ..config import SEMANTIC_CLASSES
 from ..files.records import without_nan
 from ..files.saving import write_atomically
 from ..imaging.exposure import brighten
@@ -243,6 +244,6 @@ def _cut(target: Tensor, box: tuple[int, int, int, int], shape: tuple[int, ...],
 
 def _row(low: Tensor, found: Tensor, target: Tensor) -> Tensor:
     """Brightened input, student's map and teacher's map side by side, 96x128 pixels each (height x width)."""
-    colours = torch.rand(150, 3, generator=torch.Generator().manual_seed(PALETTE_SEED))
+    colours = torch.rand(SEMANTIC_CLASSES, 3, generator=torch.Generator().manual_seed(PALETTE_SEED))
     shown = [brighten(low)[0]] + [colours[m.argmax(0)].permute(2, 0, 1) for m in (found, target)]
     return torch.cat([F.interpolate(s[None], (96, 128), mode="nearest")[0] for s in shown], 2)

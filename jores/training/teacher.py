@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from ..config import SEMANTIC_CLASSES
 from ..files.saving import write_atomically
 from ..imaging.resize import resize_map
 from .convert import to_tensor
@@ -96,7 +97,7 @@ class Agreement:
     """Pixel accuracy and mean IoU against a reference map, over ADE20K's 150 classes."""
 
     def __init__(self) -> None:
-        self.confusion = torch.zeros(150, 150, dtype=torch.long)
+        self.confusion = torch.zeros(SEMANTIC_CLASSES, SEMANTIC_CLASSES, dtype=torch.long)
 
     def add(self, probabilities: Tensor, target: Tensor) -> None:
         """Adds one picture: probabilities (1, 150, h, w), and the uint8 target (151, H, W).
@@ -106,8 +107,8 @@ class Agreement:
         found = resize_map(probabilities.float(), target.shape[1:])[0].argmax(0)
         truth = target.argmax(0) - 1
         known = truth >= 0
-        pairs = truth[known] * 150 + found[known]
-        self.confusion += torch.bincount(pairs, minlength=150 * 150).view(150, 150)
+        pairs = truth[known] * SEMANTIC_CLASSES + found[known]
+        self.confusion += torch.bincount(pairs, minlength=self.confusion.numel()).view_as(self.confusion)
 
     def scores(self, prefix: str) -> dict[str, float]:
         """{prefix_agreement: pixel accuracy, prefix_miou: mean IoU}, both 0..1."""

@@ -19,6 +19,7 @@ from ..config import SEMANTIC_CLASSES
 from ..files.saving import write_atomically
 from ..imaging.resize import resize_map
 from .convert import to_tensor
+from .pretrained import read_labels
 
 WEIGHTS, LABELS = "ade20k_teacher_fp16.safetensors", "ade20k_labels.txt"
 STAMP = "stamp"  # key of a cached file: what its content was made of (see `Teacher.stamp`)
@@ -50,8 +51,7 @@ class Teacher:
 
     def labels(self) -> list[str]:
         """Names of the 151 classes in their order."""
-        lines = (self.home / LABELS).read_text(encoding="utf-8").splitlines()
-        return [line.split(None, 1)[1].strip() for line in lines if line.strip()]
+        return read_labels(self.home / LABELS)
 
     def __call__(self, picture: Tensor) -> Tensor:
         """(3, H, W) in [0, 1] -> probabilities (151, h, w) as uint8 (255 is 1); h, w: 1/4 of the resized sides."""

@@ -159,8 +159,8 @@ def _decode(image: Image.Image, data: bytes, shown: bytes) -> Picture:
     else:
         levels, orientation = np.asarray(_convert_to_8(image, profile)), remaining
     depth = tiff.depth_of(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else bit_depth
-    if bit_depth == 16 and depth < 16:
-        levels = np.minimum(np.rint(levels * (65535 / (2**depth - 1))), 65535).astype(np.uint16)
+    if bit_depth == 16:
+        levels = tiff.in_16_bits(levels, depth)
     return _made(levels, notes, stored, orientation, profile, exif_blocks.block_of(image, data))
 
 
@@ -249,8 +249,7 @@ def _colour_16(image: Image.Image, data: bytes) -> np.ndarray:
     if image.format == "PNG" and data[25] == 4:  # grey with alpha
         levels = levels[..., [0, 3]]
     if tags.get(338) == (1,):  # ExtraSamples: premultiplied alpha
-        alpha = np.maximum(levels[..., -1:], 1) / 65535
-        levels[..., :-1] = np.rint(np.minimum(levels[..., :-1] / alpha, 65535))
+        tiff.make_straight(levels)
     return levels
 
 

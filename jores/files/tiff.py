@@ -101,16 +101,27 @@ def levels_16(data: bytes, tags: Tags) -> np.ndarray:
     planes = samples if tags.get(_PLANAR, 1) == 2 else 1
     parts = [_plane(data, tags, plane, (height, width, samples // planes), depth) for plane in range(planes)]
     levels = np.concatenate(parts, 2) if planes > 1 else parts[0]
-    top = 2**depth - 1
-    full = np.rint(levels * (65535 / top)).astype(np.uint16) if depth < 16 else levels
+    full = in_16_bits(levels, depth)
     if kind == 0:
         full[..., 0] = 65535 - full[..., 0]
     if samples in (2, 4) and 1 in _all(tags, _EXTRA, 0):  # premultiplied
-        colours, alpha = full[..., :-1], np.maximum(full[..., -1:], 1) / 65535
-        full[..., :-1] = np.rint(np.minimum(colours / alpha, 65535))
+        make_straight(full)
     if samples in (2, 4) and _all(tags, _EXTRA, 2)[0] == 0:  # no alpha, but a channel of another meaning
         full, samples = full[..., :-1], samples - 1
     return full[..., 0] if samples == 1 else full
+
+
+def in_16_bits(levels: np.ndarray, depth: int) -> np.ndarray:
+    """uint16 levels of `depth` bits, scaled so that the highest one is 65535."""
+    if depth >= 16:
+        return levels
+    return np.minimum(np.rint(levels * (65535 / (2**depth - 1))), 65535).astype(np.uint16)
+
+
+def make_straight(levels: np.ndarray) -> None:
+    """Divides the colours of uint16 levels (H, W, 2 or 4) by their alpha, in place."""
+    alpha = np.maximum(levels[..., -1:], 1) / 65535
+    levels[..., :-1] = np.rint(np.minimum(levels[..., :-1] / alpha, 65535))
 
 
 def _plane(data: bytes, tags: Tags, plane: int, shape: tuple[int, int, int], depth: int) -> np.ndarray:

@@ -221,6 +221,11 @@ def _noise(level: Tensor, values: Tensor, grain: Tensor, bound: float) -> Tensor
 
 
 def _grain(x: Tensor) -> Tensor:
-    """|second differences|, scaled to the standard deviation of white noise; small at edges (Immerkaer, 1996)."""
+    """The size of the `second_differences` at each pixel, of the shape of `x`."""
+    return second_differences(F.pad(x, (1, 1, 1, 1), mode="replicate")).abs()
+
+
+def second_differences(x: Tensor) -> Tensor:
+    """Of (B, C, H, W): (B, C, H - 2, W - 2), as strong as white noise in x, and small at edges (Immerkaer, 1996)."""
     kernel = x.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]).div(6).expand(x.shape[1], 1, 3, 3)
-    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=x.shape[1]).abs()
+    return F.conv2d(x, kernel, groups=x.shape[1])

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..imaging.srgb import decode_srgb, encode_srgb
+from ..imaging.temporal import second_differences
 from .convert import to_tensor
 from .darkening import FULL_PICTURE
 from .pairs import Pair
@@ -86,9 +87,5 @@ def _power(light: Tensor, dark: Tensor) -> tuple[float, float] | None:
 
 
 def _noise_of(picture: Tensor) -> Tensor:
-    """Standard deviation of the noise per channel of (3, H, W), by a filter with little response to edges.
-
-    Immerkaer, CVIU 1996.
-    """
-    kernel = torch.tensor([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]]).expand(3, 1, 3, 3)
-    return F.conv2d(picture[None], kernel, groups=3)[0].abs().mean((1, 2)) * math.sqrt(math.pi / 2) / 6
+    """Standard deviation of the noise per channel of (3, H, W), by a filter with little response to edges."""
+    return second_differences(picture[None])[0].abs().mean((1, 2)) * math.sqrt(math.pi / 2)

@@ -134,10 +134,9 @@ def load_bundle(
     parts: tuple[str, ...] = tuple(PARTS),
     operations: Any = nn,
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = torch.float32,
     runs_on: torch.device | None = None,
 ) -> JoReSNets:
-    """Loads the named parts strictly, in evaluation mode and without gradients.
+    """Loads the named parts strictly, in float32, in evaluation mode and without gradients.
 
     Args:
         runs_on: the device that the nets run on, if that is not `device`.
@@ -159,10 +158,10 @@ def load_bundle(
         weights[name] = {k.split(".", 1)[1]: v for k, v in tensors.items() if k.startswith(f"{name}.")}
         _check_weights(path, config, name, weights[name])
     for name in parts:
-        part = build_part(config, name, operations=operations, device=device, dtype=dtype)
+        part = build_part(config, name, operations=operations, device=device, dtype=torch.float32)
         # Converted here, because layers of some hosts use the given tensors instead of copying their values.
         # Copied, because tensors that map the file would prevent replacing it.
-        part.load_state_dict({k: v.to(device=device, dtype=dtype, copy=True) for k, v in weights[name].items()})
+        part.load_state_dict({k: v.to(device, torch.float32, copy=True) for k, v in weights[name].items()})
         setattr(nets, name, in_fast_layout(part.requires_grad_(False), runs_on or device))
     return nets
 

@@ -12,6 +12,9 @@ from .srgb import decode_srgb, encode_srgb
 LEVEL = 1 / 255
 """Step of 8 bits; also added before taking logarithms, to keep them finite."""
 
+BRIGHT = 0.4
+"""Mean luma to which `brighten` raises dark pictures."""
+
 MAX_GAIN = 60.0
 """Upper bound of the gain of `brighten`: beyond it one level of 8 bits becomes a quarter of the range."""
 
@@ -60,20 +63,13 @@ def smoothstep(x: Tensor, low: float, high: float | Tensor) -> Tensor:
     return t * t * (3 - 2 * t)
 
 
-def brighten(images: Tensor, target: float = 0.4) -> Tensor:
-    """Multiplies each picture by a gain that raises its mean luma to ``target``, and clips to 1.
+def brighten(images: Tensor) -> Tensor:
+    """Multiplies each picture (B, 3, H, W) in [0, 1] by a gain that raises its mean luma to BRIGHT, and clips to 1.
 
-    Clipping lowers the mean slightly below the target. Pictures at least as bright as ``target`` stay unchanged, and
-    black stays black. The gain is at most `MAX_GAIN`.
-
-    Args:
-        images: (B, 3, H, W) in [0, 1].
-        target: mean luma in [0, 1].
-
-    Returns:
-        (B, 3, H, W) in [0, 1], of the same dtype.
+    Clipping lowers the mean slightly below that. Pictures at least as bright stay unchanged, and black stays black. The
+    gain is at most `MAX_GAIN`. Returns the same dtype.
     """
-    gain = (target / mean_luma(images)).clamp(1.0, MAX_GAIN)  # black: inf, clamped to MAX_GAIN
+    gain = (BRIGHT / mean_luma(images)).clamp(1.0, MAX_GAIN)  # black: inf, clamped to MAX_GAIN
     return (images * gain.to(images.dtype).view(-1, 1, 1, 1)).clamp(0.0, 1.0)
 
 

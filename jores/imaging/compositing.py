@@ -165,15 +165,8 @@ def feather_mask(mask: Tensor, pixels: int) -> Tensor:
     Args:
         mask: (B, 1, H, W) in [0, 1].
         pixels: width of the soft edge; 0 returns `mask` itself.
-
-    Raises:
-        ValueError: `pixels` is negative.
     """
-    if pixels < 0:
-        raise ValueError(f"feather must be 0 pixels or more, not {pixels}")
     if pixels == 0:
-        return mask
-    if not len(mask):
         return mask
     edges = [_distances(one, pixels + 1.0) for one in mask[:, 0].detach().cpu().numpy()]
     depth, reach = (torch.from_numpy(np.stack(maps)).to(mask)[:, None] for maps in zip(*edges, strict=True))

@@ -13,10 +13,10 @@ from jores import pipeline, statistics
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, build, load_bundle
 from jores.conditions import SemanticPrior
 from jores.files.pictures import read_image
-from jores.imaging.colours import colour_scale, scale_colours
+from jores.imaging.colours import ColourCast, scale_colours
 from jores.imaging.compositing import feather_mask, shadow_weight
 from jores.imaging.exposure import luma, mean_luma
-from jores.imaging.resize import area_average
+from jores.imaging.resize import area_average, resize_map
 from jores.metrics import psnr
 from jores.semantics import class_mask, find_classes, load_segmenter
 from jores.training.convert import to_tensor
@@ -120,6 +120,12 @@ def test_with_shadows_no_tone_depends_on_a_threshold_of_the_dark(power):
         walls.append(float(result[0, 0, 30, 70]))
         assert walls[-1] > float(result[0, 0, 30, 10]) - 0.06, dark
     assert np.abs(np.diff(walls)).max() < 0.06
+
+
+def colour_scale(result, original, amount):
+    """The gains of a colour cast for the complete picture."""
+    cast = ColourCast.of(result, original, amount, torch.Tensor.float)
+    return cast.gains(original, lambda grid: resize_map(grid, result.shape[-2:]))
 
 
 def test_colour_fidelity_takes_over_the_cast_and_nothing_else():

@@ -14,7 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jores.checkpoint import save_bundle
 from jores.conditions import ConditionOnDemand, RetinexCondition
-from jores.imaging import colours, compositing
+from jores.imaging import compositing
+from jores.imaging.colours import ColourCast
+from jores.imaging.resize import resize_map
 from jores.options import ClipOptions, FinishOptions, SampleOptions
 from jores.out_of_memory import is_out_of_memory
 from jores.tiling.tiler import Tiler
@@ -187,8 +189,8 @@ class Largest(TorchDispatchMode):
 def test_the_colour_cast_is_taken_over_in_bands(size):
     x0, original = dark(1, 3, *size) * 12 - 0.9, dark(1, 3, *size) * torch.tensor([4.0, 3.0, 2.0]).view(1, 3, 1, 1)
     picture = (x0.clamp(-1, 1) + 1) / 2
-    scale = colours.colour_scale(picture, original, 0.8)
-    want = colours.scale_colours(picture, scale)
+    cast = ColourCast.of(picture, original, 0.8, torch.Tensor.float)
+    want = cast.applied(picture, original, lambda grid: resize_map(grid, size))
     with Largest() as largest:
         made = compositing.finish(x0.clone(), original, FinishOptions(colour_fidelity=0.8), reuse=True)
     torch.testing.assert_close(made, want, atol=1e-5, rtol=0)

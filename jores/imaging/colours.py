@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .exposure import luma
 from .guided_filter import TONE, self_guided, sliced_grid
-from .resize import reduced, reduced_in_bands, resize_map
+from .resize import reduced, reduced_in_bands
 
 SIDE, BINS = 24, 4  # long side of the grid on which casts are compared, and the brightnesses that it holds apart
 FEW = 0.02  # weight of all pixels of a cell beside those of one brightness, of which it may hold none
@@ -18,29 +18,13 @@ LARGEST_SHIFT = 4.0  # largest gain of a channel
 LIGHT_SIDE, LIGHT_RADIUS, LIGHT_EDGE = 256, 6, 0.1  # of a guided filter: size and radius (px), contrast
 
 
-def colour_scale(images: Tensor, original: Tensor, amount: float) -> Tensor:
+@dataclass(frozen=True)
+class ColourCast:
     """Gains per channel that give a result the colour cast of its original; see `scale_colours`.
 
     The cast is the low-frequency chroma: averages over squares of about 1/24 of the long side, divided by their luma.
     The colours of details are not changed. It is compared at several brightnesses of the original apart (a bilateral
     grid), so that the colour of a lamp does not spread to the wall beside it.
-
-    Args:
-        images: the result, (B, 3, H, W) in [0, 1].
-        original: the input, (B, 3, H, W) in [0, 1].
-        amount: 0 gives 1 everywhere, 1 takes over the full cast.
-
-    Returns:
-        (B, 3, H, W) float32, between 1/4 and 4.
-    """
-    original = original.to(images.device)
-    cast = ColourCast.of(images, original, amount, torch.Tensor.float)
-    return cast.gains(original, lambda grid: resize_map(grid, images.shape[-2:]))
-
-
-@dataclass(frozen=True)
-class ColourCast:
-    """Gains per channel at a coarse size, for several brightnesses of the original.
 
     Attributes:
         grid: the gains (B, bins * 3, h, w).
@@ -53,7 +37,13 @@ class ColourCast:
 
     @classmethod
     def of(cls, images: Tensor, original: Tensor, amount: float, decode: Callable[[Tensor], Tensor]) -> ColourCast:
-        """That of `colour_scale`. `decode` converts a band of `images` to [0, 1]."""
+        """The cast between a result and its original.
+
+        Args:
+            images: the result (B, 3, H, W); `decode` converts a band of it to [0, 1].
+            original: the input, (B, 3, H, W) in [0, 1].
+            amount: 0 gives gains of 1, 1 takes over the full cast.
+        """
         made = reduced_in_bands(images, LIGHT_SIDE, lambda x: decode(x).clamp(0, 1))
         before = reduced_in_bands(original, LIGHT_SIDE, lambda x: x.float().clamp(0, 1)).to(made)
         light = before.amax(1, keepdim=True)
@@ -69,7 +59,7 @@ class ColourCast:
         return cls(grid, *self_guided(light, LIGHT_RADIUS, LIGHT_EDGE))
 
     def gains(self, original: Tensor, enlarge: Callable[[Tensor], Tensor]) -> Tensor:
-        """Gains (B, 3, H, W) for a band of the original. `enlarge` enlarges the band's part of a coarse map."""
+        """Gains (B, 3, H, W), 1/4 to 4, for a band of the original. `enlarge` enlarges its part of a coarse map."""
         light = original.amax(1, keepdim=True).float().clamp(0, 1)
         tones = (enlarge(self.slope) * light + enlarge(self.intercept)).clamp(0, 1).pow(TONE)
         return sliced_grid(self.grid, tones, enlarge)

@@ -133,7 +133,8 @@ class _Rewriter:
         self.decode = decoder_of(self.video)
         self.turns = first.turns
         self.times: deque[tuple[int, Fraction, int]] = deque()
-        self.last, self.sent, self.decoded, self.lost = 0, None, None, {}
+        self.last, self.sent, self.decoded = 0, None, None
+        self.lost: dict[str, None] = {}  # each once, in the order in which it was found
         full = "yuvj" in first.pix_fmt or self.video.codec_context.color_range == _FULL_RANGE
         self.range = _FULL_RANGE if full else 1
         self.film = self._film()
@@ -149,7 +150,7 @@ class _Rewriter:
             tags = (*self.film.tags[:2], 2, self.film.tags[3])
             self.film = replace(self.film, tags=tags)
         if not self.alpha and claims_alpha(self.video):
-            self.lost["alpha"] = 1
+            self.lost["alpha"] = None
 
     def _film(self) -> Film:
         """The film as an encoder needs to know it."""
@@ -255,12 +256,12 @@ class _Rewriter:
             )
         beside = side_data(frame)
         if beside is None:
-            self.lost["what its frames carry besides their pictures (EXIF?)"] = 1
+            self.lost["what its frames carry besides their pictures (EXIF?)"] = None
         for kind, name in _CARRIED.items():
             if beside is not None and beside.get(kind) is not None:
-                self.lost[name] = self.lost.get(name, 0) + 1
+                self.lost[name] = None
         if frame.interlaced_frame and self.film.rows == PROGRESSIVE:
-            self.lost["interlacing of frames in a film that begins without"] = 1
+            self.lost["interlacing of frames in a film that begins without"] = None
         tags = {"src_colorspace": self.matrix, "src_color_range": self.range}
         for rows in self.film.rows:
             field = frame if self.film.rows == PROGRESSIVE else take_field(frame, rows)

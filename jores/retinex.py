@@ -22,7 +22,7 @@ from .imaging.alpha import filled, joined
 from .imaging.resize import area_average
 from .nets.segmentation import working_size
 from .options import SampleOptions
-from .statistics import global_statistics
+from .picture_statistics import global_statistics
 from .tiling.tiler import Tiler
 from .tiling.windows import Window, size_of
 

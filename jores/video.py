@@ -29,8 +29,8 @@ from .imaging.resize import reduced_size
 from .imaging.temporal import LIGHT_STEP, LOG_FLOOR, SteadyIllumination, TemporalFilter, follow, is_black, thumbnail
 from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions
+from .picture_statistics import wanted_exposure
 from .pipeline import Setup, checked, enhance_by, finish
-from .statistics import wanted_exposure
 
 LOOKAHEAD = 6
 """Frames that are read ahead. A shot starts with the mean gain of its first LOOKAHEAD + 1 frames."""

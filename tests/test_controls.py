@@ -9,7 +9,7 @@ import pytest
 import skimage.data
 import torch
 
-from jores import pipeline, statistics
+from jores import picture_statistics, pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, build, load_bundle
 from jores.conditions import SemanticPrior
 from jores.files.pictures import read_image
@@ -218,13 +218,13 @@ def test_bad_dials_are_named_before_any_work_is_done():
 
 def test_an_exposure_that_is_given_wins_and_without_one_each_picture_has_its_own():
     nets, pictures = shaken(TINY), noise(3, 3, 48, 64) * torch.tensor([0.1, 0.3, 0.9]).view(3, 1, 1, 1)
-    assert statistics.wanted_exposure(nets, pictures, 0.2).tolist() == pytest.approx([0.2] * 3)
-    proposed = statistics.wanted_exposure(nets, pictures, None)
+    assert picture_statistics.wanted_exposure(nets, pictures, 0.2).tolist() == pytest.approx([0.2] * 3)
+    proposed = picture_statistics.wanted_exposure(nets, pictures, None)
     assert len(proposed.unique()) == 3 and bool(((proposed > 0) & (proposed <= 1)).all())
-    alone = [statistics.wanted_exposure(nets, picture[None], None) for picture in pictures]
+    alone = [picture_statistics.wanted_exposure(nets, picture[None], None) for picture in pictures]
     torch.testing.assert_close(torch.cat(alone), proposed)
     enlarged = pictures.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    torch.testing.assert_close(statistics.wanted_exposure(nets, enlarged, None), proposed)
+    torch.testing.assert_close(picture_statistics.wanted_exposure(nets, enlarged, None), proposed)
 
 
 def test_the_shipped_weights_hand_a_well_lit_picture_back(shared_data):
@@ -239,7 +239,7 @@ def test_the_shipped_weights_brighten_a_picture_that_is_lit_in_one_place_alone(n
     picture = to_tensor(skimage.data.astronaut())[None]
     picture = torch.cat([picture[..., lit], picture * 0.15], -1)
     assert mean_luma(picture) < 0.22
-    assert statistics.wanted_exposure(nets, picture, None) > 1.5 * mean_luma(picture)
+    assert picture_statistics.wanted_exposure(nets, picture, None) > 1.5 * mean_luma(picture)
 
 
 def test_no_mean_luma_is_a_threshold():

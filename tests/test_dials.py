@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jores import cli, pipeline, statistics
+from jores import cli, picture_statistics, pipeline
 from jores.conditions import Keeper
 from jores.files.pictures import Picture, write_image
 from jores.imaging.exposure import BRIGHTEST, DIMMEST, brightened
@@ -61,11 +61,11 @@ class Listener(Keeper):
 
 def test_brightness_is_relative_to_the_exposure_proposed_or_told(nets):
     low = dark()
-    proposed = statistics.wanted_exposure(nets, low, None)
+    proposed = picture_statistics.wanted_exposure(nets, low, None)
     listener = Listener()
     auto = flat(pipeline.enhance)(low, nets, brightness=0.8, steps=1, keeper=listener)
     maps = pipeline.decompose(nets, low)
-    aim = brightened(statistics.wanted_exposure(nets, maps.picture, None), 0.8)
+    aim = brightened(picture_statistics.wanted_exposure(nets, maps.picture, None), 0.8)
     assert torch.equal(listener.exposures[0], aim) and aim > proposed
     assert torch.equal(auto, flat(pipeline.enhance)(low, nets, exposure=aim, steps=1))
     by_number = flat(pipeline.enhance)(low, nets, exposure=0.3, brightness=-1.0, steps=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +17,7 @@ FLOORS = (
     ("jores/imaging",),
     ("jores/nets", "jores/diffusion", "jores/files"),
     ("jores/budget", "jores/semantics", "jores/checkpoint", "jores/metrics"),
-    ("jores/statistics", "jores/precision"),
+    ("jores/picture_statistics", "jores/precision"),
     ("jores/retinex",),
     ("jores/pipeline",),
     ("jores/video",),
@@ -68,6 +69,11 @@ def test_no_files_import_each_other() -> None:
         for name in free:
             del left[name]
     assert not left
+
+
+def test_no_file_hides_a_module_of_python() -> None:
+    """`python path/to/jores` puts that folder before Python's own."""
+    assert not {path.stem for path in (ROOT / "jores").iterdir()} & sys.stdlib_module_names
 
 
 def test_no_function_is_long_and_none_has_many_parameters() -> None:

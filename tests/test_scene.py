@@ -8,7 +8,7 @@ import torch
 from skimage import data
 from torch import nn
 
-from jores import statistics
+from jores import picture_statistics
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
 from jores.imaging.exposure import brightness_statistics
 from jores.nets.exposure_head import LightMixture
@@ -65,7 +65,7 @@ def test_a_picture_upside_down_is_as_bright_and_shows_something_else(released, d
     turned = dark.flip(2, 3)
     small = [nn.functional.adaptive_avg_pool2d(x, (48, 64)) for x in (dark, turned)]
     torch.testing.assert_close(*(brightness_statistics(x)[:, :12] for x in small), rtol=1e-3, atol=1e-3)
-    first, second = (statistics.wanted_exposure(released, x, None) for x in (dark, turned))
+    first, second = (picture_statistics.wanted_exposure(released, x, None) for x in (dark, turned))
     assert (first / second).log().abs() > 0.003
     blind = released.anet.exposure_head
     torch.testing.assert_close(*(blind(x) for x in small), rtol=2e-3, atol=0)  # of no known scene
@@ -74,15 +74,17 @@ def test_a_picture_upside_down_is_as_bright_and_shows_something_else(released, d
 def test_the_scene_is_looked_at_once_for_exposure_and_shadows(released, dark, monkeypatch):
     calls, own = [], released.anet.scene.encoded
     monkeypatch.setattr(released.anet.scene, "encoded", lambda x: calls.append(1) or own(x))
-    known = statistics.global_statistics(released, dark, None)
+    known = picture_statistics.global_statistics(released, dark, None)
     assert len(calls) == 1
-    torch.testing.assert_close(known.exposure, statistics.wanted_exposure(released, dark, None), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        known.exposure, picture_statistics.wanted_exposure(released, dark, None), rtol=1e-5, atol=0
+    )
 
 
 def test_the_proposal_of_a_big_picture_is_that_of_its_thumbnail(released, dark):
-    whole = statistics.wanted_exposure(released, dark, None)
+    whole = picture_statistics.wanted_exposure(released, dark, None)
     small = nn.functional.adaptive_avg_pool2d(dark, SCENE_THUMBNAIL)
-    torch.testing.assert_close(statistics.wanted_exposure(released, small, None), whole, rtol=0.01, atol=0)
+    torch.testing.assert_close(picture_statistics.wanted_exposure(released, small, None), whole, rtol=0.01, atol=0)
 
 
 def test_an_unknown_scene_is_an_average_one():

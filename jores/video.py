@@ -24,7 +24,7 @@ from .diffusion.sampling import Callback
 from .imaging.alpha import opaque
 from .imaging.exposure import DARKEST, exposure_gain, mean_luma
 from .imaging.fades import fade_at, is_switched
-from .imaging.outlook import REACH, FrameSummary, Lookahead, summarise
+from .imaging.lookahead import REACH, FrameSummary, Lookahead, summarise
 from .imaging.resize import reduced_size
 from .imaging.temporal import LIGHT_STEP, LOG_FLOOR, SteadyIllumination, TemporalFilter, follow, is_black, thumbnail
 from .nets.segmentation import Segmenter

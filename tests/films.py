@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from jores.imaging.outlook import summarise
+from jores.imaging.lookahead import summarise
 
 LENGTH, RATE, SIZE = 12, 25, (64, 96)
 Audio = tuple[str, dict[str, str], int]

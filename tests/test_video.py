@@ -17,7 +17,7 @@ from jores.files import clips as clip_files
 from jores.files.clips import VideoFileError, rewrite_video
 from jores.imaging.camera_motion import camera_shift
 from jores.imaging.fades import is_switched
-from jores.imaging.outlook import summarise
+from jores.imaging.lookahead import summarise
 from jores.imaging.temporal import follow
 from jores.pipeline import enhance
 from jores.semantics import load_segmenter

@@ -27,8 +27,8 @@ from torch import Tensor
 from . import exif as exif_blocks
 from . import heif, ifd, left_out, metadata, png, raw, raw_notes, tiff
 from .codecs import decode_16
-from .light import to_srgb
 from .metadata import Metadata
+from .tone_curves import to_srgb
 
 logger = logging.getLogger(__name__)
 

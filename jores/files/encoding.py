@@ -12,7 +12,7 @@ from ..imaging.exposure import luma
 from . import jpeg, png
 from .codecs import encode_bmp_alpha, encode_png_16, encode_tiff
 from .decoding import Picture
-from .light import from_srgb
+from .tone_curves import from_srgb
 
 _SAVE_OPTIONS = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}, "PNG": {}, "BMP": {}}
 _HOLDS_16, _HOLDS_ALPHA, _HOLDS_GREY_ALPHA = ("PNG", "TIFF"), ("PNG", "TIFF", "WEBP", "BMP"), ("PNG", "TIFF")

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, features
 
 from . import icc, left_out
 from .items import properties_of_picture
-from .light import HDR, POWERS
+from .tone_curves import HDR, POWERS
 
 HEIC, AVIF = (".heic", ".heif", ".hif"), (".avif",)
 SUFFIXES = (*HEIC, *AVIF)

@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from . import exif, jpeg, png, xmp
-from .light import power_of_png
+from .tone_curves import power_of_png
 
 Resolution = tuple[float, float]
 _ROOM_FOR_XMP = jpeg.ROOM - len(jpeg.XMP)

@@ -19,18 +19,9 @@ from typing import Any
 
 import torch
 
-from ..files.pictures import (
-    DEVELOPED,
-    FORMATS,
-    VIDEO_FORMATS,
-    check_fits,
-    expand,
-    find_images,
-    missing,
-    read_image,
-    write_image,
-)
+from ..files.pictures import check_fits, expand, find_images, missing, read_image, write_image
 from ..files.records import json_line
+from ..files.suffixes import DEVELOPED, FORMATS, VIDEO_FORMATS
 from ..files.targets import Job, held, identity, plan
 from ..out_of_memory import is_out_of_memory
 from .enhancer import Enhancer

@@ -26,8 +26,8 @@ from .encoders import Film, NoEncoderError, choose
 from .fields import PROGRESSIVE, Rows, take_field, weave
 from .formats import has_alpha
 from .opening import FirstFrames, VideoFileError, claims_alpha, decoder_of, first_frames, side_data, video_stream
-from .pictures import VIDEO_FORMATS
 from .saving import rename_atomically
+from .suffixes import VIDEO_FORMATS
 from .tracks import Tracks, differences, muxer_options, packets_of
 
 _FULL_RANGE = 2  # AVColorRange

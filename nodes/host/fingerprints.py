@@ -13,13 +13,9 @@ import torch
 from torch import Tensor
 
 from ...jores.imaging.alpha import opaque
-from ...jores.imaging.exposure import luma
-from ...jores.imaging.resize import reduced
+from ...jores.imaging.likeness import alike, thumbnails
 
 LATENT_KEY = "jores_pictures"  # in a latent's dictionary: {"source": (B, 2) int64, "thumbnails": (B, 3, h, w)}
-THUMBNAIL_SIDE = 24  # pixels, longer side of the thumbnails that are compared
-ALIKE = 0.6  # smallest correlation of two thumbnails of one picture, even after edits
-FLAT = 0.5 / 255  # a thumbnail with a smaller standard deviation has no structure to compare
 
 
 def fingerprints(image: Tensor) -> Tensor:
@@ -52,11 +48,6 @@ def among_pictures(one: Tensor | None, many: Tensor | None) -> bool:
     return bool((one.cpu() == many.cpu()).all(1).any())
 
 
-def thumbnails(pictures: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, 3, h, w) with a longer side of at most THUMBNAIL_SIDE pixels, float32 on the CPU."""
-    return reduced(pictures, THUMBNAIL_SIDE).float().cpu()
-
-
 def known_pictures(source: Tensor | None, pictures: Tensor, count: int) -> dict[str, Any]:
     """Entry for the dictionary of `count` latents made from these dark `pictures` (B, 3, H, W); empty if unknown."""
     if source is None:
@@ -82,21 +73,6 @@ def latent_pictures(latent: dict[str, Any]) -> dict[str, Tensor] | None:
     if count == total and (total == 1 or index is None or list(index) == list(range(total))):
         return known
     return None
-
-
-def alike(a: Tensor, b: Tensor) -> bool:
-    """Whether two thumbnails (3, h, w) show the same picture, even if it was edited or saved again.
-
-    Only the structure is compared, not brightness, contrast and colours.
-    """
-    if a.shape != b.shape:
-        return False
-    a, b = (luma(x[None].clamp_min(0).sqrt()).flatten().double() for x in (a, b))
-    a, b = a - a.mean(), b - b.mean()
-    spreads = [float(x.square().mean().sqrt()) for x in (a, b)]
-    if min(spreads) < FLAT:
-        return max(spreads) < 4 * FLAT
-    return float(a @ b) >= ALIKE * float(a.norm() * b.norm())
 
 
 def other_original(latent: dict[str, Any], original: Tensor) -> str | None:

@@ -22,8 +22,8 @@ from ..jores.tiling.windows import size_of
 from .host.checks import expect
 from .host.fingerprints import fingerprints, same_pictures
 from .host.folders import class_names
-from .host.patchers import Adjusted, NetPatchers, each_frame
-from .host.pictures import from_image, to_image, to_mask
+from .host.patchers import Adjusted, NetPatchers, each_frame, memory_advice
+from .host.pictures import from_image, shown_size, to_image, to_mask
 from .schema import ADVANCED, Condition, Segmenter, Semantic, node_schema
 
 GOLDEN = 0.618034
@@ -103,13 +103,9 @@ class JoReSSegment(io.ComfyNode):
         classes = chosen_classes(node, class_name, more_classes)  # raises errors before the work
         source = fingerprints(image)
         nets = lighting_nets(node, condition, source)
-        needed = segmenter_bytes(segmenter.model, size_of(pixels))
-        if nets is None:
-            loaded = None
-            mm.load_models_gpu([segmenter], memory_required=needed, force_full_load=True)
-        else:
+        needed, loaded = segmenter_bytes(segmenter.model, size_of(pixels)), None
+        if nets is not None:
             needed = max(needed, lit_bytes(nets.config))
-            loaded = nets.load(needed, "decomposition", "adjustment", beside=(segmenter,))
 
         def segment(i: int) -> tuple[SemanticPrior, Tensor]:
             seen = opaque(pixels[i : i + 1])  # hidden colours must not influence the result
@@ -119,7 +115,12 @@ class JoReSSegment(io.ComfyNode):
             mask = class_mask(prior, classes, threshold=threshold, inverted=invert)
             return prior, mask.to(mm.intermediate_device())
 
-        priors, masks = zip(*each_frame(len(pixels), segment), strict=True)
+        with memory_advice(node, shown_size(pixels)):
+            if nets is None:
+                mm.load_models_gpu([segmenter], memory_required=needed, force_full_load=True)
+            else:
+                loaded = nets.load(needed, "decomposition", "adjustment", beside=(segmenter,))
+            priors, masks = zip(*each_frame(len(pixels), segment), strict=True)
         prior: SemanticPrior = replace(join_frames(priors), source=source)
         return io.NodeOutput(prior, to_image(coloured(prior)), to_mask(torch.cat(masks)))
 

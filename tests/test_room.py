@@ -22,7 +22,7 @@ from jores.out_of_memory import is_out_of_memory
 from jores.tiling.tiler import Tiler
 from jores.video import LOOKAHEAD, enhance_frames
 from tests import other_device as elsewhere
-from tests.graphs import SHIPPED, conditioned, run
+from tests.graphs import SEGMENTER, SHIPPED, conditioned, run
 from tests.tiny import TINY, shaken
 
 
@@ -135,6 +135,20 @@ def test_memory_that_ran_out_is_known_everywhere_by_all_its_names(pack, message)
         raise RuntimeError(message)
     with pytest.raises(RuntimeError, match="^shape mismatch$"), advice("Node", "8x6"):
         raise RuntimeError("shape mismatch")
+
+
+def test_memory_that_runs_out_in_the_segmenter_is_told_with_advice(pack):
+    (segmenter,) = run(pack, "JoReSLoadSegmenter", segmenter_name=SEGMENTER)
+
+    def too_big(_net, _given):
+        torch.empty(1 << 55)
+
+    hook = segmenter.model.register_forward_pre_hook(too_big)
+    try:
+        with pytest.raises(torch.cuda.OutOfMemoryError, match="Segment Semantic Prior: out of memory at 30x20 pixels"):
+            run(pack, "JoReSSegment", segmenter=segmenter, image=dark(1, 20, 30, 3), class_name="sky")
+    finally:
+        hook.remove()
 
 
 @pytest.mark.parametrize("part", ["unet", "rnet", "both"])

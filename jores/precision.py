@@ -18,9 +18,10 @@ FAST = ("avx512_bf16", "amx_bf16")  # processor features that compute bfloat16 f
 def reduce_precision(nets: JoReSNets, precision: str, device: torch.device | None = None) -> None:
     """Lets the nets compute in bfloat16 if `precision` asks for it; changes nothing else.
 
-    The last layer of each net stays in float32, and so do R, L, R' and L', the sampler and the weights in memory: what
-    is rounded is only what the nets add to a picture, so a result changes by 2 levels of 8 bits at most. Of DNet
-    it is where L lies between its bounds: R * L is the dark picture still, whose rounding the gain would amplify.
+    The last layer of each net stays in float32, and so do R, L, R' and L', the sampler and the weights in memory. So
+    only what the nets add to a picture is rounded, and a result changes by 2 levels of 8 bits at most. DNet's part of
+    it is the place of L between two bounds. R is the quotient of the picture and that L, in float32, so R * L is as
+    exact as the dark picture: an error of it would be amplified by the gain.
 
     Args:
         nets: those of its parts that are there.

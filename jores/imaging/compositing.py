@@ -27,7 +27,7 @@ from .resize import reduced, reduced_in_bands, resize_map
 DARK, LIT = 0.15, 0.5
 """Local illumination (0..1) below which a pixel counts as dark, and above which as lit, if not `lit_from`."""
 
-_SLOPE = 0.3  # with `shadows`, of the tones between dark and lit: less than in either, but never upside down
+_SLOPE = 0.3  # with `shadows`, of the tones between dark and lit: flatter than in either, but brighter stays brighter
 _FEW = 0.01  # share of dark pixels from which on their brightness in the result counts
 
 BAND = 256  # rows per step, to limit memory
@@ -176,9 +176,10 @@ def feather_mask(mask: Tensor, pixels: int) -> Tensor:
 def lit_from(images: Tensor, result: Tensor, decode: Callable[[Tensor], Tensor] = Tensor.float) -> Tensor:
     """Local illumination from which on a pixel counts as lit, (B, 1, 1, 1): LIT, or more if dark areas get very bright.
 
-    What was twice as bright as a dark area must not be darker than it in the result. So the tones rise from where DARK
-    ends in the result, by _SLOPE, until they meet those of the input. Where DARK ends is told by the power that fits
-    all dark areas, so it follows the light of a scene without jumps.
+    An area that was brighter than a dark one must not end darker than it, although only the dark one is enhanced in
+    full. So from DARK on the tones of the result rise by _SLOPE until they meet those of the input; there lit areas
+    begin. What DARK becomes in the result is told by the power of the input that fits all dark areas of it, so it
+    follows the light of a scene without jumps.
 
     Args:
         images: (B, 3, H, W) in [0, 1], the input.

@@ -29,7 +29,7 @@ def sliding_mean(x: Tensor, side: int) -> Tensor:
     for dim in (-1, -2):
         length, start, total = mean.shape[dim], 0, torch.zeros_like(mean)
         for width, sums in _spans(mean, side, dim, torch.add, 0.0):
-            if side & width:  # the window is as wide as the powers of two that its side is the sum of
+            if side & width:  # a window of 13 pixels is one of 1, one of 4 and one of 8 pixels, side by side
                 total, start = total + sums.narrow(dim, start, length), start + width
         mean = total / _pixels_within(length, side, total).view(-1, *(1,) * (-1 - dim))
     return mean.to(x.dtype)

@@ -143,8 +143,9 @@ class LightHead(_Head, _Light):
 
     Both are computed in logarithms, as a gated interpolation between a proposed value and the picture's own value. The
     gate is trained on dark pictures, on pictures lit in part, and on well-lit photographs, which should stay unchanged;
-    there is no fixed threshold on the mean luma. What a picture shows serves the proposed values alone: a gate that
-    sees it learns whose pictures these are, and keeps people before a window dark, as photographs of people may stay.
+    there is no fixed threshold on the mean luma. What a picture shows serves the proposed values alone. A gate that
+    sees it recognises pictures like those that are taught to stay unchanged, whatever their light: it left people
+    before a window dark.
     """
 
     def __init__(self, width: int, scene: int = 0, *, operations: Any = nn, **factory: Any) -> None:
@@ -179,7 +180,7 @@ class LightMixture(_Light):
 
     What a good brightness is depends on where a picture comes from: rooms without light are shown darker than streets
     and windows whose exposures were fused. One perceptron ends between the two; so each expert is trained on its own
-    sets of pairs, and another perceptron, `sorter`, says whose pictures this one is like. The logarithms of the
+    sets of pairs, and another perceptron, `sorter`, says which of the sets this picture is like. The logarithms of the
     experts' proposals are averaged by its shares.
     """
 
@@ -187,7 +188,7 @@ class LightMixture(_Light):
         super().__init__()
         self.scene, kw = scene, {"operations": operations, **factory}
         self.experts = nn.ModuleList(LightHead(width, scene, **kw) for _ in range(experts))
-        self.sorter = _Head(width // 4, experts, scene, **kw)  # logits of whose pictures these are
+        self.sorter = _Head(width // 4, experts, scene, **kw)  # logits of the experts
 
     def exposure(self, known: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         return self._mixed(known, dtype, [head.exposure(known, dtype) for head in self.heads])

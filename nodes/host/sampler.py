@@ -1,4 +1,4 @@
-"""The library's sampler and RNet in the host's sampling: a function and a `Refinement`, whose copies are references."""
+"""The library's sampler in the host's sampling, and RNet after each step of any sampler, as a `Refinement`."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ PRESETS: dict[str, JoReSConfig] = {
     "texture": JoReSConfig(
         name="texture",
         decomposition=DecompositionConfig(deband=True),
-        adjustment=AdjustmentConfig(light_bins=8, light_experts=2, scene=8),
+        adjustment=AdjustmentConfig(light_bins=8, light_experts=3, scene=8),
         denoiser=DenoiserConfig(
             fold=2,
             widths=(32, 64, 128),

@@ -15,41 +15,30 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint import SHIPPED_SEGMENTER, JoReSNets, save_bundle
-from ..imaging.exposure import brightness_statistics, mean_luma
+from ..imaging.exposure import mean_luma
 from ..nets.exposure_head import LightHead, LightMixture
 from ..nets.scene import SceneNet
 from ..precision import fast_in_bfloat16
 from ..semantics import load_segmenter
 from .convert import to_tensor
-from .darkening import Darkening
-from .data import (
-    OVERSAMPLING,
-    brightness_power,
-    darkened_thumbnail,
-    exposure_jitter,
-    fine_thumbnail,
-    random_view,
-    shadows_of,
-    thumbnail,
-)
+from .data import fine_thumbnail, shadows_of, thumbnail
 from .pairs import Pair
 from .records import Scores, append_record, means_of_kinds
+from .views import FOR_ALL, Pool, of_pair, of_paper, of_photo, unchanged
 
 POOL_SEED = 11
-FOR_ALL = -1  # in place of an expert's number
-RETOUCHED = 0.3  # share of the views whose shadows are trained at another brightness than that of the well-lit picture
 
 
 class ExposureObjective(nn.Module):
     """Mean absolute log error of the proposed mean luma, plus that of the proposed `shadow_share`.
 
-    Of a mixture, each expert learns from its own samples and from those that are for all. The sorter learns by
-    cross-entropy whose a sample is.
+    Of a mixture, each expert learns from its own samples, and those in `common` from the samples that are FOR_ALL, too.
+    The sorter learns by cross-entropy whose a sample is; one FOR_ALL may be that of any expert in `common`.
     """
 
-    def __init__(self, head: LightHead | LightMixture) -> None:
+    def __init__(self, head: LightHead | LightMixture, common: list[int] | None = None) -> None:
         super().__init__()
-        self.net = head
+        self.net, self.common = head, list(range(len(head.heads))) if common is None else common
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         known, expert = batch["known"], batch["expert"]
@@ -62,11 +51,16 @@ class ExposureObjective(nn.Module):
             shadows = shadows + (its * (wanted.log() - batch["shadows"].log()).abs()).sum()
         loss = exposure + shadows
         if isinstance(self.net, LightMixture):
-            logits = self.net.sorter.outputs(known)
-            wrong = nn.functional.cross_entropy(logits, expert, ignore_index=FOR_ALL, reduction="sum")
-            loss = loss + wrong / (expert != FOR_ALL).sum().clamp_min(1)  # a batch may hold nothing but FOR_ALL
+            loss = loss + self._sorting(known, expert)
         count = len(self.net.heads)
         return {"loss": loss, "exposure": exposure / count, "shadows": shadows / count}
+
+    def _sorting(self, known: Tensor, expert: Tensor) -> Tensor:
+        """Cross-entropy of the sorter; means of their own for both kinds of samples, of which a batch may lack one."""
+        chances, own = self.net.sorter.outputs(known).log_softmax(1), expert != FOR_ALL
+        wrong = nn.functional.nll_loss(chances, expert, ignore_index=FOR_ALL, reduction="sum")
+        missed = chances[:, self.common].logsumexp(1)[~own].sum()
+        return wrong / own.sum().clamp_min(1) - missed / (~own).sum().clamp_min(1)
 
     def standardise(self, known: Tensor, expert: Tensor) -> None:
         """Sets `centre` and `spread` of each head to those of the samples that it learns from."""
@@ -77,7 +71,7 @@ class ExposureObjective(nn.Module):
 
     def _learns(self, i: int, expert: Tensor) -> Tensor:
         """Whether head `i` learns from samples that are for `expert` (B,)."""
-        return (expert == i) | (expert == FOR_ALL) | (len(self.net.heads) == 1)
+        return (expert == i) | (expert == FOR_ALL) & (i in self.common) | (len(self.net.heads) == 1)
 
 
 class Expose:
@@ -86,9 +80,10 @@ class Expose:
     A `SceneNet` that was never fitted gets the encoder of the shipped segmenter, and its components from the views.
 
     `data` of the recipe: `views` per picture, `batch`, and shares of a batch: `photos` are darkened photographs, `own`
-    unchanged photographs, `lit` well-lit pictures of the pairs (unchanged, so their own brightness is the target); the
-    rest are dark pictures of the pairs. `experts`: of each set of --data, the number of the expert that learns from it;
-    without it every expert learns from all.
+    unchanged photographs, `paper` photographs with a sheet of `Paper` over them, `lit` well-lit pictures of the pairs
+    (unchanged, so their own brightness is the target); the rest are dark pictures of the pairs. `experts`: of each set
+    of --data, the number of the expert that learns from it; without it every expert learns from all. `paper_expert`:
+    the number of the one that learns from paper, and not from other photographs; without it all do.
     """
 
     name, best_score = "expose", "score"
@@ -104,21 +99,26 @@ class Expose:
             raise ValueError(
                 "stage expose trains a LightHead; this preset has the exposure head of release 0.1: choose another"
             )
-        expert = _experts(data.get("experts"), pairs, head, bool(photos))
-        own = data.get("own", 0.0) if photos else 0.0
-        dark = 1 - data["lit"] - own - (data["photos"] if photos else 0.0)
+        of_photos = {key: data.get(key, 0.0) if photos else 0.0 for key in ("photos", "own", "paper")}
+        on_paper = _paper_expert(data.get("paper_expert") if of_photos["paper"] else None, head)
+        expert = _experts(data.get("experts"), pairs, head, on_paper, bool(photos))
+        dark = 1 - data["lit"] - sum(of_photos.values())
         self.scene = _taught(nets.anet.scene)
-        pairs_views = [self._seen(_of_pair(p, rng, j > 0, e)) for p, e in expert for j in views]
+        pairs_views = [self._seen(of_pair(p, rng, j > 0, e)) for p, e in expert for j in views]
         self.pools = [
-            _Pool(dark, pairs_views, np.repeat(weights, len(views))),
-            _Pool(data["lit"], [self._seen(_unchanged(p, rng, e)) for p, e in expert], weights),
+            Pool(dark, pairs_views, np.repeat(weights, len(views))),
+            Pool(data["lit"], [self._seen(unchanged(p, rng, e)) for p, e in expert], weights),
         ]
         if photos:
-            dimmed = [self._seen(_of_photo(p, rng, j > 0)) for p in photos for j in views]
-            self.pools.append(_Pool(data["photos"], dimmed))
-            self.pools.append(_Pool(own, [self._seen(_unchanged(p, rng, FOR_ALL)) for p in photos]))
+            dimmed = [self._seen(of_photo(p, rng, j > 0)) for p in photos for j in views]
+            self.pools.append(Pool(of_photos["photos"], dimmed))
+            self.pools.append(Pool(of_photos["own"], [self._seen(unchanged(p, rng, FOR_ALL)) for p in photos]))
+        if of_photos["paper"]:
+            sheets = [self._seen(of_paper(p, rng, on_paper)) for p in photos or []]
+            self.pools.append(Pool(of_photos["paper"], sheets))
         self._describe()
-        self.objective = ExposureObjective(head.requires_grad_(True))
+        common = [i for i in range(len(head.heads)) if i != on_paper or i in {e for _, e in expert}]
+        self.objective = ExposureObjective(head.requires_grad_(True), common)
         self.objective.standardise(*(torch.cat([p.samples[k] for p in self.pools]) for k in ("known", "expert")))
 
     @torch.no_grad()
@@ -179,25 +179,19 @@ class Expose:
         save_bundle(path, replace(self.nets, adjustment=anet), append_record(self.nets, record))
 
 
-class _Pool:
-    """Samples of one kind, drawn in proportion to `weights`; `share` is their share of a batch."""
-
-    def __init__(self, share: float, samples: list[dict[str, Tensor]], weights: Any = None) -> None:
-        self.share = share
-        self.samples = {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
-        weights = np.ones(len(samples)) if weights is None else np.asarray(weights, float)
-        self.drawn = np.cumsum(weights / weights.sum())
-
-    def draw(self, count: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        places = np.searchsorted(self.drawn, rng.random(count), side="right")
-        index = torch.from_numpy(places.clip(0, len(self.drawn) - 1))
-        return {key: values[index] for key, values in self.samples.items()}
+def _paper_expert(number: int | None, head: LightHead | LightMixture) -> int:
+    """The expert that learns from paper, or FOR_ALL. Raises ValueError if the head has no such expert."""
+    if number is not None and number not in range(len(head.heads)):
+        raise ValueError(
+            f"paper_expert: {number} is not one of the {len(head.heads)} experts, which are numbered from 0"
+        )
+    return FOR_ALL if number is None else number
 
 
 def _experts(
-    experts: list[int] | None, pairs: list[Pair], head: LightHead | LightMixture, photos: bool
+    experts: list[int] | None, pairs: list[Pair], head: LightHead | LightMixture, on_paper: int, photos: bool
 ) -> list[tuple[Pair, int]]:
-    """Each pair with the expert that learns from it. All experts learn from photographs, if there are any.
+    """Each pair with the expert that learns from it. All but that of paper learn from photographs, if there are any.
 
     Raises:
         ValueError: a list that does not fit, or leaves an expert without a picture.
@@ -212,40 +206,11 @@ def _experts(
         )
     if unknown := [e for e in experts if e not in range(count)]:
         raise ValueError(f"experts: {unknown[0]} is not one of the {count} experts, which are numbered from 0")
-    if not photos and (idle := [i for i in range(count) if i not in experts]):
+    if not photos and (idle := [i for i in range(count) if i not in (*experts, on_paper)]):
         raise ValueError(
             f"experts: no set of --data is for expert {idle[0]}: name one, give --photos, or write experts: null"
         )
     return [(pair, experts[pair.group]) for pair in pairs]
-
-
-def _of_pair(pair: Pair, rng: np.random.Generator, cut: bool, expert: int) -> dict[str, Tensor]:
-    view = random_view(pair.high.shape, rng) if cut else (slice(None), slice(None))
-    gain = exposure_jitter(rng) if cut else 1.0
-    return _sample((fine_thumbnail(pair.dark[view]) * gain).clamp(0, 1), thumbnail(pair.high[view]), rng, cut, expert)
-
-
-def _of_photo(photo: Pair, rng: np.random.Generator, cut: bool) -> dict[str, Tensor]:
-    bright = fine_thumbnail(photo.high[random_view(photo.high.shape, rng)] if cut else photo.high)
-    dark = darkened_thumbnail(bright, Darkening.draw(rng).fitted(bright), rng, 1)
-    return _sample(dark, nn.functional.avg_pool2d(bright, OVERSAMPLING), rng, cut, FOR_ALL)
-
-
-def _unchanged(pair: Pair, rng: np.random.Generator, expert: int) -> dict[str, Tensor]:
-    return _sample(fine_thumbnail(pair.high), thumbnail(pair.high), rng, False, expert)
-
-
-def _sample(fine: Tensor, bright: Tensor, rng: np.random.Generator, retouch: bool, expert: int) -> dict[str, Tensor]:
-    """Of the `fine_thumbnail` of a dark picture and the `thumbnail` of the well-lit one."""
-    dark = nn.functional.avg_pool2d(fine, OVERSAMPLING)
-    requested = bright.pow(brightness_power(rng)) if retouch and rng.random() < RETOUCHED else bright
-    mean, exposure = mean_luma(torch.stack([requested, bright])).clamp_min(1e-3)
-    wanted, own = shadows_of(dark, requested).clamp_min(1e-3)
-    statistics = brightness_statistics(dark[None])[0]
-    return {
-        "fine": fine, "statistics": statistics, "own": own, "exposure": exposure, "requested": mean, "shadows": wanted,
-        "expert": torch.tensor(expert),
-    }  # fmt: skip
 
 
 def _taught(scene: SceneNet | None) -> SceneNet | None:

@@ -16,7 +16,10 @@ DRAWN = SETS | {"crop", "batch", "photo_share", "as_pairs", "retouch", "cloth"}
 JOINT = {"product", "structure", "edges", "maps"}
 SETTINGS: dict[str, dict[str, set[str]]] = {
     "decompose": {"loop": LOOP, "data": DRAWN, "options": {"reflectance", "cross", "smooth"}},
-    "expose": {"loop": LOOP, "data": SETS | {"views", "batch", "lit", "photos", "own", "experts"}, "options": set()},
+    "expose": {
+        "loop": LOOP, "options": set(),
+        "data": SETS | {"views", "batch", "lit", "photos", "own", "paper", "experts", "paper_expert"},
+    },
     "adjust": {"loop": LOOP, "data": DRAWN, "options": JOINT | {"psnr", "smooth"}},
     "diffuse": {
         "loop": LOOP, "data": DRAWN,

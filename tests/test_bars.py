@@ -19,6 +19,7 @@ from jores.tiling.tiler import Tiler
 from jores.video import enhance_frames
 from tests.benchmarks import flicker
 from tests.flat import flat
+from tests.graphs import SHIPPED, run
 
 INPUT = Path(__file__).parents[1] / "workflows" / "enhance_low_light.input.png"
 
@@ -163,3 +164,26 @@ def test_bars_of_a_clip_stay_through_the_dark_and_under_subtitles(nets):
         )
         assert float(result[..., 30:54, :].mean()) > 1.5 * float(frame[..., 30:54, :].mean())
     assert inside_in_turn(inside, dark[:1]).whole  # another film without bars
+
+
+def unlike(picture):
+    """Pictures (1, 4, H, W): opaque, between bars, transparent in places, and of zeros."""
+    alpha = torch.ones_like(picture[:, :1])
+    cut_out = alpha.clone()
+    cut_out[..., :40, 30:90] = 0
+    pairs = ((picture, alpha), (barred(picture), alpha), (picture, cut_out), (picture * 0, alpha))
+    return [torch.cat(pair, 1) for pair in pairs]
+
+
+@pytest.mark.parametrize("order", (slice(None), slice(None, None, -1), slice(2, None), slice(2)))
+def test_stage_by_stage_each_picture_of_a_batch_gets_the_light_that_it_gets_alone(pack, picture, order):
+    """Whether the first one has transparent pixels or bars, another one, or none."""
+    images = [one.movedim(1, -1) for one in unlike(picture)[order]]
+    _model, nets, _vae = run(pack, "JoReSLoadModel", model_name=SHIPPED)
+    made = []
+    for image in (torch.cat(images), *images):
+        maps = run(pack, "JoReSDecompose", nets=nets, image=image)[0]
+        made.append(run(pack, "JoReSAdjust", nets=nets, retinex=maps, exposure=0.0, denoise=1.0)[0].condition)
+    together, *alone = made
+    assert [frame.exposure.item() for frame in alone] == together.exposure.tolist()
+    assert all(torch.equal(together.picture[i], frame.picture[0]) for i, frame in enumerate(alone))

@@ -34,11 +34,18 @@ The segmenter reduces it further, but masks follow the edges of this picture.
 
 @torch.inference_mode()
 def decompose(nets: JoReSNets, images: Tensor, *, tiler: Tiler | None = None) -> RetinexMaps:
-    """R and L of (B, 3 or 4, H, W) pictures, by DNet (METHOD.md, 4).
+    """R and L of (B, 3 or 4, H, W) pictures, by DNet (METHOD.md, 4), and the weight of their pixels.
 
     `tiler`: None for windows that fit into the memory.
     """
-    images, alpha = filled(images)
+    colours, alpha = filled(images)
+    maps = decomposed(nets, colours, tiler=tiler)
+    return maps if alpha is None else replace(maps, alpha=alpha.to(maps.illumination.device))
+
+
+@torch.inference_mode()
+def decomposed(nets: JoReSNets, images: Tensor, *, tiler: Tiler | None = None) -> RetinexMaps:
+    """As `decompose`, for (B, 3, H, W) pictures that are `filled` already: what is black in them is no bar."""
     weight, size = weight_of(nets.dnet), size_of(images)
     tiler = tiler or Tiler.choose(None, nets.config, images, weight.device)
     home = weight if tiler.covers(size) else images
@@ -47,7 +54,7 @@ def decompose(nets: JoReSNets, images: Tensor, *, tiler: Tiler | None = None) ->
         maps = nets.dnet(window.cut(images).clamp(0, 1).to(weight)).to(home.device)
         return maps.reflectance, maps.illumination
 
-    return RetinexMaps(*tiler.run(size, work, (1, 1)), alpha=None if alpha is None else alpha.to(home.device))
+    return RetinexMaps(*tiler.run(size, work, (1, 1)))
 
 
 @torch.inference_mode()
@@ -116,17 +123,21 @@ def lit_for_segmenter(
     known: RetinexCondition | None = None,
     maps: RetinexMaps | None = None,
 ) -> Tensor:
-    """R' x L' (B, 3, h, w) of pictures (B, 3, H, W); those over SEEN_WHOLE are reduced to about SEEN_REDUCED pixels.
+    """R' x L' (B, 3, h, w) of `filled` pictures (B, 3, H, W); those over SEEN_WHOLE are reduced to about SEEN_REDUCED.
 
     The exposure is always about ANet's proposal, so that settings of the enhancement do not change the segmentation.
-    Big pictures are reduced on their own device. `known` and `maps`: see `pipeline.segment`.
+    Big pictures are reduced on their own device.
+
+    Args:
+        known: the condition of these pictures at about ANet's own exposure, if it is at hand; saves computing it again.
+        maps: R and L of these pictures, in the same way.
     """
     size = size_of(images)
     if max(size) > max(SEEN_WHOLE, resolution):
         images, known = area_average(images, working_size(size, max(SEEN_REDUCED, resolution))), None
         maps = None
     if known is None:
-        known = adjust(nets, maps or decompose(nets, images.float().clamp(0, 1)))
+        known = adjust(nets, maps or decomposed(nets, images.float().clamp(0, 1)))
     return known.picture
 
 

@@ -236,10 +236,9 @@ def test_a_small_picture_is_lit_once_for_the_result_and_for_the_segmenter(shippe
     split.remove()
     assert len(seen) == 1  # R and L do not depend on the exposure
     maps = decompose(shipped_nets, dark)
-    assert torch.equal(*(segment(shipped, dark, shipped_nets, maps=m).probabilities for m in (maps, None)))
-    known = adjust(shipped_nets, decompose(shipped_nets, dark))
-    alone, given = (segment(shipped, dark, shipped_nets, known=k) for k in (None, known))
-    assert torch.equal(alone.probabilities, given.probabilities)
+    alone = lit_for_segmenter(shipped_nets, dark, shipped.resolution)
+    for given in ({"maps": maps}, {"known": adjust(shipped_nets, maps)}):
+        assert torch.equal(lit_for_segmenter(shipped_nets, dark, shipped.resolution, **given), alone)
 
 
 def test_a_person_is_seen_in_the_dark(shipped, shipped_nets):

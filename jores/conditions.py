@@ -31,6 +31,10 @@ class _Wire:
         """The data of one picture, as a batch of one."""
         return self._each(lambda tensor: tensor[index : index + 1])
 
+    def beside(self: Wire, others: Sequence[Wire]) -> Wire:
+        """This, with each field that any of `others` has, so that they can be joined."""
+        return self
+
     def _each(self: Wire, function: Callable[[Tensor], Tensor]) -> Wire:
         changed = {}
         for name, value in vars(self).items():
@@ -69,6 +73,12 @@ class RetinexMaps(_Wire):
     def at(self, window: Window) -> RetinexMaps:
         """R and L, cropped to the window; without alpha and source."""
         return RetinexMaps(window.cut(self.reflectance), window.cut(self.illumination))
+
+    def beside(self, others: Sequence[RetinexMaps]) -> RetinexMaps:
+        """With an alpha of 1 if any of `others` has an alpha and these, of opaque pictures, have none."""
+        if self.alpha is not None or all(other.alpha is None for other in others):
+            return self
+        return replace(self, alpha=torch.ones_like(self.illumination))
 
 
 @dataclass(frozen=True)
@@ -157,7 +167,7 @@ class Given:
 
 def join_frames(frames: Sequence[Wire]) -> Wire:
     """Inverse of `frame`: concatenates objects of single pictures, which must have one size, to a batch."""
-    joined = {}
+    frames, joined = [frame.beside(frames) for frame in frames], {}
     for name, value in vars(frames[0]).items():
         if isinstance(value, Tensor):
             joined[name] = torch.cat([getattr(f, name) for f in frames])

@@ -24,7 +24,7 @@ from .conditions import (
 from .config import JoReSConfig
 from .diffusion.sampling import Callback, Denoise, Mean, Refine, ddim_in_tiles, start_noise
 from .diffusion.schedule import NoiseSchedule
-from .imaging.alpha import filled
+from .imaging.alpha import filled, opaque
 from .imaging.bars import insides_of
 from .imaging.checks import check_mask, checked
 from .imaging.compositing import finish
@@ -32,7 +32,7 @@ from .imaging.guided_filter import enlarged
 from .imaging.resize import reduced
 from .nets.segmentation import Segmenter
 from .options import FinishOptions, SampleOptions
-from .retinex import adjust, condition_on_demand, decompose, lit_for_segmenter, undiffused, weight_of
+from .retinex import adjust, condition_on_demand, decompose, decomposed, lit_for_segmenter, undiffused, weight_of
 from .tiling.memory import free_memory
 from .tiling.tiler import Tiler
 from .tiling.windows import Window, size_of
@@ -172,7 +172,7 @@ class _Run:
         if not self._whole:
             return None
         key = ("maps", self.options.working_size)
-        return self.setup.keeper(key, lambda: decompose(self.setup.nets, self.low, tiler=self.tiler))
+        return self.setup.keeper(key, lambda: decomposed(self.setup.nets, self.low, tiler=self.tiler))
 
     def _adjust(self, maps: RetinexMaps | None) -> RetinexCondition | ConditionOnDemand:
         """Retinex prior, second half: ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)."""
@@ -194,7 +194,7 @@ class _Run:
         proposed = options.steadied or (options.exposure is None and not options.brightness)
         known = condition if proposed and self.alpha is None and isinstance(condition, RetinexCondition) else None
         key = ("prior", options.working_size)
-        return setup.keeper(key, lambda: segment(segmenter, self.low, setup.nets, known=known, maps=maps))
+        return setup.keeper(key, lambda: _segmented(segmenter, self.low, setup.nets, known, maps))
 
     def _sample(self, condition: RetinexCondition | ConditionOnDemand, prior: SemanticPrior | None) -> Tensor:
         """Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)."""
@@ -216,25 +216,24 @@ def needed_steps(options: SampleOptions, config: JoReSConfig) -> int:
 
 
 @torch.inference_mode()
-def segment(
+def segment(segmenter: Segmenter, images: Tensor, nets: JoReSNets | None = None) -> SemanticPrior:
+    """Semantic prior c_seg (METHOD.md, 8) of pictures (B, 3 or 4, H, W).
+
+    `nets`: DNet and ANet, which brighten and denoise the input of the segmenter. The paper segments the dark input, but
+    models trained on well-lit pictures recognise much less there. None: the input is brightened by a global gain.
+    """
+    images = opaque(images)
+    return segmenter(images) if nets is None else _segmented(segmenter, images, nets)
+
+
+def _segmented(
     segmenter: Segmenter,
     images: Tensor,
-    nets: JoReSNets | None = None,
-    *,
+    nets: JoReSNets,
     known: RetinexCondition | None = None,
     maps: RetinexMaps | None = None,
 ) -> SemanticPrior:
-    """Semantic prior c_seg (METHOD.md, 8) of pictures (B, 3, H, W).
-
-    Args:
-        nets: DNet and ANet, which brighten and denoise the input of the segmenter. The paper segments the dark input,
-            but models trained on well-lit pictures recognise much less there. None: the input is brightened by a global
-            gain.
-        known: the condition of these pictures at about ANet's own exposure, if it is at hand; saves computing it again.
-        maps: R and L of these pictures, in the same way.
-    """
-    if nets is None:
-        return segmenter(images)
+    """`segment`, for `filled` pictures (B, 3, H, W); `known` and `maps` as in `lit_for_segmenter`."""
     lit = lit_for_segmenter(nets, images, segmenter.resolution, known, maps)
     return replace(segmenter(lit), size=size_of(images), seen=lit)
 

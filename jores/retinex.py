@@ -35,11 +35,18 @@ The segmenter reduces it further, but masks follow the edges of this picture.
 
 @torch.inference_mode()
 def decompose(nets: JoReSNets, images: Tensor, *, tiler: Tiler | None = None) -> RetinexMaps:
-    """R and L of (B, 3 or 4, H, W) pictures, by DNet (METHOD.md, 4).
+    """R and L of (B, 3 or 4, H, W) pictures, by DNet (METHOD.md, 4), and the weight of their pixels.
 
     `tiler`: None for windows that fit into the memory.
     """
-    images, alpha = filled(images)
+    colours, alpha = filled(images)
+    maps = decomposed(nets, colours, tiler=tiler)
+    return maps if alpha is None else replace(maps, alpha=alpha.to(maps.illumination.device))
+
+
+@torch.inference_mode()
+def decomposed(nets: JoReSNets, images: Tensor, *, tiler: Tiler | None = None) -> RetinexMaps:
+    """As `decompose`, for (B, 3, H, W) pictures that are `filled` already: what is black in them is no bar."""
     weight, size = weight_of(nets.dnet), size_of(images)
     tiler = tiler or choose_tiler(None, nets.config, images, weight.device)
     home = weight if tiler.covers(size) else images
@@ -48,7 +55,7 @@ def decompose(nets: JoReSNets, images: Tensor, *, tiler: Tiler | None = None) ->
         maps = nets.dnet(window.cut(images).clamp(0, 1).to(weight)).to(home.device)
         return maps.reflectance, maps.illumination
 
-    return RetinexMaps(*tiler.run(size, work, (1, 1)), alpha=None if alpha is None else alpha.to(home.device))
+    return RetinexMaps(*tiler.run(size, work, (1, 1)))
 
 
 @torch.inference_mode()
@@ -66,7 +73,8 @@ def adjust(
 
     Args:
         exposure: target mean luma (0..1), one number or (B,); None: proposed by ANet.
-        denoise: weight of R' against R, 0..1; 0 leaves the noise in R.
+        denoise: share of the cleaning of R, 0..1; 0 leaves the noise in R. The cleaning brightens, too: without it the
+            mean luma is lower, by about a quarter, and by half in what is nearly black.
         illumination: (B, 1, H, W) in [0, 1] that replaces L', such as a painted one.
         brightness: EV by which the result is brighter than the exposure.
         tiler: None for windows that fit into the memory.
@@ -80,12 +88,10 @@ def adjust(
 
     def work(window: Window) -> tuple[Tensor, ...]:
         part = maps.at(window).to(weight.device)
-        made = nets.anet(part, _under(statistics, window, maps.size)).to(maps.reflectance.device)
+        made = nets.anet(part, _under(statistics, window, maps.size), denoise=denoise).to(maps.reflectance.device)
         return made.reflectance, made.illumination, *made.features
 
     reflectance, light, *features = tiler.run(maps.size, work, (1, 1, *FEATURE_STRIDES))
-    if denoise < 1:
-        reflectance = torch.lerp(maps.reflectance, reflectance, denoise)
     light = light if illumination is None else illumination.to(light).clamp(0, 1)
     if light.shape[-2:] != maps.illumination.shape[-2:]:
         raise ValueError(f"illumination is {tuple(light.shape[-2:])}, the picture {maps.size}: give it the same size")
@@ -118,17 +124,21 @@ def lit_for_segmenter(
     known: RetinexCondition | None = None,
     maps: RetinexMaps | None = None,
 ) -> Tensor:
-    """R' x L' (B, 3, h, w) of pictures (B, 3, H, W); those over SEEN_WHOLE are reduced to about SEEN_REDUCED pixels.
+    """R' x L' (B, 3, h, w) of `filled` pictures (B, 3, H, W); those over SEEN_WHOLE are reduced to about SEEN_REDUCED.
 
     The exposure is always about ANet's proposal, so that settings of the enhancement do not change the segmentation.
-    Big pictures are reduced on their own device. `known` and `maps`: see `pipeline.segment`.
+    Big pictures are reduced on their own device.
+
+    Args:
+        known: the condition of these pictures at about ANet's own exposure, if it is at hand; saves computing it again.
+        maps: R and L of these pictures, in the same way.
     """
     size = size_of(images)
     if max(size) > max(SEEN_WHOLE, resolution):
         images, known = area_average(images, working_size(size, max(SEEN_REDUCED, resolution))), None
         maps = None
     if known is None:
-        known = adjust(nets, maps or decompose(nets, images.float().clamp(0, 1)))
+        known = adjust(nets, maps or decomposed(nets, images.float().clamp(0, 1)))
     return known.picture
 
 

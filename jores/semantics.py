@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 TRAINED_SIDE = 512  # pixels; training size of most ADE20K models
 SMALLEST_SIDE, LARGEST_SIDE = 128, 640
 LARGEST_SIZE = 1 << 16  # largest number that is accepted in a model's config
+LEAST_STD = 1e-6  # of the input's normalisation, which divides by it
 
 
 def load_segmenter(
@@ -47,9 +48,9 @@ def load_segmenter(
             f"{folder}: no config.json in this folder. Choose the folder of an ADE20K segmentation model"
         )
     config = _checked_config(folder / "config.json")
+    mean, std, side = _input_settings(folder)
     own = _own_model(folder, config)
     model = own or _foreign_model(folder)
-    mean, std, side = _input_settings(folder)
     try:
         # Some models take one size only, so they are tried at their own; ours takes any, and is tried at a quick one.
         tried = side if own is None else SMALLEST_SIDE
@@ -77,12 +78,13 @@ def _checked_config(path: Path) -> dict:
     """config.json without huge sizes or foreign code, because transformers would build and run anything."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        largest = max((abs(n) for n in _numbers(config)), default=0)
-    except (ValueError, RecursionError) as error:
+        largest = max((abs(float(n)) for n in _numbers(config)), default=0)
+        key = _foreign_code(config)
+    except (ValueError, OverflowError, RecursionError) as error:
         raise SegmenterError(f"{path}: cannot be loaded, not valid JSON ({error})") from error
     if not isinstance(config, dict) or largest > LARGEST_SIZE:
         raise SegmenterError(f"{path}: not the config of a segmentation model (a size of {largest:g}?). Get it again")
-    if key := _foreign_code(config):
+    if key:
         raise SegmenterError(f"{path}: {key} refers to code that is not part of transformers; such code is never run")
     return config
 
@@ -155,22 +157,31 @@ def _foreign_model(folder: Path) -> PreTrainedModel:
 def _input_settings(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...], int]:
     """Mean, standard deviation and size in pixels of the model's training input, from preprocessor_config.json.
 
-    Without that file: those of ImageNet, and 512.
+    Without that file: those of ImageNet, and 512. Raises SegmenterError.
     """
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         return IMAGENET_MEAN, IMAGENET_STD, TRAINED_SIDE
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SegmenterError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(settings, dict):
-        raise SegmenterError(f"{path}: not valid JSON settings. Get it again, or remove it")
-    sides = [side for side in _numbers(settings.get("size", TRAINED_SIDE)) if side > 0]
-    side = min(max(int(max(sides, default=TRAINED_SIDE)), SMALLEST_SIDE), LARGEST_SIDE)
-    if not settings.get("do_normalize", True):
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), side
-    return tuple(settings.get("image_mean", IMAGENET_MEAN)), tuple(settings.get("image_std", IMAGENET_STD)), side
+        if not isinstance(settings, dict):
+            raise ValueError("no settings")
+        largest = max((side for side in _numbers(settings.get("size")) if side > 0), default=TRAINED_SIDE)
+        side = int(min(max(largest, SMALLEST_SIDE), LARGEST_SIDE))
+        if not settings.get("do_normalize", True):
+            return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), side
+        mean, std = settings.get("image_mean", IMAGENET_MEAN), settings.get("image_std", IMAGENET_STD)
+        return _per_channel(mean, -LARGEST_SIZE), _per_channel(std, LEAST_STD), side
+    except (ValueError, TypeError, RecursionError) as error:
+        raise SegmenterError(f"{path}: not valid JSON settings ({error}). Get it again, or remove it") from error
+
+
+def _per_channel(values: Any, least: float) -> tuple[float, ...]:
+    """The three numbers of a list, for red, green and blue. Raises ValueError or TypeError for others."""
+    numbers = tuple(values)
+    if len(numbers) != 3 or not all(least <= n <= LARGEST_SIZE for n in numbers):  # in particular no NaN
+        raise ValueError(f"{list(numbers)} for red, green and blue")
+    return numbers
 
 
 EVERYDAY = {

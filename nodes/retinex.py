@@ -85,7 +85,8 @@ class JoReSAdjust(io.ComfyNode):
                 exposure_input(),
                 io.Float.Input(
                     "denoise", default=1.0, min=0.0, max=1.0, step=0.01,
-                    tooltip="How much of the cleaning of R is used: 1 = all of it, 0 = R as it was, with its noise.",
+                    tooltip="How much of the cleaning of R is used: 1 = all of it, 0 = none, R keeps its noise, and "
+                    "the picture gets darker.",
                 ),
                 io.Mask.Input(
                     "illumination", optional=True,

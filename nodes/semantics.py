@@ -15,7 +15,6 @@ from ..jores import pipeline
 from ..jores.budget import lit_bytes, segmenter_bytes
 from ..jores.conditions import Keeper, SemanticPrior, join_frames
 from ..jores.config import SEMANTIC_CLASSES
-from ..jores.imaging.alpha import opaque
 from ..jores.nets.segmentation import Segmenter as SegmenterNet
 from ..jores.semantics import class_mask, everyday_names, find_classes
 from ..jores.tiling.windows import size_of
@@ -108,9 +107,8 @@ class JoReSSegment(io.ComfyNode):
             needed = max(needed, lit_bytes(nets.config))
 
         def segment(i: int) -> tuple[SemanticPrior, Tensor]:
-            seen = opaque(pixels[i : i + 1])  # hidden colours must not influence the result
             keeper = Keeper() if nets is None else kept_priors(nets, segmenter, image[i : i + 1], needed)
-            prior = keeper(("prior",), lambda: pipeline.segment(segmenter.model, seen, loaded))
+            prior = keeper(("prior",), lambda: pipeline.segment(segmenter.model, pixels[i : i + 1], loaded))
             prior = prior.to(mm.intermediate_device())
             mask = class_mask(prior, classes, threshold=threshold, inverted=invert)
             return prior, mask.to(mm.intermediate_device())

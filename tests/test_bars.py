@@ -19,6 +19,8 @@ from jores.tiling.tiler import Tiler
 from jores.video import enhance_frames
 from tests.benchmarks import flicker
 from tests.flat import flat
+from tests.graphs import SHIPPED, run
+from tests.tiny import Memory
 
 INPUT = Path(__file__).parents[1] / "workflows" / "enhance_low_light.input.png"
 
@@ -120,22 +122,45 @@ def test_bars_come_back_bit_by_bit(nets, picture, level):
         assert result.shape == image.shape and float(result[:, :3, 20:108].mean()) > 2 * float(picture.mean())
 
 
-@pytest.mark.parametrize("finishing", ({}, {"shadows": 0.5, "colour_fidelity": 0.5}))
-def test_an_enhancement_looks_for_the_bars_of_each_picture_once(nets, picture, finishing, monkeypatch):
+@pytest.mark.parametrize("options", (
+    {"steps": 0}, {"steps": 0, "shadows": 0.5, "colour_fidelity": 0.5}, {"steps": 1}, {"steps": 1, "exposure": 0.4},
+    {"steps": 1, "tile": 64},
+))  # fmt: skip
+def test_an_enhancement_looks_for_the_bars_of_each_picture_once(nets, segmenter, picture, options, monkeypatch):
+    """Never again in what is filled, at the working size, or for the segmenter."""
     seen = []
     monkeypatch.setattr(bars, "inside_of", lambda image: seen.append(image.shape[-2:]) or inside_of(image))
-    for images in (barred(picture), picture, torch.cat([picture, barred(picture)])):
+    for images in (barred(picture), picture, torch.cat([picture, barred(picture)]), pierced(barred(picture))):
         seen.clear()
-        flat(pipeline.enhance)(images, nets, steps=0, working_size=96, **finishing)
-        assert seen.count(images.shape[-2:]) == len(images)
+        flat(pipeline.enhance)(images, nets, segmenter, working_size=96, **options)
+        assert seen == [images.shape[-2:]] * len(images)
 
 
-def test_stage_by_stage_gives_the_same(nets, picture):
-    image = barred(picture)
-    maps = pipeline.decompose(nets, image)
-    condition = pipeline.adjust(nets, maps)
+def pierced(image, alpha=0.5):
+    """The picture with a transparent pixel, for which no bars are looked for."""
+    whole = torch.ones_like(image[:, :1])
+    whole[..., image.shape[-2] // 2, 1] = alpha
+    return torch.cat([image, whole], 1)
+
+
+@pytest.mark.parametrize("tile", (0, 96))
+@pytest.mark.parametrize("alpha", (0.0, 0.5))
+def test_beside_a_transparent_pixel_bars_are_dark_parts_of_the_picture(nets, picture, alpha, tile):
+    """The picture's colours are not painted over them."""
+    result = flat(pipeline.enhance)(pierced(barred(picture), alpha), nets, steps=0, tile=tile)[:, :3]
+    for rows in (slice(0, 18), slice(110, 128)):
+        assert result[..., rows, :].mean() < 0.25 * result[..., 20:108, :].mean()
+
+
+@pytest.mark.parametrize("change", (lambda x: x, pierced))
+def test_stage_by_stage_gives_the_same(nets, segmenter, picture, change):
+    image, keeper = change(barred(picture)), Memory()
+    condition = pipeline.adjust(nets, pipeline.decompose(nets, image))
     x0 = pipeline.undiffused(condition, Tiler(), image)
     assert torch.equal(pipeline.finish(x0, image), flat(pipeline.enhance)(image, nets, steps=0))
+    flat(pipeline.enhance)(image, nets, segmenter, steps=1, keeper=keeper)
+    (prior,) = (made for (stage, *_), made in keeper.values.items() if stage == "prior")
+    assert torch.equal(pipeline.segment(segmenter, image, nets).probabilities, prior.probabilities)
 
 
 def test_pictures_of_a_batch_have_bars_of_their_own(nets, picture):
@@ -163,3 +188,26 @@ def test_bars_of_a_clip_stay_through_the_dark_and_under_subtitles(nets):
         )
         assert float(result[..., 30:54, :].mean()) > 1.5 * float(frame[..., 30:54, :].mean())
     assert inside_in_turn(inside, dark[:1]).whole  # another film without bars
+
+
+def unlike(picture):
+    """Pictures (1, 4, H, W): opaque, between bars, transparent in places, and of zeros."""
+    alpha = torch.ones_like(picture[:, :1])
+    cut_out = alpha.clone()
+    cut_out[..., :40, 30:90] = 0
+    pairs = ((picture, alpha), (barred(picture), alpha), (picture, cut_out), (picture * 0, alpha))
+    return [torch.cat(pair, 1) for pair in pairs]
+
+
+@pytest.mark.parametrize("order", (slice(None), slice(None, None, -1), slice(2, None), slice(2)))
+def test_stage_by_stage_each_picture_of_a_batch_gets_the_light_that_it_gets_alone(pack, picture, order):
+    """Whether the first one has transparent pixels or bars, another one, or none."""
+    images = [one.movedim(1, -1) for one in unlike(picture)[order]]
+    _model, nets, _vae = run(pack, "JoReSLoadModel", model_name=SHIPPED)
+    made = []
+    for image in (torch.cat(images), *images):
+        maps = run(pack, "JoReSDecompose", nets=nets, image=image)[0]
+        made.append(run(pack, "JoReSAdjust", nets=nets, retinex=maps, exposure=0.0, denoise=1.0)[0].condition)
+    together, *alone = made
+    assert [frame.exposure.item() for frame in alone] == together.exposure.tolist()
+    assert all(torch.equal(together.picture[i], frame.picture[0]) for i, frame in enumerate(alone))

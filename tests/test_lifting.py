@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from jores import pipeline
 from jores.conditions import RetinexMaps
+from jores.imaging.exposure import luma
 from jores.nets.lifting import TONE, brightness_guide, local_lift, relit, roll_off, sliced, tightened
+from jores.tiling.tiler import Tiler
+from tests.tiny import TINY, TINY_0_1, shaken
 
 BINS = 8
 
@@ -86,3 +90,43 @@ def test_light_is_dimmed_by_a_number_and_brightened_up_to_white():
     assert torch.equal(dimmed, light[0] * 0.5) and torch.equal(same, light[0])
     assert brighter[0, 0, 5] == pytest.approx(0.25 * 1.4, rel=0.01) and brighter.max() == brighter[0, 0, -1] == 1
     assert (brighter.diff() > 0).all() and (brighter >= light[0]).all()
+
+
+def wall_around_a_window() -> torch.Tensor:
+    """(1, 3, 128, 160): dark, with grain; white in the middle."""
+    picture = 0.04 + 0.01 * noise(1, 3, 128, 160)
+    picture[..., 40:88, 60:100] = 1
+    return picture
+
+
+@pytest.mark.parametrize("denoise", (1.0, 0.6, 0.3, 0.0))
+def test_no_rim_beside_a_window_however_much_is_cleaned(nets, denoise):
+    """R' is mixed with the R that goes with L', not with DNet's, whose L is much brighter there."""
+    maps = pipeline.decompose(nets, wall_around_a_window())
+    seen = luma(pipeline.adjust(nets, maps, denoise=denoise).picture)[0, 0]
+    beside = torch.cat([seen[30:38, 50:110], seen[90:98, 50:110]])
+    assert beside.mean().item() == pytest.approx(seen[:20].mean().item(), rel=0.1)
+
+
+@pytest.mark.parametrize("config", (TINY, TINY_0_1), ids=("now", "0.1"))
+def test_a_share_of_the_cleaning_lies_between_all_and_none(config):
+    """Also in tiles; and the whole of it is what it is without the setting."""
+    nets = shaken(config)
+    maps = pipeline.decompose(nets, wall_around_a_window())
+    full, half, none = (pipeline.adjust(nets, maps, denoise=share) for share in (1, 0.5, 0))
+    assert torch.equal(full.reflectance, pipeline.adjust(nets, maps).reflectance)
+    ends = torch.stack([full.reflectance, none.reflectance])
+    inside = (ends.amin(0) > 0) & (ends.amax(0) < 1)  # not clipped
+    torch.testing.assert_close(half.reflectance[inside], ends.mean(0)[inside], atol=1e-5, rtol=1e-4)
+    assert inside.float().mean() > 0.3 and torch.equal(full.illumination, none.illumination)
+    tiled = pipeline.adjust(nets, maps, denoise=0.5, tiler=Tiler(64))
+    assert (tiled.picture - half.picture).abs().mean() < 0.02
+
+
+def test_without_cleaning_the_tint_stays():
+    """It belongs to the picture's colour cast, not to its noise."""
+    nets = shaken(TINY)
+    torch.nn.init.zeros_(nets.anet.head.weight), torch.nn.init.zeros_(nets.anet.head.bias)  # nothing is cleaned
+    maps = pipeline.decompose(nets, wall_around_a_window() * torch.tensor([1, 0.6, 0.3]).view(3, 1, 1))
+    full, none = (pipeline.adjust(nets, maps, denoise=share) for share in (1, 0))
+    assert torch.equal(full.reflectance, none.reflectance)

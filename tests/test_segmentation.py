@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -38,8 +39,14 @@ TO_BREAK = [
     (lambda f: (f / "model.safetensors").write_bytes(b"not a model at all"), "cannot be loaded"),
     (lambda f: (f / "config.json").write_text("{"), "cannot be loaded"),
     (lambda f: (f / "config.json").unlink(), "no config.json"),
-    (lambda f: (f / "preprocessor_config.json").write_text("]"), "not valid JSON"),
+    (lambda f: (f / "config.json").write_text('{"hidden_size": 1' + "0" * 400 + "}"), "cannot be loaded"),
+    (lambda f: (f / "preprocessor_config.json").write_bytes(b"\xff"), "not valid JSON"),
 ]
+SETTINGS = ("]", "[]", "0.5", "null", *(
+    f'{{"{name}": {value}}}' for name in ("image_mean", "image_std")
+    for value in ("null", "0.5", "[0.5]", "[1, 1, 1, 1]", '["a", "b", "c"]', "[1, 1, NaN]", "[1, 1, Infinity]",
+                  "[1, 1, 1e300]", "[[1], 1, 1]", "[1, null, 1]", '"rgb"', "{}", "1" + "0" * 400)
+), *(f'{{"image_std": {value}}}' for value in ("[0, 0, 0]", "[1, 1, 0]", "[1, -1, 1]", "[1, 1, 1e-50]")))  # fmt: skip
 
 
 def write_model(folder: Path, names: tuple[str, ...], kind: type = SegformerForSemanticSegmentation) -> Path:
@@ -98,6 +105,35 @@ def test_a_damaged_folder_is_named(tmp_path, damage, reason):
     damage(write_model(tmp_path / "my model", NAMES))
     with pytest.raises(SegmenterError, match="my model.*" + reason):
         load_segmenter(tmp_path / "my model")
+
+
+@pytest.mark.parametrize("text", SETTINGS)
+def test_damaged_settings_of_the_input_are_named(folder, text):
+    (folder / "preprocessor_config.json").write_text(text)
+    with pytest.raises(SegmenterError, match=r"preprocessor_config.json: not valid JSON"):
+        load_segmenter(folder)
+
+
+@pytest.mark.parametrize("size", ("null", "Infinity", "NaN", "-1", "true", "[]", '{"height": 1e300}', "1" + "0" * 400))
+def test_every_size_of_the_input_gives_one_that_can_be_worked_at(folder, size):
+    (folder / "preprocessor_config.json").write_text(f'{{"size": {size}}}')
+    assert 128 <= load_segmenter(folder).resolution <= 640
+
+
+@pytest.mark.parametrize("file", ("config.json", "preprocessor_config.json"))
+@pytest.mark.parametrize("start, end", (("[", "]"), ('{"size": ', "}")))
+def test_settings_nested_to_any_depth_are_named(folder, file, start, end):
+    """Where the reader gives up, and where one of the functions behind it does."""
+    for depth in (100, *range(400, 1000, 50), 10**5):
+        (folder / file).write_text(start * depth + "0" + end * depth)
+        with contextlib.suppress(SegmenterError):
+            load_segmenter(folder)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the shipped segmenter."""
+    return shutil.copytree(SHIPPED_SEGMENTER, tmp_path / "mine")
 
 
 @pytest.mark.parametrize(
@@ -236,10 +272,9 @@ def test_a_small_picture_is_lit_once_for_the_result_and_for_the_segmenter(shippe
     split.remove()
     assert len(seen) == 1  # R and L do not depend on the exposure
     maps = decompose(shipped_nets, dark)
-    assert torch.equal(*(segment(shipped, dark, shipped_nets, maps=m).probabilities for m in (maps, None)))
-    known = adjust(shipped_nets, decompose(shipped_nets, dark))
-    alone, given = (segment(shipped, dark, shipped_nets, known=k) for k in (None, known))
-    assert torch.equal(alone.probabilities, given.probabilities)
+    alone = lit_for_segmenter(shipped_nets, dark, shipped.resolution)
+    for given in ({"maps": maps}, {"known": adjust(shipped_nets, maps)}):
+        assert torch.equal(lit_for_segmenter(shipped_nets, dark, shipped.resolution, **given), alone)
 
 
 def test_a_person_is_seen_in_the_dark(shipped, shipped_nets):

@@ -1,8 +1,9 @@
-"""Atomic writing: a file appears under its name only when it is complete, and temporary files are removed."""
+"""Atomic writing: a file or folder appears under its name only when it is complete; temporary files are removed."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 import uuid
@@ -51,6 +52,24 @@ def rename_atomically(temporary: Path, path: Path, *, replace: bool = True) -> N
         pass  # not supported by some network file systems: the rename is done, but may not be on the disk yet
     finally:
         os.close(folder)
+
+
+def swap_folder(new: Path, folder: Path) -> None:
+    """Renames a complete folder to `folder`; an older one of this name is deleted afterwards.
+
+    A kill at any point leaves a complete folder under this name or that of `former`. Raises OSError.
+    """
+    old = former(folder)
+    if folder.exists():  # otherwise a kill between the two renames has left the old one alone
+        shutil.rmtree(old, ignore_errors=True)
+        _patiently(os.replace, folder, old)
+    _patiently(os.replace, new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def former(folder: Path) -> Path:
+    """Where `swap_folder` keeps an older folder until the new one has its name."""
+    return folder.with_name(f"{folder.name}.old")
 
 
 def _patiently(action: Callable[..., object], *paths: Path) -> None:

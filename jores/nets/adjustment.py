@@ -32,9 +32,9 @@ BRIGHTEST_AIM = 0.8  # largest one, unless the picture itself is brighter: aimed
 class AdjustmentNet(nn.Module):
     """RetinexMaps -> RetinexCondition. Computed once per picture, independent of the diffusion step.
 
-    R' = tint * (keep_R * R + residual) and L' = keep_L * gain * L + residual, with gates keep_R and keep_L in (0, 2)
-    per pixel: where R is mostly noise, closing a gate is easier than predicting the noise. The trunk is a U-Net on the
-    picture folded by space-to-depth 2. The target exposure and the gain towards it are inputs of the trunk.
+    R' and L' are gated, as in METHOD.md, 6: where R is mostly noise, closing a gate is easier than predicting the
+    noise. The trunk is a U-Net on the picture folded by space-to-depth 2. The target exposure and the gain towards it
+    are inputs of the trunk.
 
     The trunk also gets the colour cast of the full picture, and the tint depends on the cast only: casts are stronger
     in darker pictures, and within a crop or a tile a cast cannot be distinguished from the colour of an object.
@@ -118,12 +118,15 @@ class AdjustmentNet(nn.Module):
         own = luma_of(mean).to(exposure)
         return exposure.clamp(DIMMEST_AIM * own, own.clamp_min(BRIGHTEST_AIM))
 
-    def forward(self, maps: RetinexMaps, statistics: GlobalStatistics, *, clamp: bool = True) -> RetinexCondition:
+    def forward(
+        self, maps: RetinexMaps, statistics: GlobalStatistics, *, clamp: bool = True, denoise: float = 1.0
+    ) -> RetinexCondition:
         """R', L' and features for `maps`, which may be those of a window.
 
         Args:
             statistics: of the full dark picture, with log gains sampled under the window.
             clamp: False leaves R' and L' unbounded, so that a loss has gradients outside [0, 1].
+            denoise: share of the cleaning of R, 0..1; the tint and the gains of colour are applied in any case.
         """
         r = pad_to_multiple(maps.reflectance, self.multiple_of)  # (B, 3, H, W)
         illumination = pad_to_multiple(maps.illumination, self.multiple_of)  # (B, 1, H, W)
@@ -144,7 +147,10 @@ class AdjustmentNet(nn.Module):
         out = F.pixel_shuffle(out, 2)  # (B, 6, H, W)
         keep = 2 * out[:, 4:].sigmoid()  # initially 1; 0 removes noise
         tint = self.tint(cast).exp()[..., None, None]  # (B, 3, 1, 1)
-        reflectance = crop_to((r * keep[:, :1] + out[:, :3]) * tint * lift.colour, maps.size)
+        clean = r * keep[:, :1] + out[:, :3]
+        if denoise != 1:
+            clean = torch.lerp(r, clean, denoise)  # of the R that goes with L'
+        reflectance = crop_to(clean * tint * lift.colour, maps.size)
         illumination = crop_to((lift.lifted * keep[:, 1:] + out[:, 3:4]) * lift.brightness, maps.size)
         if clamp:
             reflectance, illumination = reflectance.clamp(0, 1), illumination.clamp(0, 1)

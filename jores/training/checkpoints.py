@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from accelerate import Accelerator
 
+from ..files.saving import former, swap_folder
 from ..out_of_memory import is_out_of_memory
 
-NEWEST, FORMER = "checkpoint", "checkpoint.old"
+NEWEST = "checkpoint"
 
 
 def save(accelerator: Accelerator, out: Path) -> None:
     """Writes the new checkpoint beside the last one, then swaps them. Every process calls it."""
-    new, current, old = out / f"{NEWEST}.new", out / NEWEST, out / FORMER
+    new = out / f"{NEWEST}.new"
     accelerator.save_state(str(new), safe_serialization=True)
     accelerator.wait_for_everyone()  # every process writes the states of its random generators
-    if not accelerator.is_main_process:
-        return
-    shutil.rmtree(old, ignore_errors=True)
-    if current.exists():
-        os.replace(current, old)
-    os.replace(new, current)
-    shutil.rmtree(old, ignore_errors=True)
+    if accelerator.is_main_process:
+        swap_folder(new, out / NEWEST)
 
 
 def find(out: Path) -> Path | None:
     """The checkpoint that a run in this folder goes on from; None where none has begun."""
-    return next((out / name for name in (NEWEST, FORMER) if (out / name).exists()), None)
+    return next((path for path in (out / NEWEST, former(out / NEWEST)) if path.exists()), None)
 
 
 def load(accelerator: Accelerator, path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from tqdm import tqdm
 
 from ..config import SEMANTIC_CLASSES
 from ..files.records import without_nan
-from ..files.saving import write_atomically
+from ..files.saving import swap_folder, write_atomically
 from ..imaging.exposure import brighten
 from ..nets.layout import in_layout
 from ..nets.segmentation import Segmenter, prepare
@@ -167,14 +166,10 @@ class DistillSegmenter:
         net = in_layout(copy.deepcopy(objective.net).half(), torch.contiguous_format)
         net.config.training = json.dumps(without_nan(record))
         folder = path.with_suffix("")
-        new, old = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("new", "old"))
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        new = folder.with_name(f"{folder.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
         net.save_pretrained(new, safe_serialization=True)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
-        shutil.rmtree(old, ignore_errors=True)
+        swap_folder(new, folder)
 
 
 def load_student(folder: Path, classes: int) -> PreTrainedModel:

@@ -32,6 +32,7 @@ from .imaging.resize import reduced
 from .nets.segmentation import Segmenter
 from .options import FinishOptions, SampleOptions
 from .retinex import adjust, condition_on_demand, decompose, decomposed, lit_for_segmenter, undiffused, weight_of
+from .statistics import check_exposure
 from .tiling.memory import cache_bytes, free_memory
 from .tiling.tiler import Tiler
 from .tiling.windows import Window, size_of
@@ -94,9 +95,10 @@ def enhance_by(
     mask: Tensor | None = None,
 ) -> Tensor:
     """`enhance`, by a setup."""
-    insides = insides_of(checked(images))
+    check_mask(mask, checked(images))
+    check_exposure(options.exposure, len(images))
+    insides = insides_of(images)
     full, alpha = filled(images, insides)
-    check_mask(mask, images)
     low, alpha = reduced(full, options.working_size), reduced(alpha, options.working_size)
     steps, reports = max(1, options.steps), []
     noted = replace(setup, callback=_noted(setup.callback, reports))

@@ -34,18 +34,26 @@ def wanted_exposure(
     It is `exposure`, one number or (B,), or ANet's proposal for None, made brighter by `brightness` EV.
 
     Raises:
-        ValueError: the exposure is out of range, or not one number per picture.
+        ValueError: see `check_exposure`.
     """
+    check_exposure(exposure, len(images))
     if exposure is None:
         small = thumbnail(nets, images)
         return brightened(nets.anet.propose_exposure(small, _scene(nets, images, small)), brightness)
     if not isinstance(exposure, Tensor):
-        if not 0 < exposure <= 1:
-            raise ValueError(f"exposure must be above 0 and at most 1, not {exposure}")
         exposure = torch.full((len(images),), float(exposure))
-    if exposure.shape != (len(images),) or not bool(((exposure >= 0) & (exposure <= 1)).all()):
-        raise ValueError(f"exposure must be one number for each of {len(images)} pictures, 0 to 1, not {exposure}")
     return brightened(exposure.to(next(nets.anet.parameters()).device, torch.float32), brightness)
+
+
+def check_exposure(exposure: float | Tensor | None, count: int) -> None:
+    """Raises ValueError if an exposure is not above 0 and at most 1, or a tensor not one number per picture."""
+    if isinstance(exposure, Tensor):
+        if exposure.shape != (count,) or not bool(((exposure > 0) & (exposure <= 1)).all()):
+            raise ValueError(
+                f"exposure must be one number for each of {count} pictures, above 0 and at most 1, not {exposure}"
+            )
+    elif exposure is not None and not 0 < exposure <= 1:
+        raise ValueError(f"exposure must be above 0 and at most 1, not {exposure}")
 
 
 def thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:

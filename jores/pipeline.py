@@ -32,6 +32,7 @@ from .imaging.guided_filter import enlarged
 from .imaging.resize import reduced
 from .nets.segmentation import Segmenter
 from .options import FinishOptions, SampleOptions
+from .picture_statistics import check_exposure
 from .retinex import adjust, condition_on_demand, decompose, decomposed, lit_for_segmenter, undiffused, weight_of
 from .tiling.memory import free_memory
 from .tiling.tiler import Tiler
@@ -95,9 +96,10 @@ def enhance_by(
     mask: Tensor | None = None,
 ) -> Tensor:
     """`enhance`, by a setup."""
-    insides = insides_of(checked(images))
+    check_mask(mask, checked(images))
+    check_exposure(options.exposure, len(images))
+    insides = insides_of(images)
     full, alpha = filled(images, insides)
-    check_mask(mask, images)
     low, alpha = reduced(full, options.working_size), reduced(alpha, options.working_size)
     steps, reports = max(1, options.steps), []
     noted = replace(setup, callback=_noted(setup.callback, reports))

@@ -72,7 +72,7 @@ def adjust(
     """R', L' and features from R and L, by ANet (METHOD.md, 6).
 
     Args:
-        exposure: target mean luma (0..1), one number or (B,); None: proposed by ANet.
+        exposure: target mean luma, above 0 and at most 1, one number or (B,); None: proposed by ANet.
         denoise: share of the cleaning of R, 0..1; 0 leaves the noise in R. The cleaning brightens, too: without it the
             mean luma is lower, by about a quarter, and by half in what is nearly black.
         illumination: (B, 1, H, W) in [0, 1] that replaces L', such as a painted one.

@@ -29,7 +29,7 @@ from .imaging.resize import reduced_size
 from .imaging.temporal import LIGHT_STEP, LOG_FLOOR, SteadyIllumination, TemporalFilter, follow, is_black, thumbnail
 from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions
-from .picture_statistics import wanted_exposure
+from .picture_statistics import check_exposure, wanted_exposure
 from .pipeline import Setup, checked, enhance_by, finish
 
 LOOKAHEAD = 6
@@ -82,6 +82,7 @@ def enhance_frames(
         ValueError: the number of masks is neither 1 nor that of the frames, which may show at the end; there are
             fewer keepers than frames; or as `pipeline.enhance`.
     """
+    check_exposure(options.exposure, 1)
     incoming = _with_masks(frames, masks, repeat(Keeper()) if clip.keepers is None else clip.keepers)
     place = _place(nets, options, clip)
     work = _Work(Setup(nets, segmenter, callback, tiler=clip.tiler), options, finishing, place)

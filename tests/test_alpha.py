@@ -186,6 +186,8 @@ def masks() -> dict[str, Image.Image]:
         "grey and alpha": Image.fromarray(np.dstack([white, place]), "LA"),
         "grey": Image.fromarray(place),
         "clear": Image.fromarray(np.dstack([black] * 3 + [place])),
+        "black": Image.fromarray(black),
+        "black with alpha": Image.fromarray(np.dstack([black] * 3 + [white])),
     }
 
 
@@ -201,8 +203,9 @@ def test_masks_with_alpha(tmp_path, tiny, name):
     assert not changed.any()
 
 
-def test_a_mask_with_alpha_that_is_nowhere_white_is_named(tmp_path, tiny, capsys):
-    masks()["clear"].save(tmp_path / "mask.png")
+@pytest.mark.parametrize("name", ["clear", "black", "black with alpha"])
+def test_a_mask_that_is_nowhere_white_is_named(tmp_path, tiny, capsys, name):
+    masks()[name].save(tmp_path / "mask.png")
     write_image(tmp_path / "a.png", Picture(torch.rand(3, 24, 32) * 0.2))
     assert enhance_file(tmp_path, tiny) == 1
     assert "mask.png: nowhere white" in capsys.readouterr().err

@@ -124,6 +124,21 @@ def test_pictures_that_cannot_be_worked_on_are_refused(images, message):
         pipeline.enhance(images, shaken(TINY))
 
 
+@pytest.mark.parametrize("tile", (0, 64))
+@pytest.mark.parametrize("wrong", (
+    *({"exposure": torch.tensor(e)} for e in ([0.4], [0.4] * 3, 0.4, [[0.4, 0.4]], [0.4, 0.0], [0.4, -0.1],
+                                              [0.4, 1.1], [0.4, torch.nan])),
+    {"steps": 10**6}, {"mask": torch.ones(1, 1, 3, 3)}, {"mask": torch.full((1, 1, 70, 80), 2.0)},
+))  # fmt: skip
+def test_what_cannot_be_used_is_refused_before_any_net_works(wrong, tile):
+    nets, worked = shaken(TINY), []
+    hooks = [net.register_forward_hook(lambda *_: worked.append(1)) for part in nets.parts().values()
+             for net in part.modules()]  # fmt: skip
+    with pytest.raises(ValueError, match=f"{[*wrong][0]}|schedule|steps"):
+        flat(pipeline.enhance)(torch.rand(2, 3, 70, 80) * 0.1, nets, tile=tile, **wrong)
+    assert hooks and not worked
+
+
 def test_the_paper_preset_builds_samples_and_takes_a_training_step_at_a_tiny_size():
     from jores.training.diffuse import DiffusionObjective
 

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from jores.checkpoint import SHIPPED_SEGMENTER
 from jores.cli import main
@@ -80,6 +81,26 @@ def test_the_segmenter_sees_the_light_that_a_frame_has_already(nets, clips, expo
     assert len(calls) == runs * len(dark)
     unaware = torch.cat(list(flat(enhance_frames)(dark.split(1), nets, steps=1, exposure=exposure)))
     assert not torch.equal(once, unaware)  # the prior is used
+
+
+@pytest.mark.parametrize("scale, ahead", ((2, False), (0.5, True)))
+def test_frames_of_another_size_begin_a_shot_although_they_show_the_same(nets, clips, scale, ahead):
+    frames = [*clips["static"].dark[:2].split(1)]
+    others = [F.interpolate(frame, scale_factor=scale, mode="area") for frame in frames]
+
+    def made(clip):
+        return list(flat(enhance_frames)(iter(clip), nets, steps=0, ahead=iter(clip) if ahead else None))
+
+    together, apart = made([*frames, *others]), [*made(frames), *made(others)]
+    assert len(together) == len(apart) == 4 and all(map(torch.equal, together, apart))
+
+
+def test_an_exposure_that_no_frame_can_have_is_refused_before_the_first_frame(nets):
+    """Black frames, which come first in many films, are enhanced without it."""
+    frames = iter([torch.zeros(1, 3, 48, 64)])
+    with pytest.raises(ValueError, match="exposure must be"):
+        list(flat(enhance_frames)(frames, nets, steps=0, exposure=torch.tensor([0.4, 0.5])))
+    assert len(list(frames)) == 1
 
 
 def test_the_switch_gives_independent_frames(nets, clips):

@@ -85,8 +85,9 @@ def read_mask(path: Path) -> Tensor:
     mask = pixels[:, :3].amax(1, keepdim=True)
     if not is_opaque(pixels):  # transparent pixels do not count as white
         mask = mask * pixels[:, 3:]
-        if not mask.any():
-            raise ValueError(f"{path}: nowhere white where it is not transparent, so nothing would be enhanced")
+    if not mask.any():
+        where = "" if is_opaque(pixels) else " where it is not transparent"
+        raise ValueError(f"{path}: nowhere white{where}, so nothing would be enhanced")
     return mask
 
 

@@ -25,7 +25,7 @@ class FrameSummary:
     Attributes:
         thumbnail: see `temporal.thumbnail`, in [0, 1].
         level: mean luma, 0..1.
-        cut: the frame shows another scene than the frame before, or is the first one.
+        cut: the frame shows another scene than the frame before, has another size, or is the first one.
         black: the frame is black apart from noise.
         inside: the part of the frame between black bars.
     """
@@ -41,7 +41,7 @@ def summarise(before: FrameSummary | None, frame: Tensor) -> FrameSummary:
     """Summary of a frame (1, 3 or 4, H, W) in [0, 1]; `before` is that of the previous frame, None for the first."""
     inside = inside_in_turn(before and before.inside, frame)
     small = thumbnail(opaque(frame, [inside])).clamp(0, 1)
-    cut = before is None or is_other_scene(before.thumbnail, small)
+    cut = before is None or before.inside.size != inside.size or is_other_scene(before.thumbnail, small)
     return FrameSummary(small, float(mean_luma(small)), cut, is_black(small), inside)
 
 

@@ -1,0 +1,101 @@
+"""Folders and files as the shell's patterns name them: what is read, what is left out, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jores.cli import main
+from tests.files_by_hand import contents, picture
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of two photographs."""
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / "photos" / name)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def enhance(options, capsys):
+    """Runs `jores enhance`; returns the exit code, a record of each file by its name, and what is told."""
+
+    def run(*arguments: object) -> tuple[int, dict[str, dict], str]:
+        code = main(["enhance", *map(str, arguments), *options])
+        captured = capsys.readouterr()
+        records = [json.loads(line) for line in captured.out.splitlines()]
+        assert len({record["input"] for record in records}) == len(records)
+        return code, {Path(record["input"]).name: record for record in records}, captured.err
+
+    return run
+
+
+def everything(folder: Path) -> list[Path]:
+    """What a shell makes of `folder/*`."""
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("done", [(), ("a.png",), ("a.png", "b.png")], ids=["none", "half", "all"])
+@pytest.mark.parametrize("spelled", ["as it is", "by a link", "by the current folder"])
+def test_all_in_a_folder_goes_on_with_its_results_among_it(photos, enhance, monkeypatch, done, spelled):
+    """Before: "bright: no picture directly in this folder", or "would replace ..., which this run reads"."""
+    out = photos / "bright"
+    out.mkdir()
+    for name in done:
+        (out / name).write_bytes(b"of the first run")
+    inputs, given = everything(photos), out
+    if spelled == "by a link":
+        given = photos.parent / "link"
+        given.symlink_to(out, target_is_directory=True)
+    elif spelled == "by the current folder":
+        monkeypatch.chdir(photos)
+        inputs, given = [Path(path.name) for path in inputs], Path("bright")
+    code, records, told = enhance(*inputs, "--output", given, "--resume")
+    assert (code, told) == (0, "") and sorted(records) == ["a.png", "b.png"]
+    assert {name for name, record in records.items() if record.get("skipped")} == set(done)
+    assert all((out / name).read_bytes() == b"of the first run" for name in done)
+
+
+def test_all_in_a_folder_is_done_anew_over_its_results(photos, enhance):
+    before = contents(photos)
+    assert enhance(*everything(photos), "--output", photos / "bright")[0] == 0
+    made = contents(photos / "bright")
+    assert enhance(*everything(photos), "--output", photos / "bright")[0] == 1  # they exist
+    (photos / "bright" / "a.png").write_bytes(b"old")
+    code, records, told = enhance(*everything(photos), "--output", photos / "bright", "--overwrite")
+    assert (code, told) == (0, "") and len(records) == 2 and contents(photos / "bright") == made
+    assert {path: data for path, data in contents(photos).items() if path in before} == before
+
+
+@pytest.mark.parametrize("inside", [(), ("a.txt", "deeper/c.png")], ids=["empty", "with other things"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_folder_without_pictures_stops_no_others(photos, enhance, inside, first):
+    notes = photos / ("0 notes" if first else "notes")
+    notes.mkdir()
+    for name in inside:
+        (notes / name).parent.mkdir(exist_ok=True)
+        (notes / name).touch()
+    code, records, told = enhance(*everything(photos), "--output", photos.parent / "out")
+    assert code == 0 and sorted(records) == ["a.png", "b.png"]
+    assert f"1 folder(s) left out, with no picture or film directly in them ({notes})" in told
+    assert ("1 .txt" in told) == ("deeper" in told) == bool(inside)
+
+
+def test_folders_without_pictures_alone_are_an_error(photos, enhance):
+    for name in ("x", "y/z"):
+        (photos.parent / name).mkdir(parents=True)
+    before = contents(photos.parent)
+    code, records, told = enhance(photos.parent / "y", photos.parent / "x", "--output", photos.parent / "out")
+    assert code == 1 and not records and contents(photos.parent) == before and not (photos.parent / "out").exists()
+    assert "y: no picture directly in this folder" in told and "the 1 folder(s) in it are not searched" in told
+
+
+def test_results_that_are_named_from_elsewhere_are_read(photos, enhance):
+    """A folder that no pattern can have named is meant."""
+    other = picture(photos.parent / "more" / "a.png", 0.3)
+    before = contents(photos.parent)
+    code, records, told = enhance(photos / "a.png", other.parent, "--output", other.parent, "--overwrite")
+    assert code == 1 and not records and "would replace" in told and contents(photos.parent) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,27 @@ def test_results_that_are_named_from_elsewhere_are_read(photos, enhance):
     before = contents(photos.parent)
     code, records, told = enhance(photos / "a.png", other.parent, "--output", other.parent, "--overwrite")
     assert code == 1 and not records and "would replace" in told and contents(photos.parent) == before
+
+
+READ = (".png", ".tiff", ".mp4", ".m2ts", ".heic", ".avif", "camera raw (", ".cr3", ".nef")
+
+
+def test_every_kind_that_is_read_is_told(photos, enhance):
+    """Before: without camera raw, HEIC and AVIF."""
+    (photos / "notes.txt").write_text("mine")
+    (photos / "text.png").write_text("mine")
+    (photos / "empty").mkdir()
+    code, records, _ = enhance(*everything(photos), "--output", photos.parent / "out")
+    assert code == 1 and "error" not in records["a.png"]
+    assert all(kind in records["notes.txt"]["error"] for kind in READ)
+    assert all(kind in records["text.png"]["error"] for kind in ("TIFF", "HEIC", "AVIF"))
+    code, _, told = enhance(photos / "empty", "--output", photos.parent / "out")
+    assert code == 1 and all(kind in told for kind in READ)
+
+
+def test_what_must_be_installed_for_a_kind_is_told(photos, enhance, monkeypatch):
+    for module in ("rawpy", "pillow_heif"):
+        monkeypatch.setitem(sys.modules, module, None)
+    (photos / "notes.txt").write_text("mine")
+    told = enhance(photos / "notes.txt", "--output", photos.parent / "out")[2]
+    assert "pip install rawpy" in told and "pip install pillow-heif" in told

@@ -29,6 +29,7 @@ from ..files.pictures import (
     find_images,
     missing,
     read_image,
+    readable,
     write_image,
 )
 from ..files.records import json_line
@@ -220,7 +221,7 @@ def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, A
         raise ValueError(f"{path}: {target} cannot be replaced: locked, or open in another program ({reason})")
     is_film = path.suffix.lower() in VIDEO_FORMATS
     if not is_film and target.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: not a kind of file that is read ({', '.join((*FORMATS, *VIDEO_FORMATS))})")
+        raise ValueError(f"{path}: not a kind of file that is read ({readable((*FORMATS, *VIDEO_FORMATS))})")
     try:
         return (_enhance_video if is_film else _enhance_picture)(job, enhancer, args)
     except FileExistsError as error:

@@ -12,7 +12,10 @@ from .decoding import BROKEN_FILE, NotAPictureError, Picture, decode
 from .encoding import encode, lost
 from .saving import write_atomically
 
-__all__ = ["ImageFileError", "Picture", "check_fits", "expand", "find_images", "missing", "read_image", "write_image"]
+__all__ = [
+    "ImageFileError", "Picture", "check_fits", "expand", "find_images", "missing", "read_image", "readable",
+    "write_image",
+]  # fmt: skip
 
 FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
@@ -27,7 +30,7 @@ VIDEO_FORMATS = {
 }  # fmt: skip
 """Suffixes of videos, and FFmpeg's name of the container that is written for each; see `clips`."""
 
-_UNDERSTOOD = "PNG, JPEG, WebP, TIFF or BMP"
+_UNDERSTOOD = "PNG, JPEG, WebP, TIFF, BMP, HEIC or AVIF"
 
 
 class ImageFileError(ValueError):
@@ -82,7 +85,7 @@ def find_images(
     if without and (barren is None or not found):
         folders = sum(p.is_dir() for p in without[0].iterdir() if not p.name.startswith("."))
         hint = f"; the {folders} folder(s) in it are not searched: name them" if folders else ""
-        raise ImageFileError(f"{without[0]}: no picture directly in this folder ({', '.join(suffixes)}){hint}")
+        raise ImageFileError(f"{without[0]}: no picture directly in this folder ({readable(suffixes)}){hint}")
     if not found:
         raise ImageFileError("no picture was given")
     if barren is not None:
@@ -100,6 +103,14 @@ def _inside(folder: Path, suffixes: Collection[str], skipped: list[Path] | None)
 
 def _is_readable(suffix: str, suffixes: Collection[str]) -> bool:
     return suffix in suffixes or (suffix in DEVELOPED and not missing(suffix))
+
+
+def readable(suffixes: Collection[str]) -> str:
+    """All that is read, for messages: `suffixes`, HEIC, AVIF and camera raw, and what must be installed for these."""
+    optional = {"HEIC": heif.HEIC, "AVIF": heif.AVIF, "camera raw": raw.SUFFIXES}
+    known = [f"{kind} ({', '.join(those)})" for kind, those in optional.items()]
+    wanted = [needed for those in optional.values() if (needed := missing(those[0]))]
+    return "; ".join([", ".join(suffixes), *known, *wanted])
 
 
 def missing(suffix: str) -> str:

@@ -124,3 +124,23 @@ def test_what_must_be_installed_for_a_kind_is_told(photos, enhance, monkeypatch)
     (photos / "notes.txt").write_text("mine")
     told = enhance(photos / "notes.txt", "--output", photos.parent / "out")[2]
     assert "pip install rawpy" in told and "pip install pillow-heif" in told
+
+
+@pytest.mark.parametrize("name", ["lwo", "lwo.png", "lwo.nef", "lwo.mp4"])
+def test_a_name_of_nothing_is_told_as_that(photos, enhance, name):
+    """Before: a folder's name was "not a kind of file that is read"."""
+    code, records, told = enhance(photos / name, photos, "--output", photos.parent / "out")
+    assert code == 1 and sorted(records) == sorted(["a.png", "b.png", name])
+    assert name in told and "no such file" in told.lower()
+
+
+@pytest.mark.parametrize("missing", ["--low", "--high", "--pairs-tsv"])
+@pytest.mark.parametrize("name", ["lwo", "lwo.png"])
+def test_a_missing_folder_of_pairs_is_named(photos, options, capsys, missing, name):
+    """Before: "high: holds no ground truth for lwo of lwo"."""
+    given = {"--low": photos, "--high": photos, missing: photos.parent / name}
+    given = {missing: given[missing]} if missing == "--pairs-tsv" else given
+    assert main(["evaluate", *(str(word) for pair in given.items() for word in pair), *options]) == 1
+    told = capsys.readouterr().err
+    assert "o such f" in told and name in told and str(photos) not in told
+    assert missing == "--pairs-tsv" or f"{missing} {photos.parent / name}: no such folder" in told

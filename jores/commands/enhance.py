@@ -221,6 +221,8 @@ def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, A
         raise ValueError(f"{path}: {target} cannot be replaced: locked, or open in another program ({reason})")
     is_film = path.suffix.lower() in VIDEO_FORMATS
     if not is_film and target.suffix.lower() not in FORMATS:
+        if not path.exists():
+            raise ValueError(f"{path}: no such file or folder")
         raise ValueError(f"{path}: not a kind of file that is read ({readable((*FORMATS, *VIDEO_FORMATS))})")
     try:
         return (_enhance_video if is_film else _enhance_picture)(job, enhancer, args)

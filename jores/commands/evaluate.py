@@ -126,6 +126,9 @@ def run(args: argparse.Namespace) -> int:
     if args.pairs_tsv:
         pairs = pairs_of_table(args.pairs_tsv, args.split)
     elif args.low:
+        for option, folder in (("--low", args.low), ("--high", args.high)):
+            if folder and not folder.exists():
+                raise ValueError(f"{option} {folder}: no such folder")
         pairs = pairs_of_folders(args.low, args.high)
     else:
         raise ValueError("evaluate needs --low (and --high for every score except NIQE), or --pairs-tsv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -144,3 +145,28 @@ def test_a_missing_folder_of_pairs_is_named(photos, options, capsys, missing, na
     told = capsys.readouterr().err
     assert "o such f" in told and name in told and str(photos) not in told
     assert missing == "--pairs-tsv" or f"{missing} {photos.parent / name}: no such folder" in told
+
+
+def unwritable(folder: Path) -> Path:
+    """A folder in which nobody can make a file; for root, whom no rights stop, one of the system's own."""
+    if hasattr(os, "geteuid") and os.geteuid():
+        folder.mkdir()
+        folder.chmod(0o555)
+        return folder
+    return Path("/proc/self")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no folder there is closed to everybody")
+@pytest.mark.parametrize("command", ["enhance", "evaluate"])
+@pytest.mark.parametrize("place", ["there", "to be made", "below a file"])
+def test_an_output_that_cannot_be_written_is_told_by_its_option(tmp_path, photos, options, capsys, command, place):
+    """Before: by the name of a hidden file, which is tried there; by `evaluate`, at the end of the work."""
+    closed = photos / "a.png" if place == "below a file" else unwritable(tmp_path / "closed")
+    folder = closed if place == "there" else closed / "new"
+    given = (
+        ["--low", photos, "--output", folder / "scores.json"] if command == "evaluate" else [photos, "--output", folder]
+    )
+    assert main([command, *map(str, given), *options]) == 1
+    captured = capsys.readouterr()
+    assert f"--output {folder}: cannot be written to: " in captured.err and "nothing was done" in captured.err
+    assert ".tmp" not in captured.err and not captured.out

@@ -33,7 +33,7 @@ from ..files.pictures import (
     write_image,
 )
 from ..files.records import json_line
-from ..files.targets import Job, held, identity, plan
+from ..files.targets import Job, held, identity, make_folder, plan
 from ..tiling.memory import is_out_of_memory
 from .enhancer import Enhancer
 from .signals import exit_on_signal
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     _check_output(args.output)
     _check_stripping(args, files)
     enhancer = Enhancer.from_args(args, share.device)
-    args.output.mkdir(parents=True, exist_ok=True)
+    make_folder(args.output, "--output")
     skipped, barren = ([path for path in paths if not _is_same(path, args.output)] for paths in (skipped, barren))
     todo = plan(files, args.output, result_name, also=[p for p in (args.mask, args.weights) if p])
     failures = []

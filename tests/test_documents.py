@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,16 @@ def test_the_former_segmenter_is_of_release_0_1() -> None:
              ("checkpoint.py", "weights/WEIGHTS_LICENSE"))]  # fmt: skip
     assert (SHIPPED_SEGMENTER.name, FORMER_SEGMENTER.name) == ("deeplab-ade20k", "segformer-dark")
     assert not [hit for text in texts for hit in re.findall(r"releases 0\.1 and 0\.2|of earlier releases", text)]
+
+
+def test_the_readmes_lines_for_programs_run() -> None:
+    """As a program outside of the clone, that names the clone's folder."""
+    (lines,) = re.findall(r"## As a library\n\n```\n(.+?)```", README, re.DOTALL)
+    (folder,) = re.findall(r'sys.path.insert\(0, ("[^"]+")\)', lines)
+    program = (
+        "import torch; dark = torch.rand(1, 3, 24, 32) * 0.1\n"
+        + lines.replace(folder, repr(str(ROOT)))
+        + "assert bright.shape == dark.shape and bright.mean() > 3 * dark.mean()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Peak of live tensor bytes of each stage on the processor, beside what nodes/budget.py asks the host for.
+"""Peak of live tensor bytes of each stage on the processor, beside what nodes/host/budget.py asks the host for.
 
     python -m tests.benchmarks.memory [--sizes 384x256 768x512] [--preset texture]
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from jores.checkpoint import build, held_parts, read_header, save_bundle
 from jores.config import PRESETS
 from jores.training.recipe import read_recipe
+from jores.training.stages import TRAINS, build_stage
 from tests.benchmarks import candidates
 from tests.benchmarks.candidates import Experiment, main, merged, starting_bundle
 from tests.tiny import TINY
@@ -18,6 +22,7 @@ from tests.tiny import TINY
 pytestmark = pytest.mark.slow
 
 FOLDER = Path(candidates.__file__).parent
+ROOT = FOLDER.parents[1]
 
 
 @pytest.fixture
@@ -60,30 +65,62 @@ def test_candidates_are_trained_once_and_compared(experiment, tmp_path, capsys):
     assert main([str(experiment), "--out", str(out)], again.append) == 0
     assert again == lines and trained.stat().st_mtime_ns == stamp
     assert main([str(experiment), "--out", str(out), "--minutes", "6"]) == 1
-    assert "holds 'baseline' with other settings" in capsys.readouterr().err
+    assert "holds other settings of this name" in capsys.readouterr().err
+
+
+def refused(experiment: Path, out: Path, capsys, **changes) -> str:
+    """What is told of an experiment with `changes`, of which no candidate can be trained."""
+    content = yaml.safe_load(experiment.read_text(encoding="utf-8"))
+    experiment.write_text(yaml.safe_dump({**content, **changes}), encoding="utf-8")
+    assert main([str(experiment), "--out", str(out)]) == 1
+    return capsys.readouterr().err
 
 
 def test_a_candidate_that_cannot_be_trained_names_its_log(experiment, tmp_path, capsys):
-    content = yaml.safe_load(experiment.read_text(encoding="utf-8"))
-    content["candidates"] = {"no such option": {"loop": {"stepps": 3}}}
-    experiment.write_text(yaml.safe_dump(content), encoding="utf-8")
-    assert main([str(experiment), "--out", str(tmp_path / "runs")]) == 1
-    assert "train.log" in capsys.readouterr().err
-    assert "stepps" in (tmp_path / "runs/no-such-option/train.log").read_text(encoding="utf-8")
+    told = refused(experiment, tmp_path / "runs", capsys, candidates={"no data": {}}, data=str(tmp_path / "nowhere"))
+    log = tmp_path / "runs/no-data/train.log"
+    assert told.startswith("no data: training failed: ") and "nowhere" in told and f"see {log}" in told
+    assert "nowhere" in log.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["candidates_adjust.yaml", "candidates_diffuse.yaml"])
-def test_the_examples_describe_nets_that_exist(name, tmp_path):
-    experiment = Experiment.read(FOLDER / name)
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ({"loop": {"stepps": 3}}, "did you mean 'steps'"),
+        ({"loop": 3}, "must hold settings by name"),
+        (3, "must hold settings by name"),
+        ({"config": {"schedule": {"prediction": "eps"}}}, "needs prediction 'v'"),
+        ({"config": {"denoser": {"fold": 2}}}, "denoser"),
+        ({"config": {"denoiser": {"folds": 2}}}, "folds"),
+        ({"config": 3}, "3 is no part of a config"),
+    ],
+)
+def test_settings_that_cannot_be_name_their_candidate(experiment, tmp_path, capsys, overrides, reason):
+    """Before: the config's went without the name, and the others only into a log."""
+    told = refused(experiment, tmp_path / "runs", capsys, candidates={"the odd one": overrides})
+    assert told.startswith("the odd one: ") and reason in told and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("candidates_*.yaml")), ids=lambda file: file.stem)
+def test_the_shipped_candidates_can_be_trained_from_the_shipped_bundle(file, data, tmp_path):
+    """Every one is accepted as `train` does it, reaches the nets it names, and gives a loss of its own settings."""
+    experiment, starts = Experiment.read(file), set()
     for candidate in experiment.candidates:
-        settings = {**experiment.settings(candidate), "init": None}
-        recipe = settings["recipe"][experiment.stage]
-        original = read_recipe(Path(experiment.recipe), experiment.stage)
-        for part in ("loop", "data", "options"):  # a misspelt override would be a new entry
-            assert recipe[part].keys() - {"minutes"} <= original[part].keys() | {"warmup", "validate_minutes"}
-        starting_bundle(settings, tmp_path / "start.safetensors")
-        config = read_header(tmp_path / "start.safetensors")[0]
-        assert (config != PRESETS["compact"]) == bool(settings["config"])
+        settings = experiment.settings(candidate)
+        recipe, init = tmp_path / "recipe.yaml", tmp_path / "start.safetensors"
+        recipe.write_text(yaml.safe_dump(settings["recipe"]), encoding="utf-8")
+        starting_bundle({**settings, "init": str(ROOT / settings["init"])}, init)
+        part = read_recipe(recipe, experiment.stage)
+        part["data"] |= {"crop": 32, "batch": 2}
+        args = argparse.Namespace(stage=experiment.stage, init=init, data=[data], photos=None, split="train")
+        stage = build_stage(args, part)
+        loss = stage.objective(stage.batch(np.random.default_rng(0)))["loss"]
+        assert torch.isfinite(loss), candidate
+        trained = [getattr(stage.nets, name).state_dict() for name in TRAINS[experiment.stage]]
+        sizes = tuple(tuple(value.shape) for state in trained for value in state.values())
+        starts.add((json.dumps(settings["recipe"], sort_keys=True), sizes))
+        assert bool(settings["config"]) == (stage.nets.config != PRESETS[part["preset"]]), candidate
+    assert len(starts) == len(experiment.candidates)  # none is another one by another name
 
 
 def test_overrides_go_deep_and_null_takes_out():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 
 from jores.checkpoint import FORMER_SEGMENTER, SHIPPED_SEGMENTER, SHIPPED_WEIGHTS
+from tests.benchmarks import training_cost
 from tests.names import ROOT, defined_in
 
 NAME = r"`[A-Za-z_][\w.]*`"
@@ -85,3 +88,52 @@ def test_the_former_segmenter_is_of_release_0_1() -> None:
              ("checkpoint.py", "weights/WEIGHTS_LICENSE"))]  # fmt: skip
     assert (SHIPPED_SEGMENTER.name, FORMER_SEGMENTER.name) == ("deeplab-ade20k", "segformer-dark")
     assert not [hit for text in texts for hit in re.findall(r"releases 0\.1 and 0\.2|of earlier releases", text)]
+
+
+def test_the_readmes_lines_for_programs_run() -> None:
+    """As a program outside of the clone, that names the clone's folder."""
+    (lines,) = re.findall(r"## As a library\n\n```\n(.+?)```", README, re.DOTALL)
+    (folder,) = re.findall(r'sys.path.insert\(0, ("[^"]+")\)', lines)
+    program = (
+        "import torch; dark = torch.rand(1, 3, 24, 32) * 0.1\n"
+        + lines.replace(folder, repr(str(ROOT)))
+        + "assert bright.shape == dark.shape and bright.mean() > 3 * dark.mean()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_files_are_named_where_they_are() -> None:
+    """In the code's words and in the documents."""
+    names = subprocess.run(["git", "ls-files", "*.py", "*.md", "*.yaml"], cwd=ROOT, capture_output=True, text=True)
+    made_up = ("tests/test_dev.py", "tests/test_publishing.py")  # which name files that they make
+    path = r"(?<![\w/.])(?:jores|nodes|tests|workflows)/[\w./-]+\.(?:py|md|yaml|safetensors)\b"
+    found = {(name, hit) for name in names.stdout.splitlines() if name not in made_up
+             for hit in re.findall(path, (ROOT / name).read_text("utf-8"))}  # fmt: skip
+    assert (len(found) > 100 or names.returncode) and not [pair for pair in found if not (ROOT / pair[1]).exists()]
+
+
+@pytest.mark.slow
+def test_the_guide_to_training_has_the_table_that_its_command_prints() -> None:
+    lines: list[str] = []
+    training_cost.main([], lines.append)
+    printed = [[cell.strip() for cell in line.split("|")[1:-1]] for line in "".join(lines).splitlines()[2:5]]
+    text = (ROOT / "jores/training/README.md").read_text("utf-8")
+    for stage, parameters, crop, steps, flops, memory, hours in printed:
+        ((*cells, told),) = re.findall(
+            rf"^\| {stage} \| (.+) \| (.+) \| (.+) \| (.+) \| (.+) GiB \| (.+) \|$", text, re.M
+        )
+        assert cells == [parameters, crop, f"{int(steps):,}", flops, memory]
+        assert abs(float(told) - float(hours)) <= 0.05
+
+
+@pytest.mark.slow
+def test_the_readme_says_what_a_clone_takes(tmp_path: Path) -> None:
+    """Its files, and about as much again that git keeps of them."""
+    command = ["git", "clone", "--quiet", "--depth", "1", ROOT.as_uri(), str(tmp_path / "clone")]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this copy has no history")
+    sizes = {path: path.stat().st_size for path in (tmp_path / "clone").rglob("*") if path.is_file()}
+    kept = sum(size for path, size in sizes.items() if ".git" in path.parts)
+    fetched, there = map(int, re.findall(r"\((\d+) MB are fetched, (\d+) MB are on\s+the disk then", README)[0])
+    assert abs(kept / 1e6 - fetched) < 3 and abs(sum(sizes.values()) / 1e6 - there) < 5

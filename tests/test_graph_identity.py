@@ -217,6 +217,7 @@ LEVELS = (scene(0) * 255).round()
         (LEVELS.to(torch.uint8), "image holds levels up to .*, not 0 to 1: divide by 255"),
         (LEVELS, "image holds levels"),
         (scene(0) * 255, "image holds levels"),
+        (torch.cat((scene(0), scene(0), LEVELS.clamp(0, 3))), "image holds levels up to 3"),  # in one of them
         (LEVELS.to(torch.int64), "image holds levels"),
         (None, "image is None .is the node before it muted"),
         ("picture.png", "image is a str: connect an IMAGE"),

@@ -16,9 +16,12 @@ from jores.imaging.exposure import DIM, mean_colour, mean_luma, shadow_share
 from jores.nets.adjustment import colour_cast
 from jores.nets.decomposition import FLOOR, neighbourhood_max
 from jores.nets.exposure_head import ExposureHead, LightHead, LightMixture
+from jores.options import ClipOptions
+from jores.video import enhance_frames
 from tests.flat import flat
 from tests.tiny import F_WIDTHS, TINY, TINY_0_1, shaken
 
+LEVELS = torch.arange(192.0).view(1, 3, 8, 8) + 64
 OPTIONS = {"refine": 1, "structure": 0, "unet_structure": 0, "prior_dropout": 0, "start_share": 0.2}
 
 
@@ -117,11 +120,31 @@ def test_the_pipeline_obeys_seed_exposure_strength_and_mask():
         (torch.zeros(0, 3, 8, 8), "hold no pixels"),
         (torch.zeros(1, 2, 8, 8), r"must be \(B, 3 or 4, H, W\)"),
         (torch.full((1, 3, 8, 8), float("nan")), "NaN"),
+        (LEVELS, "levels up to 255, not 0 to 1: divide by 255"),
+        (LEVELS + 0.25, "levels up to 255.25"),
+        (LEVELS.half(), "levels up to 255"),
+        ((LEVELS * 0.1).round(), "levels up to 26"),  # dark ones
+        (torch.cat((LEVELS / 255, LEVELS.clamp(0, 3))), "levels up to 3"),  # one among good pictures
+        (torch.cat((LEVELS, torch.ones(1, 1, 8, 8)), 1), "levels up to 255"),
     ],
 )
 def test_pictures_that_cannot_be_worked_on_are_refused(images, message):
+    """Levels of 0 to 255 became white pictures, without a word."""
+    nets = shaken(TINY)
     with pytest.raises(ValueError, match=message):
-        pipeline.enhance(images, shaken(TINY))
+        pipeline.enhance(images, nets)
+    for clip in (ClipOptions(smooth=False), ClipOptions()):
+        if len(images):
+            with pytest.raises(ValueError, match=message):
+                list(enhance_frames(list(images[-1:].split(1)), nets, clip=clip))
+
+
+def test_a_few_values_above_white_are_no_levels():
+    light = torch.full((1, 3, 8, 8), 0.1)
+    light[..., :2, :2], light[..., 4, 4] = 7.5, 1.2
+    black = torch.zeros_like(light)  # all its values are integers
+    made = pipeline.enhance(torch.cat((light, black, light / 10)), shaken(TINY))
+    assert made.shape == (3, 3, 8, 8) and torch.isfinite(made).all()
 
 
 @pytest.mark.parametrize("tile", (0, 64))

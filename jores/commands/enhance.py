@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,10 +20,10 @@ from typing import Any
 
 import torch
 
-from ..files.pictures import check_fits, expand, find_images, missing, read_image, write_image
+from ..files.pictures import check_fits, expand, find_images, missing, read_image, readable, write_image
 from ..files.records import json_line
 from ..files.suffixes import DEVELOPED, FORMATS, VIDEO_FORMATS
-from ..files.targets import Job, held, identity, plan
+from ..files.targets import Job, held, identity, make_folder, plan
 from ..out_of_memory import is_out_of_memory
 from .enhancer import Enhancer
 from .signals import exit_on_signal
@@ -84,12 +85,14 @@ def run(args: argparse.Namespace) -> int:
     """
     share = Share.from_environment(args)
     skipped: list[Path] = []
-    files = find_images(expand(args.inputs), (*FORMATS, *VIDEO_FORMATS), skipped=skipped)
+    barren: list[Path] = []
+    inputs = _without_results(expand(args.inputs), args.output)
+    files = find_images(inputs, (*FORMATS, *VIDEO_FORMATS), skipped=skipped, barren=barren)
     _check_output(args.output)
     _check_stripping(args, files)
     enhancer = Enhancer.from_args(args, share.device)
-    args.output.mkdir(parents=True, exist_ok=True)
-    skipped = [path for path in skipped if not (path.is_dir() and identity(path) == identity(args.output))]
+    make_folder(args.output, "--output")
+    skipped, barren = ([path for path in paths if not _is_same(path, args.output)] for paths in (skipped, barren))
     todo = plan(files, args.output, result_name, also=[p for p in (args.mask, args.weights) if p])
     failures = []
     with exit_on_signal():
@@ -106,10 +109,27 @@ def run(args: argparse.Namespace) -> int:
             sys.stdout.flush()
     failures = share.gathered(failures)
     if share.index == 0:
-        sys.stderr.write(_summary(failures, len(todo), skipped))
+        sys.stderr.write(_summary(failures, len(todo), skipped, barren))
         sys.stderr.flush()
     share.leave()
     return 1 if failures else 0
+
+
+def _without_results(inputs: list[Path], output: Path) -> list[Path]:
+    """The inputs without the folder of the results, where that lies beside another one: a pattern that means all in a
+    folder names what an earlier run has made there, too. Elsewhere it was named on purpose, and is read."""
+    own = [path for path in inputs if _is_same(path, output)]
+    if not own:
+        return inputs
+    left = set(own)
+    beside = {Path(os.path.abspath(path)).parent for path in inputs if path not in left}
+    places = {identity(folder) for folder in beside}
+    return [path for path in inputs if path not in left or identity(Path(os.path.abspath(path)).parent) not in places]
+
+
+def _is_same(path: Path, folder: Path) -> bool:
+    """Whether a path is that folder, perhaps by another name."""
+    return path.is_dir() and identity(path) == identity(folder)
 
 
 def _check_output(output: Path) -> None:
@@ -136,11 +156,16 @@ def _check_stripping(args: argparse.Namespace, files: list[Path]) -> None:
         )
 
 
-def _summary(failures: list[str], count: int, skipped: list[Path]) -> str:
-    """The failures, one per line, the folders in folders, and the number of files skipped there by suffix."""
+def _summary(failures: list[str], count: int, skipped: list[Path], barren: Sequence[Path] = ()) -> str:
+    """The failures, one per line, the folders without a picture and those in folders, and the number of files skipped
+    there by suffix."""
     lines = [f"jores: {failure}\n" for failure in failures]
     if failures:
         lines.append(f"jores: {len(failures)} of {count} files failed\n")
+    if barren:
+        lines.append(
+            f"jores: {len(barren)} folder(s) left out, with no picture or film directly in them ({_first(barren)})\n"
+        )
     folders = [path for path in skipped if path.is_dir()]
     if folders:
         lines.append(f"jores: {len(folders)} folder(s) inside were not searched: name them, too ({_first(folders)})\n")
@@ -154,7 +179,7 @@ def _summary(failures: list[str], count: int, skipped: list[Path]) -> str:
     return "".join(lines)
 
 
-def _first(paths: list[Path]) -> str:
+def _first(paths: Sequence[Path]) -> str:
     return ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
 
 
@@ -186,7 +211,9 @@ def _work(job: Job, enhancer: Enhancer, args: argparse.Namespace) -> dict[str, A
         raise ValueError(f"{path}: {target} cannot be replaced: locked, or open in another program ({reason})")
     is_film = path.suffix.lower() in VIDEO_FORMATS
     if not is_film and target.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: not a kind of file that is read ({', '.join((*FORMATS, *VIDEO_FORMATS))})")
+        if not path.exists():
+            raise ValueError(f"{path}: no such file or folder")
+        raise ValueError(f"{path}: not a kind of file that is read ({readable((*FORMATS, *VIDEO_FORMATS))})")
     try:
         return (_enhance_video if is_film else _enhance_picture)(job, enhancer, args)
     except FileExistsError as error:

@@ -17,7 +17,7 @@ from ..files.pictures import read_image
 from ..files.records import without_nan
 from ..files.saving import write_atomically
 from ..files.tables import PairFiles, pairs_of_folders, pairs_of_table
-from ..files.targets import refuse_existing, refuse_inputs
+from ..files.targets import make_folder, refuse_existing, refuse_inputs
 from ..imaging.alpha import is_opaque
 from ..metrics import niqe
 from ..metrics.lpips import ENVIRONMENT, Lpips, load_lpips
@@ -126,13 +126,16 @@ def run(args: argparse.Namespace) -> int:
     if args.pairs_tsv:
         pairs = pairs_of_table(args.pairs_tsv, args.split)
     elif args.low:
+        for option, folder in (("--low", args.low), ("--high", args.high)):
+            if folder and not folder.exists():
+                raise ValueError(f"{option} {folder}: no such folder")
         pairs = pairs_of_folders(args.low, args.high)
     else:
         raise ValueError("evaluate needs --low (and --high for every score except NIQE), or --pairs-tsv")
     if args.output:
         refuse_inputs(args.output, _read_files(args, pairs), "--output")
         refuse_existing(args.output, args.overwrite, "--output")
-        args.output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(args.output.parent, "--output")
     lpips, enhancer = load_lpips(args.lpips), Enhancer.from_args(args)
     for pair in pairs:  # a pair that cannot be scored is named before the first one is enhanced
         read_pair(pair)

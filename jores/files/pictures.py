@@ -13,9 +13,12 @@ from .encoding import encode, lost
 from .saving import write_atomically
 from .suffixes import DEVELOPED, FORMATS
 
-__all__ = ["ImageFileError", "Picture", "check_fits", "expand", "find_images", "missing", "read_image", "write_image"]
+__all__ = [
+    "ImageFileError", "Picture", "check_fits", "expand", "find_images", "missing", "read_image", "readable",
+    "write_image",
+]  # fmt: skip
 
-_UNDERSTOOD = "PNG, JPEG, WebP, TIFF or BMP"
+_UNDERSTOOD = "PNG, JPEG, WebP, TIFF, BMP, HEIC or AVIF"
 
 
 class ImageFileError(ValueError):
@@ -47,6 +50,7 @@ def find_images(
     suffixes: Collection[str] = tuple(FORMATS),
     *,
     skipped: list[Path] | None = None,
+    barren: list[Path] | None = None,
 ) -> list[Path]:
     """Expands folders to the pictures directly in them, sorted by name. Paths of files are returned unchanged.
 
@@ -54,32 +58,47 @@ def find_images(
         suffixes: suffixes of pictures, in lower case. Camera raw, HEIC and AVIF are added if they can be read here.
             Hidden files are ignored.
         skipped: a list to which all other entries of the folders are added.
+        barren: a list to which the folders without a picture are added, if another path gives one. None: one of them
+            is enough for an error.
 
     Raises:
-        ImageFileError: a folder holds no picture, or `paths` is empty.
+        ImageFileError: no path gives a picture, or a folder gives none and `barren` is None; or `paths` is empty.
     """
     found: dict[Path, None] = {}
+    without: list[Path] = []
     for path in map(Path, paths):
-        if not path.is_dir():
-            found[path] = None
-            continue
-        everything = sorted(p for p in path.iterdir() if not p.name.startswith("."))
-        inside = [p for p in everything if _is_readable(p.suffix.lower(), suffixes) and p.is_file()]
-        if skipped is not None:
-            taken = set(inside)
-            skipped += [p for p in everything if p not in taken]
-        if not inside:
-            folders = sum(p.is_dir() for p in everything)
-            hint = f"; the {folders} folder(s) in it are not searched: name them" if folders else ""
-            raise ImageFileError(f"{path}: no picture directly in this folder ({', '.join(suffixes)}){hint}")
+        inside = _inside(path, suffixes, skipped) if path.is_dir() else [path]
         found.update(dict.fromkeys(inside))
+        without += [] if inside else [path]
+    if without and (barren is None or not found):
+        folders = sum(p.is_dir() for p in without[0].iterdir() if not p.name.startswith("."))
+        hint = f"; the {folders} folder(s) in it are not searched: name them" if folders else ""
+        raise ImageFileError(f"{without[0]}: no picture directly in this folder ({readable(suffixes)}){hint}")
     if not found:
         raise ImageFileError("no picture was given")
+    if barren is not None:
+        barren += without
     return list(found)
+
+
+def _inside(folder: Path, suffixes: Collection[str], skipped: list[Path] | None) -> list[Path]:
+    everything = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    inside = {p: None for p in everything if _is_readable(p.suffix.lower(), suffixes) and p.is_file()}
+    if skipped is not None:
+        skipped += [p for p in everything if p not in inside]
+    return list(inside)
 
 
 def _is_readable(suffix: str, suffixes: Collection[str]) -> bool:
     return suffix in suffixes or (suffix in DEVELOPED and not missing(suffix))
+
+
+def readable(suffixes: Collection[str]) -> str:
+    """All that is read, for messages: `suffixes`, HEIC, AVIF and camera raw, and what must be installed for these."""
+    optional = {"HEIC": heif.HEIC, "AVIF": heif.AVIF, "camera raw": raw.SUFFIXES}
+    known = [f"{kind} ({', '.join(those)})" for kind, those in optional.items()]
+    wanted = [needed for those in optional.values() if (needed := missing(those[0]))]
+    return "; ".join([", ".join(suffixes), *known, *wanted])
 
 
 def missing(suffix: str) -> str:

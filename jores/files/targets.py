@@ -94,6 +94,16 @@ def identity(path: Path) -> Identity | None:
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.normcase(os.path.realpath(path))
 
 
+def make_folder(folder: Path, option: str) -> None:
+    """Makes the folder that a command-line option names for results. Raises TargetError if it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        ignores_case(folder)  # makes a file there
+    except OSError as error:
+        reason = error.strerror or error
+        raise TargetError(f"{option} {folder}: cannot be written to: {reason}; nothing was done") from error
+
+
 def refuse_inputs(target: Path, inputs: Iterable[Path], option: str) -> None:
     """Raises TargetError if `target`, the value of a command-line option, is one of the files that are read."""
     if (found := identity(target)) is None:

@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 def checked(images: Tensor) -> Tensor:
-    """Returns `images` if they are valid: (B, 3 or 4, H, W), not empty, floating-point, finite. Raises ValueError."""
+    """Returns `images` if they are valid: (B, 3 or 4, H, W), not empty, floating-point, finite, no levels 0..255.
+
+    Raises ValueError.
+    """
     if images.ndim != 4 or images.shape[1] not in (3, 4):
         raise ValueError(f"images must be (B, 3 or 4, H, W), not {tuple(images.shape)}")
     if images.numel() == 0:
@@ -16,12 +19,26 @@ def checked(images: Tensor) -> Tensor:
         raise ValueError(f"images are {images.dtype}: give floating-point numbers in [0, 1], such as uint8 / 255")
     if not is_finite(images):
         raise ValueError("images hold NaN or infinite pixels: find the step before that made them")
+    check_range(images, "a picture")
     return images
 
 
 def is_finite(values: Tensor) -> bool:
     """Whether a tensor, which is not empty, holds neither NaN nor infinity."""
     return all(bool(torch.isfinite(bound)) for bound in values.aminmax())
+
+
+def check_range(values: Tensor, what: str) -> None:
+    """Raises ValueError for levels 0..255 instead of 0..1 in one of the pictures or masks (B, ...): all would be white.
+
+    Values above 1 are allowed: slightly, as after sharpening, or a few large ones, as in HDR pictures. Levels are
+    recognised because all are integers, or their mean is high. Each picture is judged alone, as a frame of a clip is.
+    """
+    for picture in values if float(values.amax()) >= 2 else ():
+        if (top := float(picture.amax())) < 2:
+            continue
+        if float(picture.mean(dtype=torch.float32)) > 2 or bool((picture == picture.round()).all()):
+            raise ValueError(f"{what} holds levels up to {top:g}, not 0 to 1: divide by 255 where they are made")
 
 
 def check_mask(mask: Tensor | None, original: Tensor) -> None:

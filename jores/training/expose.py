@@ -51,13 +51,13 @@ class ExposureObjective(nn.Module):
             shadows = shadows + (its * (wanted.log() - batch["shadows"].log()).abs()).sum()
         loss = exposure + shadows
         if isinstance(self.net, LightMixture):
-            loss = loss + self._sorting(known, expert)
+            loss = loss + self._sorting(self.net.sorter.outputs(known), expert)
         count = len(self.net.heads)
         return {"loss": loss, "exposure": exposure / count, "shadows": shadows / count}
 
-    def _sorting(self, known: Tensor, expert: Tensor) -> Tensor:
+    def _sorting(self, logits: Tensor, expert: Tensor) -> Tensor:
         """Cross-entropy of the sorter; means of their own for both kinds of samples, of which a batch may lack one."""
-        chances, own = self.net.sorter.outputs(known).log_softmax(1), expert != FOR_ALL
+        chances, own = logits.log_softmax(1), expert != FOR_ALL
         wrong = nn.functional.nll_loss(chances, expert, ignore_index=FOR_ALL, reduction="sum")
         missed = chances[:, self.common].logsumexp(1)[~own].sum()
         return wrong / own.sum().clamp_min(1) - missed / (~own).sum().clamp_min(1)

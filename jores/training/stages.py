@@ -94,13 +94,12 @@ def _starting_nets(args: argparse.Namespace, recipe: dict[str, Any]) -> JoReSNet
     config = preset(recipe["preset"])
     nets = _prepared(load_bundle(args.init, parts=held), config) if args.init else JoReSNets(config)
     others = [n for n in needs if getattr(nets.config, n) != getattr(config, n)]
-    if (
-        nets.config.name != config.name and nets.config.name in PRESETS and others
-    ):  # nets of an unnamed config may be used
+    named = nets.config.name in PRESETS  # nets of an unnamed config may be used, and their UNet is trained as it is
+    if nets.config.name != config.name and named and others:
         raise ValueError(f"{args.init} is of the preset {nets.config.name!r}, the recipe is for {config.name!r}")
     if "adjustment" in trains and nets.adjustment is not None and nets.config.adjustment != config.adjustment:
         nets = replace(nets, config=replace(nets.config, adjustment=config.adjustment), adjustment=_grown(nets, config))
-    if "denoiser" in trains and nets.config.denoiser != config.denoiser:  # trained for another objective: start anew
+    if "denoiser" in trains and named and nets.config.denoiser != config.denoiser:  # for another objective: start anew
         changed = replace(nets.config, name=config.name, denoiser=config.denoiser, schedule=config.schedule)
         nets = replace(nets, config=changed, denoiser=None, refinement=None)
     for name in trains:

@@ -8,6 +8,7 @@ import comfy.model_management as mm
 import torch
 from torch import Tensor
 
+from ...jores.imaging.checks import check_range
 from .checks import check_finite, expect
 
 log = logging.getLogger(__name__)
@@ -78,19 +79,6 @@ def _computable(values: Tensor, what: str) -> Tensor:
     if values.is_meta:
         raise ValueError(f"{what} has a size but no values: the node before it made none (meta device); take another")
     return values if values.dtype in FLOATS else values.float()
-
-
-def check_range(values: Tensor, what: str) -> None:
-    """Raises ValueError for levels 0..255 instead of 0..1, which would all be white.
-
-    Values above 1 are allowed: slightly, as after sharpening, or a few large ones, as in HDR pictures. Levels are
-    recognised because all are integers, or their mean is high.
-    """
-    top = float(values.amax())
-    if top < 2:
-        return
-    if float(values.mean(dtype=torch.float32)) > 2 or bool((values == values.round()).all()):
-        raise ValueError(f"{what} holds levels up to {top:g}, not 0 to 1: divide by 255 in the node that makes them")
 
 
 def result_dtype() -> torch.dtype:

@@ -9,7 +9,8 @@ of the same table, and only if nothing else took the machine's time meanwhile: s
 
 The file: stage, minutes, data, photos, init (bundle), keep (parts of it to start from; the others are fresh), recipe,
 arguments (further ones for `train`), common (overrides for all) and candidates (name: overrides). Overrides are merged
-into the recipe's part for the stage; `config` among them into the nets' config.
+into the recipe's part for the stage; `config` among them into the nets' config. The recipe must be one for the preset
+of `init`; by default both are those of the release.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from jores.config import PRESETS, JoReSConfig
 from jores.files.saving import write_atomically
 from jores.training import RECIPES
 from jores.training.recipe import merged, read_recipe
+from jores.training.settings import check_recipe
 
 ROOT = Path(__file__).parents[2]
 FIRST = ("step", "minutes")
@@ -48,7 +50,7 @@ class Experiment:
     photos: str | None = None
     init: str | None = None
     keep: list[str] | None = None
-    recipe: str = str(RECIPES / "compact.yaml")
+    recipe: str = str(RECIPES / "texture.yaml")  # of the released bundle's preset
     arguments: tuple[str, ...] = ()
     common: dict[str, Any] | None = None
 
@@ -61,13 +63,35 @@ class Experiment:
             raise ValueError(f"{path}: not a file of candidates: {error}") from error
 
     def settings(self, name: str) -> dict[str, Any]:
-        """All that decides a candidate's result: the recipe's part as trained, the config, and how it was started."""
-        overrides = merged(self.common or {}, self.candidates[name] or {})
+        """All that decides a candidate's result: the recipe's part as trained, the config, and how it was started.
+
+        Raises:
+            ValueError: a setting that the stage does not have, or one that does nothing.
+        """
+        if not isinstance(own := self.candidates[name] or {}, dict):
+            raise ValueError(f"must hold settings by name, not {own!r}")
+        overrides = merged(self.common or {}, own)
         config = overrides.pop("config", {})
         part = merged(read_recipe(Path(self.recipe), self.stage), overrides)
         start = {"init": self.init, "keep": self.keep, "config": config, "arguments": list(self.arguments)}
-        head = {key: part.pop(key) for key in ("preset", "header")}
-        return {"stage": self.stage, "minutes": self.minutes, **start, "recipe": {**head, self.stage: part}}
+        recipe = {**{key: part.pop(key) for key in ("preset", "header")}, self.stage: part}
+        check_recipe(Path("its recipe"), recipe)
+        return {"stage": self.stage, "minutes": self.minutes, **start, "recipe": recipe}
+
+
+def starting_config(settings: dict[str, Any]) -> JoReSConfig:
+    """The config of the bundle to start from, with the candidate's overrides; then it is no preset and has no name of
+    one, so that training leaves it as it is. Raises ValueError: the config cannot be."""
+    init, overrides = settings["init"], settings["config"]
+    config = read_header(init)[0] if init else PRESETS[settings["recipe"]["preset"]]
+    if not overrides:
+        return config
+    if config.name in PRESETS and config.name != (wanted := settings["recipe"]["preset"]):
+        raise ValueError(f"{init} is of the preset {config.name!r}, the recipe is for {wanted!r}")
+    values = json.loads(json.dumps(config.to_dict()))
+    if not isinstance(overrides, dict) or (unknown := overrides.keys() - values.keys()):
+        raise ValueError(f"config: {overrides if not isinstance(overrides, dict) else unknown} is no part of a config")
+    return JoReSConfig.from_dict(merged(values, {"name": "candidate", **overrides}))
 
 
 def starting_bundle(settings: dict[str, Any], path: Path) -> None:
@@ -77,14 +101,14 @@ def starting_bundle(settings: dict[str, Any], path: Path) -> None:
     they predict has changed.
     """
     init, changed = settings["init"], set(settings["config"])
-    config = read_header(init)[0] if init else PRESETS[settings["recipe"]["preset"]]
+    config = starting_config(settings)
     if "schedule" in changed:
         changed |= {"denoiser", "refinement"}
     held = held_parts(init) if init else ()
     wanted = settings["keep"] or PARTS
     kept = tuple(name for name in held if name in wanted and name not in changed)
     nets = load_bundle(init, parts=kept) if init else JoReSNets(config)
-    nets.config = JoReSConfig.from_dict(merged(json.loads(json.dumps(config.to_dict())), settings["config"]))
+    nets.config = config
     save_bundle(path, nets)
 
 
@@ -106,7 +130,8 @@ def train(experiment: Experiment, settings: dict[str, Any], folder: Path) -> dic
     with log.open("ab") as output:
         done = subprocess.run([*map(str, command)], cwd=ROOT, stdout=output, stderr=output, check=False)
     if done.returncode:
-        raise ValueError(f"{folder.name}: training failed, see {log}")
+        last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+        raise ValueError(f"training failed: {last}; see {log}")
     with (folder / "validation.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))[-1]
 
@@ -120,9 +145,10 @@ def result_of(experiment: Experiment, name: str, out: Path) -> dict[str, str]:
     folder, settings = out / re.sub(r"\W+", "-", name).strip("-"), experiment.settings(name)
     started, finished = folder / "candidate.json", folder / "result.json"
     if started.exists() and json.loads(started.read_text(encoding="utf-8")) != settings:
-        raise ValueError(f"{folder}: holds {name!r} with other settings; choose another name or --out, or move it away")
+        raise ValueError(f"{folder} holds other settings of this name; choose another name or --out, or move it away")
     if finished.exists():
         return json.loads(finished.read_text(encoding="utf-8"))
+    starting_config(settings)  # refuses what cannot be before there is a folder
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(started, json.dumps(settings, indent=1).encode())
     row = train(experiment, settings, folder)
@@ -160,7 +186,7 @@ def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.std
             results[name] = result_of(experiment, name, args.out)
         except ValueError as error:
             failures += 1
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(f"{name}: {error}\n")
     if results:
         write(table(results))
     return 1 if failures else 0

@@ -19,6 +19,7 @@ from .conditions import (
     RetinexMaps,
 )
 from .imaging.alpha import filled, joined
+from .imaging.deband import debanded
 from .imaging.resize import area_average
 from .nets.segmentation import working_size
 from .options import SampleOptions
@@ -31,6 +32,7 @@ SEEN_WHOLE, SEEN_REDUCED = 640, 512
 
 The segmenter reduces it further, but masks follow the edges of this picture.
 """
+SMOOTHED = 4_000_000  # pixels; statistics of bigger pictures average so many that smoothed shadows change nothing
 
 
 @torch.inference_mode()
@@ -98,6 +100,15 @@ def adjust(
     return RetinexCondition(reflectance, light.expand_as(maps.illumination), tuple(features), statistics.exposure)
 
 
+def as_decomposed(nets: JoReSNets, low: Tensor) -> Tensor:
+    """Dark pictures (B, 3, H, W) as DNet decomposes them: for their global statistics, where R and L are not at hand.
+
+    Big pictures are returned as they are.
+    """
+    height, width = size_of(low)
+    return debanded(low) if nets.dnet.deband and height * width <= SMOOTHED else low
+
+
 def condition_on_demand(
     nets: JoReSNets, low: Tensor, options: SampleOptions, tiler: Tiler, *, cache: int, alpha: Tensor | None = None
 ) -> ConditionOnDemand:
@@ -106,7 +117,8 @@ def condition_on_demand(
     `cache`: bytes for caching conditions of the windows of `tiler`. `alpha` (B, 1, H, W) or None.
     """
     weight = weight_of(nets.anet)
-    statistics = global_statistics(nets, joined(low.clamp(0, 1), alpha), options.exposure, options.brightness)
+    seen = joined(as_decomposed(nets, low.clamp(0, 1)), alpha)
+    statistics = global_statistics(nets, seen, options.exposure, options.brightness)
 
     def make(window: Window) -> RetinexCondition:
         maps = nets.dnet(window.cut(low).clamp(0, 1).to(weight))

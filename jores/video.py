@@ -31,6 +31,7 @@ from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions
 from .picture_statistics import check_exposure, wanted_exposure
 from .pipeline import Setup, checked, enhance_by, finish
+from .retinex import as_decomposed
 
 LOOKAHEAD = 6
 """Frames that are read ahead. A shot starts with the mean gain of its first LOOKAHEAD + 1 frames."""
@@ -123,7 +124,8 @@ class _Work:
         """Gain (1,) from a dark frame to the exposure that it should get."""
         if is_black(thumbnail(low)):  # a black leader stays black: its noise would flash before the first cut
             return torch.ones(1, device=low.device)
-        aim = wanted_exposure(self.setup.nets, low, self.options.exposure, self.options.brightness)
+        nets, options = self.setup.nets, self.options
+        aim = wanted_exposure(nets, as_decomposed(nets, low), options.exposure, options.brightness)
         return exposure_gain(mean_luma(low), aim.to(low.device))
 
 

@@ -7,11 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from jores.conditions import Keeper
 from jores.config import PRESETS
 from jores.imaging.deband import debanded
 from jores.nets.decomposition import DecompositionNet
-from jores.pipeline import decompose
+from jores.options import ClipOptions, SampleOptions
+from jores.pipeline import decompose, enhance
 from jores.tiling.tiler import Tiler
+from jores.video import enhance_frames
 from tests.tiny import TINY, shaken
 
 
@@ -83,3 +86,23 @@ def test_every_preset_smooths_and_older_bundles_do_not():
     assert all(config.decomposition.deband for config in PRESETS.values())
     net, picture = DecompositionNet(TINY.decomposition), blocks(0, 1)
     torch.testing.assert_close(net(picture).picture, picture, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("height", [96, 200])
+def test_the_light_of_banded_shadows_is_the_same_whole_in_tiles_and_in_a_clip(nets, height):
+    """Whole, the proposal sees smoothed shadows; in tiles and in clips it saw those of the file."""
+    low = torch.cat([blocks(0, 2, 1), blocks(1, 5, 2)], 3).repeat(1, 1, 3, 1)[:, :, :height]
+    assert (debanded(low) - low).abs().max() * 255 > 0.5
+    seen: dict[str, float] = {}
+
+    class Noted(Keeper):
+        def on_exposure(self, exposure: torch.Tensor) -> None:
+            seen[name] = float(exposure)
+
+    for name, tile in (("whole", 0), ("tiles", 64)):
+        enhance(low, nets, options=SampleOptions(steps=0, tile=tile), keeper=Noted())
+    name = "clip"
+    clip = ClipOptions(keepers=(Noted() for _ in range(2)))
+    list(enhance_frames([low, low], nets, options=SampleOptions(steps=0), clip=clip))
+    assert seen["tiles"] == pytest.approx(seen["whole"], rel=2e-3)
+    assert seen["clip"] == pytest.approx(seen["whole"], rel=2e-3)

@@ -327,7 +327,7 @@ def test(arguments: list[str]) -> int:
     """Run pytest in the environment and return its exit code."""
     if "--fast" in arguments:
         rest = [argument for argument in arguments if argument != "--fast"]
-        return run_tests(setup(), PYTHON, ["-m", "not slow and not host and not browser", *rest])
+        return run_tests(setup(), PYTHON, ["-m", "not slow and not host and not browser", *(rest or in_processes())])
     if "--hosts" not in arguments:
         return check() or run_tests(setup(), PYTHON, arguments or in_processes())
     setup()

@@ -99,6 +99,7 @@ def test_a_picture_of_zeros_comes_back_as_it_is(nets, picture, channels):
     assert inside_of(zeros).empty and inside_in_turn(inside_of(zeros), dim).whole
 
 
+@pytest.mark.slow
 def test_a_picture_between_bars_gets_the_light_that_it_gets_without(nets, picture):
     """Counted as part of the picture, they change it."""
     cut, light, proposals = picture[..., 20:108, :], [], []
@@ -163,6 +164,7 @@ def test_stage_by_stage_gives_the_same(nets, segmenter, picture, change):
     assert torch.equal(pipeline.segment(segmenter, image, nets).probabilities, prior.probabilities)
 
 
+@pytest.mark.slow
 def test_pictures_of_a_batch_have_bars_of_their_own(nets, picture):
     batch = torch.cat([picture, barred(picture), barred(picture, 0, 24)])
     result = flat(pipeline.enhance)(batch, nets, steps=0)
@@ -170,6 +172,7 @@ def test_pictures_of_a_batch_have_bars_of_their_own(nets, picture):
         torch.testing.assert_close(result[i : i + 1], flat(pipeline.enhance)(one, nets, steps=0), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bars_of_a_clip_stay_through_the_dark_and_under_subtitles(nets):
     dark = flicker.make_clips((64, 96), 6, 3)["static"].dark
     frames = [barred(one, 10) for one in dark.split(1)]

@@ -142,6 +142,7 @@ def _full_disk(path, data):
     raise OSError("No space left on device")
 
 
+@pytest.mark.slow
 def test_the_library_runs_where_the_host_is_absent():
     code = (
         "import sys; sys.modules['comfy'] = None; sys.modules['comfy_api'] = None; sys.modules['folder_paths'] = None\n"

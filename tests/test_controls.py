@@ -242,6 +242,7 @@ def test_the_shipped_weights_brighten_a_picture_that_is_lit_in_one_place_alone(n
     assert picture_statistics.wanted_exposure(nets, picture, None) > 1.5 * mean_luma(picture)
 
 
+@pytest.mark.slow
 def test_no_mean_luma_is_a_threshold():
     """One picture, scaled from dark to light in fifty steps: the means of the results change without a jump."""
     nets = load_bundle(SHIPPED_WEIGHTS)

@@ -73,6 +73,7 @@ def test_black_frames_are_distinguished_from_dark_ones(noise):
     assert not any(is_black(thumbnail(frame)) for frame in noisy([lamps] * 3, noise))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "length"), [(0.004, 1), (0.004, 9), (0.012, 8), (0.02, 2)])
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_noisy_black_leader_stays_black_and_changes_nothing_behind_the_cut(nets, noise, length, turned):
@@ -117,6 +118,7 @@ def means(frames: list[torch.Tensor]) -> np.ndarray:
     return np.array([255 * float(frame.mean()) for frame in frames])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "noise"), [("in", 0.0), ("slow in", 0.004), ("out", 0.006), ("through black", 0.0)])
 def test_results_fade_as_their_clip_does(nets, kind, noise):
     clip = faded(kind, ("astronaut", "coffee"), noise)
@@ -129,6 +131,7 @@ def test_results_fade_as_their_clip_does(nets, kind, noise):
         assert np.corrcoef(before, after)[0, 1] > 0.95
 
 
+@pytest.mark.slow
 def test_a_cross_fade_and_a_lamp_are_no_fades(nets):
     first, second = scene("astronaut", 0.08), scene("coffee", 0.05)
     cross = noisy([first * (1 - t) + second * t for t in (0, *RAMP, 1)], 0.004)
@@ -138,12 +141,14 @@ def test_a_cross_fade_and_a_lamp_are_no_fades(nets):
     assert means(list(enhance_frames(lamp, nets, None, ONE_STEP))).min() > 60
 
 
+@pytest.mark.slow
 def test_a_stream_that_cannot_be_looked_at_twice_does_not_flash(nets):
     clip = faded("in", ("chelsea", "coffee"), 0.0)
     result = means(list(enhance_frames(iter(clip), nets, None, ONE_STEP)))
     assert (np.diff(result) > -1).all() and result[0] < 10
 
 
+@pytest.mark.slow
 def test_a_fade_after_a_long_darkness_that_goes_on_beyond_what_is_seen_of_it():
     picture = scene("coffee", 0.05, 0, (16, 24))
     clip = [picture * 0] * (REACH + 2) + [picture * (i / REACH) for i in range(REACH + 2)]
@@ -151,6 +156,7 @@ def test_a_fade_after_a_long_darkness_that_goes_on_beyond_what_is_seen_of_it():
     assert len(result) == len(clip) and result[-1] > result[REACH]
 
 
+@pytest.mark.slow
 def test_the_command_line_looks_ahead_in_a_file(tmp_path, nets, capsys):
     clip, source = faded("in", ("rocket", "coffee"), 0.0), tmp_path / "in.mkv"
     with av.open(str(source), "w") as file:

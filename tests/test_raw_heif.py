@@ -129,6 +129,7 @@ def test_damaged_ones_are_named(tmp_path, name):
             read_image(tmp_path / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "library"), [("b.CR2", "rawpy"), ("a.heic", "pillow_heif")])
 def test_a_clear_word_where_the_library_is_missing(tmp_path, name, library, options):
     """Named, such a file fails; in a folder it is passed over, and the summary says what to install."""

@@ -72,6 +72,7 @@ def test_the_segmenter_takes_a_reduced_picture_to_its_device(segmenter, crossing
     assert made.device.type == "cpu" and (made - want).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "smooth"), [({"working_size": 48}, True), ({"tile": 64}, True), ({"tile": 64}, False)]
 )
@@ -83,6 +84,7 @@ def test_frames_that_are_not_done_whole_stay_where_they_are(there, crossing, opt
     assert max(crossing.pixels) < 72 * 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [3, LOOKAHEAD + 1, LOOKAHEAD + 4])
 def test_the_frames_that_are_read_ahead_do_not_wait_on_the_device(there, crossing, count):
     crossing.frame = (24, 32)

@@ -61,6 +61,7 @@ def test_a_fitted_net_is_not_taught_again():
     assert all(torch.equal(value, before[key]) for key, value in _taught(scene).state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_picture_upside_down_is_as_bright_and_shows_something_else(released, dark):
     turned = dark.flip(2, 3)
     small = [nn.functional.adaptive_avg_pool2d(x, (48, 64)) for x in (dark, turned)]
@@ -96,6 +97,7 @@ def test_an_unknown_scene_is_an_average_one():
     assert not torch.allclose(mixture(pictures), mixture(pictures, torch.ones(2, 3)))
 
 
+@pytest.mark.slow
 def test_training_fits_the_scene_and_learns_by_it(tmp_path):
     """Light pictures are dim under one texture and bright under another, which the statistics tell apart less well."""
     rng, pairs = np.random.default_rng(1), []

@@ -203,6 +203,7 @@ def _foreign(kind: str) -> dict:
     return {"model_type": "upernet", "backbone_config": backbone, "auto_map": AUTO_MAP}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["an unknown model", "a known model", "a backbone", "kernel"])
 def test_a_folders_own_code_is_never_run(tmp_path, kind):
     """Not even where somebody sits at the terminal and says yes."""

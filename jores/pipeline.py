@@ -1,4 +1,7 @@
-"""The method in the order of the paper's Figure 3: `enhance` runs it, and the functions below are its stages.
+"""The method, from top to bottom as the paper's Figure 3 shows it.
+
+`enhance` checks pictures, reduces them and composites the result; what is between is `_Run`: the Retinex prior of DNet
+and ANet (`retinex`), the semantic prior, and the diffusion, with the UNet and RNet in its loop.
 
 Pictures are (B, 3, H, W) floats in [0, 1]. Every stage runs on the device of its nets, without gradients.
 """
@@ -6,11 +9,12 @@ Pictures are (B, 3, H, W) floats in [0, 1]. Every stage runs on the device of it
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from .budget import cache_bytes, choose_tiler
+from .budget import choose_tiler
 from .checkpoint import JoReSNets
 from .conditions import (
     ConditionOnDemand,
@@ -34,7 +38,6 @@ from .nets.segmentation import Segmenter
 from .options import FinishOptions, SampleOptions
 from .picture_statistics import check_exposure
 from .retinex import adjust, condition_on_demand, decompose, decomposed, lit_for_segmenter, undiffused, weight_of
-from .tiling.memory import free_memory
 from .tiling.tiler import Tiler
 from .tiling.windows import Window, size_of
 
@@ -73,20 +76,6 @@ def enhance(
     return enhance_by(Setup(nets, segmenter, callback, keeper), images, options, finishing, mask)
 
 
-@dataclass(frozen=True)
-class Setup:
-    """By what pictures are enhanced, see `enhance`: what stays the same from one frame of a clip to the next.
-
-    `tiler`: chosen for all of them; it remembers that memory ran out. None: chosen for each by `SampleOptions.tile`.
-    """
-
-    nets: JoReSNets
-    segmenter: Segmenter | None = None
-    callback: Callback | None = None
-    keeper: Keeper = Keeper()
-    tiler: Tiler | None = None
-
-
 @torch.inference_mode()
 def enhance_by(
     setup: Setup,
@@ -98,123 +87,93 @@ def enhance_by(
     """`enhance`, by a setup."""
     check_mask(mask, checked(images))
     check_exposure(options.exposure, len(images))
+    steps = needed_steps(options, setup.nets.config)
     insides = insides_of(images)
     full, alpha = filled(images, insides)
     low, alpha = reduced(full, options.working_size), reduced(alpha, options.working_size)
-    steps, reports = max(1, options.steps), []
-    noted = replace(setup, callback=_noted(setup.callback, reports))
-    run = _Run.of(noted, options, low, alpha)
+    run = _Run(setup, replace(options, steps=steps), low, alpha)
     made = setup.keeper(run.key, lambda: run.sampled(full))
-    if setup.callback is not None and not reports:
-        setup.callback(steps, steps, None)
+    if setup.callback is not None and not run.reported:
+        setup.callback(max(1, options.steps), max(1, options.steps), None)
     setup.keeper.on_exposure(made.exposure)
     return finish(made.x0, images, finishing, mask=mask, reuse=not setup.keeper.keeps, insides=insides)
 
 
-def _noted(callback: Callback | None, reports: list[float]) -> Callback | None:
-    """The callback, whose reports are also added to `reports`."""
-    if callback is None:
-        return None
-
-    def note(done: float, steps: int, x0: Tensor | None) -> None:
-        reports.append(done)
-        callback(done, steps, x0)
-
-    return note
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Run:
-    """The stages before compositing, for pictures `low` (B, 3, H, W) of the working size, in the windows of `tiler`.
+    """The stages of Figure 3, for pictures `low` (B, 3, H, W) of the working size.
 
     `options` has as many steps as are needed. `alpha` (B, 1, H, W) is that of pictures with transparent pixels (see
-    `filled`), otherwise None.
+    `filled`), otherwise None. `reported`: the setup's callback has heard of the steps.
     """
 
     setup: Setup
     options: SampleOptions
-    tiler: Tiler
     low: Tensor
     alpha: Tensor | None
-
-    @classmethod
-    def of(cls, setup: Setup, options: SampleOptions, low: Tensor, alpha: Tensor | None) -> _Run:
-        config, device = setup.nets.config, weight_of(setup.nets.unet).device
-        tiler = setup.tiler or choose_tiler(options.tile, config, low, device)
-        return cls(setup, replace(options, steps=needed_steps(options, config)), tiler, low, alpha)
-
-    @property
-    def key(self) -> tuple:
-        """All that x0 of a picture depends on, for the keeper. Without diffusion there is no noise."""
-        options = self.options
-        exposure, seed = options.exposure, options.seed if options.steps else 0
-        exposure = tuple(exposure.flatten().cpu().tolist()) if isinstance(exposure, Tensor) else exposure
-        tile = 0 if self._whole else self.tiler.tile
-        return (
-            "x0", self.setup.segmenter is None, options.steps, seed, exposure, options.brightness, options.eta,
-            options.working_size, options.texture, options.steadied, tile,
-        )  # fmt: skip
-
-    @property
-    def _whole(self) -> bool:
-        return self.tiler.covers(size_of(self.low))
+    reported: bool = False
 
     def sampled(self, full: Tensor) -> Sampled:
-        """All of the method's Figure 3. x0 gets the size of `full`."""
-        maps = self._decompose()
-        condition = self._adjust(maps)
-        prior = self._segment(condition, maps)
+        """All of the figure. x0 gets the size of `full`."""
+        maps = self.decompose()
+        condition = self.adjust(maps)
+        prior = self.segment(condition, maps)
         del maps  # the sampling needs the memory, as does the enlarging
-        x0, exposure = self._sample(condition, prior), condition.exposure
+        x0, exposure = self.sample(condition, prior), condition.exposure
         del condition
         return Sampled(enlarged(x0, self.low, full), exposure)
 
-    def _decompose(self) -> RetinexMaps | None:
+    def decompose(self) -> RetinexMaps | None:
         """Retinex prior, first half: the frozen DNet decomposes (Fig. 3a). None in tiles, which are done on demand."""
         if not self._whole:
             return None
         key = ("maps", self.options.working_size)
         return self.setup.keeper(key, lambda: decomposed(self.setup.nets, self.low, tiler=self.tiler))
 
-    def _adjust(self, maps: RetinexMaps | None) -> RetinexCondition | ConditionOnDemand:
+    def adjust(self, maps: RetinexMaps | None) -> RetinexCondition | ConditionOnDemand:
         """Retinex prior, second half: ANet denoises R, brightens L and gives F (Fig. 3a, learning stage)."""
-        nets, low, options = self.setup.nets, self.low, self.options
-        if maps is not None:
-            maps = replace(maps, alpha=self.alpha)
-            return adjust(nets, maps, exposure=options.exposure, brightness=options.brightness, tiler=self.tiler)
-        room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, self.tiler.tile)
-        room = room if options.steps > 1 else 0
-        return condition_on_demand(nets, low, options, self.tiler, cache=room, alpha=self.alpha)
+        nets, options = self.setup.nets, self.options
+        if maps is None:
+            return condition_on_demand(nets, self.low, options, self.tiler, alpha=self.alpha)
+        maps = replace(maps, alpha=self.alpha)
+        return adjust(nets, maps, exposure=options.exposure, brightness=options.brightness, tiler=self.tiler)
 
-    def _segment(
+    def segment(
         self, condition: RetinexCondition | ConditionOnDemand, maps: RetinexMaps | None
     ) -> SemanticPrior | None:
         """Semantic prior: a pretrained network segments the picture (Fig. 3b), here after ANet brightened it."""
-        setup, options = self.setup, self.options
-        if (segmenter := setup.segmenter) is None or not options.steps:
+        nets, segmenter, options = self.setup.nets, self.setup.segmenter, self.options
+        if segmenter is None or not options.steps:
             return None
         proposed = options.steadied or (options.exposure is None and not options.brightness)
         known = condition if proposed and self.alpha is None and isinstance(condition, RetinexCondition) else None
         key = ("prior", options.working_size)
-        return setup.keeper(key, lambda: _segmented(segmenter, self.low, setup.nets, known, maps))
+        return self.setup.keeper(key, lambda: _segmented(segmenter, self.low, nets, known, maps))
 
-    def _sample(self, condition: RetinexCondition | ConditionOnDemand, prior: SemanticPrior | None) -> Tensor:
+    def sample(self, condition: RetinexCondition | ConditionOnDemand, prior: SemanticPrior | None) -> Tensor:
         """Refinement stage: one UNet with both attentions, RNet on x0 inside the loop (Fig. 3a; Fig. 4)."""
         if not self.options.steps:
             return undiffused(condition, self.tiler, self.low)
-        nets, callback = self.setup.nets, self.setup.callback
+        self.reported, nets, callback = True, self.setup.nets, self.setup.callback
         return sample(nets, condition, prior, self.options, low=self.low, callback=callback, tiler=self.tiler)
 
+    @property
+    def key(self) -> tuple:
+        """All that x0 of a picture depends on, for the keeper. Without diffusion there is no noise."""
+        seed, tile = self.options.seed if self.options.steps else 0, 0 if self._whole else self.tiler.tile
+        values = vars(replace(self.options, seed=seed, tile=tile)).values()
+        flat = (tuple(v.flatten().tolist()) if isinstance(v, Tensor) else v for v in values)
+        return "x0", self.setup.segmenter is None, *flat
 
-def needed_steps(options: SampleOptions, config: JoReSConfig) -> int:
-    """Steps of the diffusion; 0 where the detail that it samples would not be used.
+    @cached_property
+    def tiler(self) -> Tiler:
+        """The windows of all stages; it remembers that memory ran out."""
+        nets, tile = self.setup.nets, self.options.tile
+        return self.setup.tiler or choose_tiler(tile, nets.config, self.low, weight_of(nets.unet).device)
 
-    Raises:
-        ValueError: the schedule has not so many.
-    """
-    if options.steps:
-        NoiseSchedule(config.schedule).timesteps(options.steps)
-    return options.steps if options.texture or not config.denoiser.detail_std else 0
+    @property
+    def _whole(self) -> bool:
+        return self.tiler.covers(size_of(self.low))
 
 
 @torch.inference_mode()
@@ -270,8 +229,8 @@ def sample(
     def stage(window: Window) -> tuple[Denoise, Refine | None, Mean | None]:
         semantics = None if prior is None else prior.at(window).probabilities.to(weight)
         given = Given(window.cut(low).clamp(0, 1).to(weight), condition.at(window).to(weight), semantics)
-        there = _Part(nets, schedule, given, refine)
-        return there.denoise, there.refine if refine else None, there.mean if nets.config.denoiser.detail_std else None
+        loop = _Loop(nets, schedule, given, refine)
+        return loop.denoise, loop.refine if refine else None, loop.mean if nets.config.denoiser.detail_std else None
 
     home = weight if tiler.covers(size_of(low)) else low
     noise = start_noise((1, *low.shape[1:]), options.seed, torch.empty(0, device=home.device))
@@ -279,7 +238,7 @@ def sample(
     return ddim_in_tiles(tiler, noise, schedule, options, stage, like=weight, callback=callback)
 
 
-class _Part:
+class _Loop:
     """The UNet and RNet for one window, as the functions of `ddim_step`; what all steps share is computed once."""
 
     def __init__(self, nets: JoReSNets, schedule: NoiseSchedule, given: Given, refine: bool) -> None:
@@ -298,3 +257,28 @@ class _Part:
 
     def _level(self, alpha_bar: float) -> Tensor:
         return torch.full((len(self.given.low),), alpha_bar**0.5, device=self.given.low.device)
+
+
+def needed_steps(options: SampleOptions, config: JoReSConfig) -> int:
+    """Steps of the diffusion; 0 where the detail that it samples would not be used.
+
+    Raises:
+        ValueError: the schedule has not so many.
+    """
+    if options.steps:
+        NoiseSchedule(config.schedule).timesteps(options.steps)
+    return options.steps if options.texture or not config.denoiser.detail_std else 0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """By what pictures are enhanced, see `enhance`: what stays the same from one frame of a clip to the next.
+
+    `tiler`: chosen for all of them; it remembers that memory ran out. None: chosen for each by `SampleOptions.tile`.
+    """
+
+    nets: JoReSNets
+    segmenter: Segmenter | None = None
+    callback: Callback | None = None
+    keeper: Keeper = Keeper()
+    tiler: Tiler | None = None

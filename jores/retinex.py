@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .budget import choose_tiler
+from .budget import cache_bytes, choose_tiler
 from .checkpoint import JoReSNets
 from .conditions import (
     FEATURE_STRIDES,
@@ -24,6 +24,7 @@ from .imaging.resize import area_average
 from .nets.segmentation import working_size
 from .options import SampleOptions
 from .picture_statistics import global_statistics
+from .tiling.memory import free_memory
 from .tiling.tiler import Tiler
 from .tiling.windows import Window, size_of
 
@@ -110,13 +111,16 @@ def as_decomposed(nets: JoReSNets, low: Tensor) -> Tensor:
 
 
 def condition_on_demand(
-    nets: JoReSNets, low: Tensor, options: SampleOptions, tiler: Tiler, *, cache: int, alpha: Tensor | None = None
+    nets: JoReSNets, low: Tensor, options: SampleOptions, tiler: Tiler, *, alpha: Tensor | None = None
 ) -> ConditionOnDemand:
     """Output of DNet and ANet for any window of `low` (B, 3, H, W), with the global statistics of the full picture.
 
-    `cache`: bytes for caching conditions of the windows of `tiler`. `alpha` (B, 1, H, W) or None.
+    Where there are several steps, conditions of the windows of `tiler` are cached as far as there is room for them.
+    `alpha` (B, 1, H, W) or None.
     """
-    weight = weight_of(nets.anet)
+    weight, room = weight_of(nets.anet), 0
+    if options.steps > 1:
+        room = cache_bytes(free_memory(low.device), nets.config, low.numel() // 3, tiler.tile)
     seen = joined(as_decomposed(nets, low.clamp(0, 1)), alpha)
     statistics = global_statistics(nets, seen, options.exposure, options.brightness)
 
@@ -125,7 +129,7 @@ def condition_on_demand(
         return nets.anet(maps, _under(statistics, window, size_of(low)))
 
     layout = partial(tiler.layout, size_of(low))
-    return ConditionOnDemand(make, low.device, cache, layout=layout, exposure=statistics.exposure)
+    return ConditionOnDemand(make, low.device, room, layout=layout, exposure=statistics.exposure)
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,7 +176,7 @@ def _input_settings(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...],
         raise SegmenterError(f"{path}: not valid JSON settings ({error}). Get it again, or remove it") from error
 
 
-def _per_channel(values: Any, least: float) -> tuple[float, ...]:
+def _per_channel(values: Iterable[float], least: float) -> tuple[float, ...]:
     """The three numbers of a list, for red, green and blue. Raises ValueError or TypeError for others."""
     numbers = tuple(values)
     if len(numbers) != 3 or not all(least <= n <= LARGEST_SIZE for n in numbers):  # in particular no NaN

@@ -96,13 +96,15 @@ def test_the_light_of_banded_shadows_is_the_same_whole_in_tiles_and_in_a_clip(ne
     seen: dict[str, float] = {}
 
     class Noted(Keeper):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
         def on_exposure(self, exposure: torch.Tensor) -> None:
-            seen[name] = float(exposure)
+            seen[self.name] = float(exposure)
 
     for name, tile in (("whole", 0), ("tiles", 64)):
-        enhance(low, nets, options=SampleOptions(steps=0, tile=tile), keeper=Noted())
-    name = "clip"
-    clip = ClipOptions(keepers=(Noted() for _ in range(2)))
+        enhance(low, nets, options=SampleOptions(steps=0, tile=tile), keeper=Noted(name))
+    clip = ClipOptions(keepers=(Noted("clip") for _ in range(2)))
     list(enhance_frames([low, low], nets, options=SampleOptions(steps=0), clip=clip))
     assert seen["tiles"] == pytest.approx(seen["whole"], rel=2e-3)
     assert seen["clip"] == pytest.approx(seen["whole"], rel=2e-3)

@@ -121,7 +121,11 @@ DIALS = {
     "exposure": ({"exposure": 0.25}, ["x0"]),
     "brightness": ({"brightness": 0.5}, ["x0"]),
     "seed": ({"seed": 9}, ["x0"]),
+    "exposure of each": ({"exposure": torch.tensor([0.25])}, ["x0"]),
     "steps": ({"steps": 1}, ["x0"]),
+    "texture": ({"texture": 0.5}, ["x0"]),
+    "eta": ({"eta": 0.5}, ["x0"]),
+    "tile that covers it": ({"tile": 64}, []),
     "draft": ({"steps": 0}, ["x0"]),
     "working size": ({"working_size": 32}, ["maps", "prior", "x0"]),
 }

@@ -104,7 +104,10 @@ def test_enhance_reads_from_top_to_bottom() -> None:
     assert not called & {"enhance", "enhance_by"} and {"finish", "reduced"} <= called
     calls = sorted((n.lineno, n.func.attr) for n in ast.walk(stages)
                    if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute))  # fmt: skip
-    assert [name for _, name in calls] == ["_decompose", "_adjust", "_segment", "_sample"]
+    assert [name for _, name in calls] == ["decompose", "adjust", "segment", "sample"]
+    order = ["enhance", "enhance_by", "_Run", "segment", "sample", "_Loop"]  # the loop of UNet and RNet comes last
+    there = [node.name for node in trees()["jores/pipeline"].body if getattr(node, "name", "") in order]
+    assert there == order
 
 
 def test_the_types_are_stepped_around_no_more_often_than_before() -> None:

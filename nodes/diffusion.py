@@ -14,9 +14,9 @@ from ..jores.options import SampleOptions
 from ..jores.tiling.windows import size_of
 from .host.checks import check_counts, check_latent_pictures, expect, latent_samples
 from .host.fingerprints import among_pictures, known_pictures, same_pictures
-from .host.model import CONDITION_KEY, SEMANTIC_KEY, check_same_model, jores_model
+from .host.model import CONDITION_KEY, SEMANTIC_KEY, jores_model
 from .host.model_sampling import sampling_sigmas
-from .host.patchers import Adjusted, NetPatchers, memory_advice
+from .host.patchers import Adjusted, NetPatchers, check_same_model, memory_advice, warn_of_mixing
 from .host.pictures import shown_size
 from .host.progress import StepProgress
 from .host.sampler import Refinement, few_step_sampler
@@ -130,6 +130,7 @@ class JoReSApplyRefinement(io.ComfyNode):
         expect(nets, NetPatchers, node, "nets", "connect the nets of 'Load JoReS Model'")
         expect(condition, Adjusted, node, "condition", "connect 'Adjust Retinex Condition'")
         check_same_model(nets.config.refinement.feature_widths, condition, f"{node}: nets")
+        warn_of_mixing(nets.bundle, condition.nets, f"{node}: nets")
         sampling, rnet = model.get_model_object("model_sampling"), nets.parts["refinement"]
         between = [
             float(base.noise_level(torch.tensor([sampling.percent_to_sigma(percent)]), sampling))

@@ -8,6 +8,7 @@ from .custom_sampling import JoReSSampler, JoReSSigmas
 from .diffusion import JoReSApplyRefinement, JoReSCondition, JoReSSample
 from .enhance import JoReSEnhance, JoReSFinish
 from .folder import JoReSLoadFolder
+from .host.border import guarded
 from .host.folders import register_folders
 from .loaders import JoReSLoadModel, JoReSLoadSegmenter
 from .pictures import JoReSCompare, JoReSLoadExample
@@ -15,21 +16,24 @@ from .retinex import JoReSAdjust, JoReSDecompose
 from .semantics import JoReSSegment
 
 NODES: list[type[io.ComfyNode]] = [
-    JoReSEnhance,
-    JoReSLoadExample,
-    JoReSLoadFolder,
-    JoReSCompare,
-    JoReSLoadModel,
-    JoReSDecompose,
-    JoReSAdjust,
-    JoReSLoadSegmenter,
-    JoReSSegment,
-    JoReSCondition,
-    JoReSApplyRefinement,
-    JoReSSample,
-    JoReSSampler,
-    JoReSSigmas,
-    JoReSFinish,
+    guarded(node)
+    for node in (
+        JoReSEnhance,
+        JoReSLoadExample,
+        JoReSLoadFolder,
+        JoReSCompare,
+        JoReSLoadModel,
+        JoReSDecompose,
+        JoReSAdjust,
+        JoReSLoadSegmenter,
+        JoReSSegment,
+        JoReSCondition,
+        JoReSApplyRefinement,
+        JoReSSample,
+        JoReSSampler,
+        JoReSSigmas,
+        JoReSFinish,
+    )
 ]
 
 

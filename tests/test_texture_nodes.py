@@ -72,15 +72,23 @@ def exposed(pack, graph, exposure):
     return run(pack, "JoReSAdjust", nets=graph.nets, retinex=retinex, exposure=exposure, denoise=1.0)[0]
 
 
-def stock(pack, graph, sampler, model, sigmas=None):
-    """SamplerCustomAdvanced; its sigmas are those of 'Schedule JoReS Sigmas' unless given."""
+def stock(pack, graph, sampler, model, sigmas=None, latent=None):
+    """SamplerCustomAdvanced's `output`; its sigmas are those of 'Schedule JoReS Sigmas' unless given."""
+    return both_outputs(pack, graph, sampler, model, sigmas, latent)[0]
+
+
+def both_outputs(pack, graph, sampler, model, sigmas=None, latent=None):
+    """`output` and `denoised_output`, in this order."""
     call = lambda node, *inputs: (node.execute if hasattr(node, "execute") else getattr(node(), node.FUNCTION))(*inputs)  # noqa: E731
-    first = lambda outputs: getattr(outputs, "result", outputs)[0]  # noqa: E731
+    results = lambda outputs: getattr(outputs, "result", outputs)  # noqa: E731
+    first = lambda outputs: results(outputs)[0]  # noqa: E731
     with torch.inference_mode():
         guider = first(call(pack.custom.BasicGuider, model, graph.positive))
         noise = first(call(pack.custom.RandomNoise, SEED))
         sigmas = run(pack, "JoReSSigmas", model=graph.model, steps=STEPS)[0] if sigmas is None else sigmas
-        return first(call(pack.custom.SamplerCustomAdvanced, noise, guider, sampler, sigmas, graph.latent))["samples"]
+        latent = graph.latent if latent is None else latent
+        made = results(call(pack.custom.SamplerCustomAdvanced, noise, guider, sampler, sigmas, latent))
+        return made[0]["samples"], made[1]["samples"]
 
 
 @pytest.mark.parametrize("texture", [0.0, 0.3, 1.0])
@@ -112,6 +120,47 @@ def test_apply_rnet_mixes_for_stock_samplers(pack, graph, name):
     torch.testing.assert_close(none, graph.mean, atol=1e-4, rtol=0)
     assert (full - graph.mean).abs().mean() > 0.005
     torch.testing.assert_close(some, torch.lerp(graph.mean, full, 0.3), atol=1e-4, rtol=0)
+
+
+STOCK = ["euler", "heunpp2", "dpmpp_2m", "dpmpp_sde", "lcm", "uni_pc", "dpm_fast", "dpm_adaptive"]
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_denoised_output_has_the_texture_of_the_output(pack, graph, name):
+    if name not in pack.samplers.KSampler.SAMPLERS:
+        pytest.skip("this host has no such sampler")
+    sampler = pack.samplers.sampler_object(name)
+    sigmas = pack.samplers.calculate_sigmas(graph.model.get_model_object("model_sampling"), "karras", 6)
+    outputs = {t: both_outputs(pack, graph, sampler, refined(pack, graph, t), sigmas) for t in (0.3, 1.0)}
+    full = outputs[1.0][1]
+    usual = float((full - outputs[1.0][0]).abs().mean())  # dpm_adaptive ends before sigma 0
+    assert (full - graph.mean).abs().mean() > 0.005
+    for texture, (output, denoised) in outputs.items():
+        torch.testing.assert_close(denoised, torch.lerp(graph.mean, full, texture), atol=1e-3, rtol=0)
+        assert (denoised - output).abs().mean() <= usual + 1e-3
+
+
+@pytest.mark.parametrize("texture", [0.0, 0.3])
+def test_denoised_output_in_the_midst_of_the_steps_has_the_texture_and_the_rest_goes_on(pack, graph, texture):
+    """Of SplitSigmas' first part: `output` is still noisy, and what follows must not know of the interpolation."""
+    sampler, steps = pack.samplers.sampler_object("euler"), run(pack, "JoReSSigmas", model=graph.model, steps=STEPS)[0]
+    full = both_outputs(pack, graph, sampler, refined(pack, graph, 1.0), steps[:3])
+    noisy, denoised = both_outputs(pack, graph, sampler, refined(pack, graph, texture), steps[:3])
+    torch.testing.assert_close(denoised, torch.lerp(graph.mean, full[1], texture), atol=1e-4, rtol=0)
+    assert torch.equal(noisy, full[0])
+
+
+@pytest.mark.parametrize("recipe", ["ours", "stock"])
+@pytest.mark.parametrize("share", [0.5, "half of the picture"])
+def test_denoised_output_keeps_the_latent_outside_of_its_noise_mask(pack, graph, recipe, share):
+    mask = torch.full((1, 1, *SIZE), share) if share == 0.5 else torch.ones(1, 1, *SIZE)
+    if share != 0.5:
+        mask[..., : SIZE[1] // 2] = 0
+    latent = {**graph.latent, "samples": torch.full((1, 3, *SIZE), -0.5), "noise_mask": mask}
+    own = run(pack, "JoReSSampler", eta=0.0, texture=0.3)[0]
+    sampler = own if recipe == "ours" else pack.samplers.sampler_object("euler")
+    output, denoised = both_outputs(pack, graph, sampler, refined(pack, graph, 0.3), latent=latent)
+    torch.testing.assert_close(denoised, output, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["uni_pc", "uni_pc_bh2"])

@@ -104,11 +104,14 @@ def check_pixels(samples: Tensor, what: str, wanted: str) -> None:
 
 
 def check_sampled(samples: Tensor, node: str) -> None:
-    """Raises ValueError if a picture (B, 3, H, W) is all zeros: no sampler leaves it so, and it would be plain grey."""
-    if not bool(samples.flatten(1).any(1).all()):
+    """Raises ValueError if a picture (B, 3, H, W) is all zeros: no sampler leaves it so, and it would be plain grey.
+
+    A picture that is plain grey is another matter: `encoded` tells it from an empty one.
+    """
+    if not bool((samples.ne(0) | samples.signbit()).flatten(1).any(1).all()):
         raise ValueError(
-            f"{node}: latent is still empty, no sampler has worked on it: is 'Sample JoReS Diffusion' bypassed? Switch "
-            "it on again; the picture without diffusion is the preview of 'Adjust Retinex Condition'"
+            f"{node}: latent is still empty, no sampler has worked on it: is KSampler or 'Sample JoReS Diffusion' "
+            "bypassed? Switch it on again; the picture without diffusion is the preview of 'Adjust Retinex Condition'"
         )
 
 

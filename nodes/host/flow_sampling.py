@@ -30,13 +30,17 @@ def sample_from_the_mean(model: ModelPatcher) -> None:
         first = call.guider.inner_model.model_sampling.sigmas[-1]
         late = len(call.sigmas) > 1 and float(call.sigmas[0]) < 0.99 * float(first)
         empty = call.latent is not None and not torch.any(call.latent)
-        if call.denoise_mask is None or call.latent is None:
+        latent = call.latent
+        if call.denoise_mask is None or latent is None:
             return (call._replace(latent=call.mean_picture(call.noise)) if late and empty else call).run()
         # Outside of the mask the net must see what it was trained on; the latent comes back at the end.
-        mask, mean = call.denoise_mask.to(call.latent), call.mean_picture(call.noise).to(call.latent)
-        inside = mean if empty else torch.where(mask < 1, mean, call.latent)
-        made = call._replace(latent=inside).run()
-        return torch.lerp(call.latent.to(made), made, mask.to(made))
+        mask, mean = call.denoise_mask.to(latent), call.mean_picture(call.noise).to(latent)
+        inside = mean if empty else torch.where(mask < 1, mean, latent)
+
+        def held(x0: Tensor, _step: int = 0) -> Tensor:
+            return torch.lerp(latent.to(x0), x0, mask.to(x0))
+
+        return held(call._replace(latent=inside).run(held))
 
     wrap_sampling(model, WRAPPER_KEY, sample)
 

@@ -28,12 +28,13 @@ from ...jores.nets.layout import in_fast_layout
 from ...jores.nets.refinement import Modulation
 from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window, rounded_up, size_of
+from .border import plain_errors
 from .checks import check_counts, check_finite, check_inner_patches, check_pixels, check_schedule, expect
 from .conds import CoarseMap, CoarseMaps
 from .flow_sampling import sample_from_the_mean
 from .latents import PixelSpace
 from .model_sampling import model_sampling
-from .patchers import Adjusted, as_precise
+from .patchers import Adjusted, as_precise, check_same_model, warn_of_mixing
 from .pictures import shown_size
 from .shared import SharedByKey, SharedByMaps
 from .windows import CUT_KEY, MEAN_KEY, TILE_KEY, TILED_KEY, tiler_of, window_pixels
@@ -46,8 +47,10 @@ ForRNet = tuple[RetinexCondition, tuple[Modulation, Modulation]]
 LoadedPatcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
 
 
-class _OtherNetError(KeyError, ValueError):
+class OtherNetError(KeyError, ValueError):
     """A missing field of Stable Diffusion's UNet. `str` gives the plain message; KeyError would quote it."""
+
+    __module__ = "builtins"  # it is raised in nodes of others, and the host shows any other module, a path of the disk
 
     def __str__(self) -> str:
         return self.args[0]
@@ -57,7 +60,7 @@ class _UNetConfig(dict):
     """Raises a clear error when a node that patches Stable Diffusion's UNet reads sizes of that net."""
 
     def __missing__(self, key: str) -> Any:
-        raise _OtherNetError(
+        raise OtherNetError(
             f"a JoReS model has no {key!r}: a node before the sampler (FreeU or similar) patches Stable Diffusion's "
             "UNet, and this is another net: take the node out"
         )
@@ -141,14 +144,18 @@ class NativeUNet(DenoisingUNet):
 
 
 class JoReSDiffusion(comfy.model_base.BaseModel):
-    def __init__(self, model_config: JoReSModelConfig, jores: JoReSConfig, device: Any = None) -> None:
+    """`bundle`: the file that it was loaded from. `mixed_with`: another one whose condition it was given last."""
+
+    mixed_with: Path | None = None
+
+    def __init__(self, model_config: JoReSModelConfig, jores: JoReSConfig, device: Any, bundle: Path) -> None:
         kind = (
             comfy.model_base.ModelType.V_PREDICTION
             if jores.schedule.prediction == "v"
             else comfy.model_base.ModelType.EPS
         )
         super().__init__(model_config, kind, device=device, unet_model=NativeUNet)
-        self.jores, self.schedule = jores, NoiseSchedule(jores.schedule)
+        self.jores, self.schedule, self.bundle = jores, NoiseSchedule(jores.schedule), bundle
         self.diffusion_model.tiler = lambda size, batch: tiler_of(0, jores, size, batch)
         self.model_sampling = model_sampling(jores.schedule)
         self.noise_levels = self.schedule.alphas_cumprod.sqrt().float()
@@ -232,21 +239,13 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
             if options.get(name) is not None:
                 raise ValueError(f"{node} cannot use {name} of other models (ControlNet, GLIGEN): take that node out")
         check_same_model(self.jores.denoiser.feature_widths, adjusted, node)
+        self.mixed_with = warn_of_mixing(self.bundle, adjusted.nets, node, self.mixed_with)
         check_counts(len(adjusted.low), len(noise), node)
         if (prior := options.get(SEMANTIC_KEY)) is not None:
             check_counts(len(prior.probabilities), len(noise), node)
 
 
-def check_same_model(feature_widths: tuple[int, ...], adjusted: Adjusted, what: str) -> None:
-    """Raises ValueError if the condition has features of other widths; `what` starts the message."""
-    given = tuple(f.shape[1] for f in adjusted.condition.features)
-    if given != tuple(feature_widths):
-        raise ValueError(
-            f"{what} expects features of {tuple(feature_widths)} channels, the condition has {given}: it was made "
-            "by another JoReS model. Use one 'Load JoReS Model' for the whole graph."
-        )
-
-
+@plain_errors()
 def load_native(
     path: Path, precision: str = "float32", disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
@@ -262,7 +261,7 @@ def load_native(
     count = sum(w.numel() for w in weights.values())
     dtype = mm.unet_dtype(load, count, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, load, config.supported_inference_dtypes))
-    model = JoReSDiffusion(config, nets.config, device=offload)
+    model = JoReSDiffusion(config, nets.config, offload, path)
     in_fast_layout(model.diffusion_model, load).load_state_dict(weights)
     if dtype == torch.float32:
         as_precise(JoReSNets(nets.config, denoiser=model.diffusion_model), precision)

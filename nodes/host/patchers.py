@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,18 +24,22 @@ from ...jores.precision import chosen_precision, reduce_precision
 from .progress import StepProgress
 from .results import Results
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class NetPatchers:
     """JORES_NETS: DNet, ANet and RNet, which the host loads and unloads separately; for Enhance also the UNet.
 
     Their weights stay in float32, because dark pictures need the precision and the nets are small; `load_patchers` may
-    let them compute in bfloat16. `results` caches results of the last pictures, for nodes that use it.
+    let them compute in bfloat16. `results` caches results of the last pictures, for nodes that use it. `bundle`: the
+    file that they were loaded from.
     """
 
     config: JoReSConfig
     parts: dict[str, ModelPatcher]
     results: Results = field(default_factory=Results, compare=False, repr=False)
+    bundle: Path | None = None
 
     def load(self, memory: int, *names: str, beside: tuple[ModelPatcher, ...] = ()) -> JoReSNets:
         """Loads the named nets and the models `beside` to the compute device, with `memory` bytes for activations."""
@@ -62,6 +67,33 @@ class Adjusted:
         return Adjusted(self.condition.frame(i), self.low[i : i + 1], source, self.nets)
 
 
+def check_same_model(feature_widths: tuple[int, ...], adjusted: Adjusted, what: str) -> None:
+    """Raises ValueError if the condition has features of other widths; `what` starts the message."""
+    given = tuple(f.shape[1] for f in adjusted.condition.features)
+    if given != tuple(feature_widths):
+        raise ValueError(
+            f"{what} expects features of {tuple(feature_widths)} channels, the condition has {given}: it was made "
+            "by another JoReS model. Use one 'Load JoReS Model' for the whole graph."
+        )
+
+
+def warn_of_mixing(own: Path | None, nets: NetPatchers | None, what: str, told: Path | None = None) -> Path | None:
+    """Logs a warning if the nets of a condition come from another bundle than `own`, and returns that bundle.
+
+    Not again for the bundle that is `told` already: the host asks for every conditioning and every picture of a batch.
+    """
+    other = None if nets is None else nets.bundle
+    if own is None or other is None or own == other:
+        return None
+    if other != told:
+        log.warning(
+            "%s comes from %s, the condition from %s: they were not trained together, so the picture may be worse. Use "
+            "one 'Load JoReS Model' for the whole graph",
+            what, own.name, other.name,
+        )  # fmt: skip
+    return other
+
+
 def load_patchers(path: Path, *parts: str, precision: str = "float32") -> NetPatchers:
     """The named parts of a bundle under the host's memory management, see `as_precise`. Raises CheckpointError."""
     offload = mm.unet_offload_device()
@@ -69,7 +101,7 @@ def load_patchers(path: Path, *parts: str, precision: str = "float32") -> NetPat
         path, parts=parts, operations=comfy.ops.manual_cast, device=offload, runs_on=mm.get_torch_device()
     )
     as_precise(nets, precision)
-    return NetPatchers(nets.config, {name: manage(net) for name, net in nets.parts().items()})
+    return NetPatchers(nets.config, {name: manage(net) for name, net in nets.parts().items()}, bundle=path)
 
 
 def host_precision(precision: str) -> str:

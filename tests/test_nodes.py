@@ -150,11 +150,11 @@ def test_cfg_and_a_batch_of_latents(pack, model):
 def test_an_edited_light_replaces_the_proposed_one(pack, model):
     retinex = run(pack, "JoReSDecompose", nets=model.nets, image=picture())[0]
     light = torch.linspace(0, 1, SIZE[1]).expand(1, *SIZE)
-    condition, _reflectance, lifted, preview = run(
+    condition, reflectance, lifted, preview = run(
         pack, "JoReSAdjust", nets=model.nets, retinex=retinex, exposure=0.3, denoise=0.0, illumination=light
     )
     assert torch.equal(lifted, light)
-    torch.testing.assert_close(to_bchw(preview), (retinex.reflectance * light[:, None]).clamp(0, 1))
+    torch.testing.assert_close(to_bchw(preview), (to_bchw(reflectance) * light[:, None]).clamp(0, 1))
     assert condition.condition.exposure.item() == pytest.approx(0.3)
 
 

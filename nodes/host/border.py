@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import math
 from collections.abc import Iterator
 from numbers import Integral, Real
@@ -42,13 +43,13 @@ def guarded(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
         return schema.display_name or "", [s for s in schema.inputs if isinstance(s, io.Int.Input | io.Float.Input)]
 
     @functools.wraps(work)
-    def execute(cls: type[io.ComfyNode], **inputs: object) -> io.NodeOutput:
-        name, slots = numbers()
+    def execute(cls: type[io.ComfyNode], *values: object, **inputs: object) -> io.NodeOutput:
+        given, (name, slots) = inspect.signature(work).bind(cls, *values, **inputs).arguments, numbers()
         for slot in slots:
-            if slot.id in inputs:
-                check_number(inputs[slot.id], slot, name)
+            if slot.id in given:
+                check_number(given[slot.id], slot, name)
         with plain_errors():
-            return work(cls, **inputs)
+            return work(cls, *values, **inputs)
 
     node.execute = classmethod(execute)
     return node

@@ -162,7 +162,7 @@ class _Run:
         """All that x0 of a picture depends on, for the keeper. Without diffusion there is no noise."""
         seed, tile = self.options.seed if self.options.steps else 0, 0 if self._whole else self.tiler.tile
         values = vars(replace(self.options, seed=seed, tile=tile)).values()
-        flat = (tuple(v.flatten().tolist()) if isinstance(v, Tensor) else v for v in values)
+        flat = (tuple(v.flatten().cpu().tolist()) if isinstance(v, Tensor) else v for v in values)
         return "x0", self.setup.segmenter is None, *flat
 
     @cached_property

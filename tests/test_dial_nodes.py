@@ -51,11 +51,11 @@ def counted(pack, monkeypatch):
 
         return call
 
-    for name in calls:
-        counted = counting(name, getattr(pipeline, name))
-        monkeypatch.setattr(pipeline, name, counted)
+    for name, function in {"decompose": "decomposed", "segment": "_segmented", "sample": "sample"}.items():
+        counted = counting(name, getattr(pipeline, function))
+        monkeypatch.setattr(pipeline, function, counted)
         if name == "decompose":  # which the segmenter's light needs, too
-            monkeypatch.setattr(retinex, name, counted)
+            monkeypatch.setattr(retinex, function, counted)
     return calls
 
 

@@ -5,7 +5,7 @@
     python3 dev.py serve            leave the host up for a browser
     python3 dev.py check            ruff, the layout of the code, and the types
     python3 dev.py test [...]       the check, then all tests; further arguments go to pytest
-    python3 dev.py test --fast      no check, and no test that is slow or needs a ComfyUI or a browser: about a minute
+    python3 dev.py test --fast      no check, and no test that is slow or needs a ComfyUI or a browser: 2 to 5 minutes
     python3 dev.py test --hosts     the tests that need a ComfyUI, on the oldest and the newest that can be had
 
 Needs Python 3.10 or newer and nothing else. Everything is kept in the clone (.venv, .comfyui, .comfyui-base,

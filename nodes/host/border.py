@@ -44,7 +44,7 @@ def guarded(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
 
     @functools.wraps(work)
     def execute(cls: type[io.ComfyNode], *values: object, **inputs: object) -> io.NodeOutput:
-        given, (name, slots) = inspect.signature(work).bind(cls, *values, **inputs).arguments, numbers()
+        given, (name, slots) = inspect.signature(work).bind_partial(cls, *values, **inputs).arguments, numbers()
         for slot in slots:
             if slot.id in given:
                 check_number(given[slot.id], slot, name)

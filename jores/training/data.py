@@ -7,6 +7,7 @@ was (`camera`). Some stay unchanged, so that the nets learn to leave well-lit pi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -229,6 +230,11 @@ def _cut_semantics(semantics: np.ndarray, shape: tuple[int, ...], crop: Crop) ->
 def random_view(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice, slice]:
     """A random large part of a picture (rows, columns), so that the few scenes give many different thumbnails."""
     share = rng.uniform(0.7, 1.0, 2) if rng.random() < 0.5 else (1.0, 1.0)
+    return view_of(shape, share, rng)
+
+
+def view_of(shape: tuple[int, ...], share: Iterable[float], rng: np.random.Generator) -> tuple[slice, slice]:
+    """A part of a picture (rows, columns) at a random place, with these shares of its height and width."""
     height, width = (max(8, int(n * s)) for n, s in zip(shape[:2], share, strict=True))
     top, left = int(rng.integers(shape[0] - height + 1)), int(rng.integers(shape[1] - width + 1))
     return slice(top, top + height), slice(left, left + width)

@@ -25,6 +25,7 @@ from .data import (
     random_view,
     shadows_of,
     thumbnail,
+    view_of,
 )
 from .pairs import Pair
 from .paper import Paper
@@ -67,10 +68,7 @@ def of_photo(photo: Pair, rng: np.random.Generator, cut: bool) -> dict[str, Tens
 
 def close_up(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice, slice]:
     """A random small part of a picture (rows, columns), as evenly bright as a meadow or a wall may be."""
-    share = rng.uniform(*CLOSE_UPS)
-    height, width = (max(8, int(n * share)) for n in shape[:2])
-    top, left = int(rng.integers(shape[0] - height + 1)), int(rng.integers(shape[1] - width + 1))
-    return slice(top, top + height), slice(left, left + width)
+    return view_of(shape, [rng.uniform(*CLOSE_UPS)] * 2, rng)
 
 
 def of_paper(photo: Pair, rng: np.random.Generator, expert: int) -> dict[str, Tensor]:

@@ -36,6 +36,7 @@ def guarded(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     The host checks the numbers in widgets, but none that comes from another node.
     """
     work = node.execute.__func__
+    signature = inspect.signature(work)
 
     @functools.cache
     def numbers() -> tuple[str, list[io.Int.Input | io.Float.Input]]:
@@ -44,7 +45,7 @@ def guarded(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
 
     @functools.wraps(work)
     def execute(cls: type[io.ComfyNode], *values: object, **inputs: object) -> io.NodeOutput:
-        given, (name, slots) = inspect.signature(work).bind_partial(cls, *values, **inputs).arguments, numbers()
+        given, (name, slots) = signature.bind_partial(cls, *values, **inputs).arguments, numbers()
         for slot in slots:
             if slot.id in given:
                 check_number(given[slot.id], slot, name)

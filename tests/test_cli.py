@@ -216,6 +216,23 @@ def test_info_counts_what_the_nets_hold_and_prints_the_header(weights, capsys):
     assert cost(TINY, (512, 256))["decomposition"][1] == 2 * flops > 0
 
 
+def test_info_prints_the_training_record_a_line_for_each_run(tmp_path, capsys):
+    runs = [
+        {"stage": "adjust", "step": 7, "minutes": 1.5, "val": {"psnr": 20.0}},
+        {"stage": "average", "weights": [0.5]},
+    ]
+    told = "    adjust: step 7; minutes 1.5\n    average: weights 0.5\n"
+    nested = told + "".join(f"  {line}\n" for line in told.splitlines())
+    other = {"by": "another program"}
+    for record, end in (
+        ([runs[0], {**runs[1], "others": [runs]}], nested), (other, f"  training: {json.dumps(other)}\n")
+    ):  # fmt: skip
+        nets = build(TINY)
+        save_bundle(tmp_path / "told.safetensors", nets, {"training": json.dumps(record)})
+        assert run("info", "--weights", tmp_path / "told.safetensors") == 0
+        assert capsys.readouterr().out.endswith(end)
+
+
 def test_what_users_get_wrong_is_said_in_a_sentence(dark, weights, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "no.safetensors").write_text("x")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,6 +15,10 @@ from ..checkpoint import SHIPPED_WEIGHTS, build, read_header
 from ..conditions import Given
 from ..config import PRESETS, SEMANTIC_CLASSES, JoReSConfig
 from ..pipeline import adjust, decompose
+
+Record = list[dict[str, Any]]  # an entry for each run of a stage
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def cost(config: JoReSConfig, size: tuple[int, int] = (256, 256)) -> dict[str, tuple[int, int]]:
@@ -54,12 +59,36 @@ def run(args: argparse.Namespace) -> int:
     config, metadata = read_header(path)
     sys.stdout.write(f"code: MIT licence\nweights: {path} (preset {config.name})\n")
     for key, value in sorted(metadata.items()):
-        sys.stdout.write(f"  {key}: {value}\n")
+        record = _record(value) if key == "training" else None
+        sys.stdout.write(f"  {key}: {value}\n" if record is None else f"  {key}:\n{told(record)}")
     return 0
 
 
+def _record(value: str) -> Record | None:
+    """The training record in a header; None if another program has written something else there."""
+    try:
+        record = json.loads(value)
+    except ValueError:
+        return None
+    return record if isinstance(record, list) and all(isinstance(entry, dict) for entry in record) else None
+
+
+def told(record: Record, indent: int = 4) -> str:
+    """A training record as text: a line for each entry, and under an average the further lines of what it is made of.
+
+    The scores of a validation are left out: the file's header has them.
+    """
+    lines = []
+    for entry in record:
+        known = {k: v for k, v in entry.items() if k not in ("stage", "val", "others")}
+        parts = [f"{k} {', '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in known.items()]
+        lines.append(f"{' ' * indent}{entry.get('stage', '?')}: {'; '.join(parts)}\n")
+        lines += [told(other, indent + 2) for other in entry.get("others", [])]
+    return "".join(lines)
+
+
 @torch.no_grad()
-def _count(function: Callable, *args: Any, **options: Any) -> tuple[Any, int]:
+def _count(function: Callable[P, T], *args: P.args, **options: P.kwargs) -> tuple[T, int]:
     with FlopCounterMode(display=False) as counter:
         result = function(*args, **options)
     return result, counter.get_total_flops()

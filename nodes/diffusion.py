@@ -19,7 +19,8 @@ from .host.model_sampling import sampling_sigmas
 from .host.patchers import Adjusted, NetPatchers, check_same_model, memory_advice, warn_of_mixing
 from .host.pictures import shown_size
 from .host.progress import StepProgress
-from .host.sampler import Refinement, few_step_sampler
+from .host.refinement import Refinement
+from .host.sampler import few_step_sampler
 from .host.texture import mix_after_sampling
 from .host.windows import TILE_KEY, tiler_of
 from .schema import (
@@ -198,7 +199,7 @@ class JoReSSample(io.ComfyNode):
         tiler = tiler_of(tile, base.jores, size := size_of(samples))
         with memory_advice(node, shown_size(samples)):
             for i in range(len(samples)):
-                recipe = few_step_sampler(base.schedule, options, i, tiler, progress)
+                recipe = few_step_sampler(options, i, tiler, progress)
                 one = frame_of(positive, i, 0 if tiler.covers(size) else tiler.tile)
                 sampler = comfy.samplers.KSAMPLER(recipe)
                 result[i : i + 1] = comfy.sample.sample_custom(

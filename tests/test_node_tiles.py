@@ -128,7 +128,7 @@ def test_stock_samplers_do_what_does_not_fit_in_tiles(pack, graph, monkeypatch, 
         whole = sampled()
         assert len(seen) == 4 and min(seen) >= max(SIZE)
         seen.clear()
-        for name in ("host.model", "host.sampler"):
+        for name in ("host.model", "host.refinement"):
             module = pack.load(f"nodes.{name}")
             monkeypatch.setattr(module, "tiler_of", lambda *_: pack.load("jores.tiling.tiler").Tiler(TILE))
         tiled = sampled()

@@ -13,6 +13,7 @@ from ...jores.diffusion.schedule import NoiseSchedule
 
 SMALLEST_SIGMA, LARGEST_SIGMA = 0.3, 3000.0  # bounds for the host's schedulers; the table of sigmas is not limited
 FLOW_END = 0.05  # smallest sigma of a flow, relative to the standard deviation of its detail
+SAME_SIGMA = 1e-3  # relative tolerance: sigmas of stock schedulers are rounded
 
 
 class _Discrete(comfy.model_sampling.ModelSamplingDiscrete):

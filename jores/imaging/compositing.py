@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from ..options import FinishOptions
-from ..tiling.windows import Span, Window, size_of
+from ..tiling.windows import Span, Window, size_of, smoothstep
 from .alpha import opaque
 from .bars import Inside, insides_of, mask_of
 from .checks import check_mask
 from .colours import LIGHT_EDGE, LIGHT_RADIUS, LIGHT_SIDE, ColourCast
-from .exposure import luma, smoothstep
+from .exposure import luma
 from .guided_filter import self_guided
 from .resize import reduced, reduced_in_bands, resize_map
 

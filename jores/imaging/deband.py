@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .exposure import LEVEL, luma, smoothstep
+from ..tiling.windows import smoothstep
+from .exposure import LEVEL, luma
 from .guided_filter import linear_model
 from .resize import crop_to, pad_to_multiple
 from .sliding import sliding_mean

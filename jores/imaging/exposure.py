@@ -57,12 +57,6 @@ def luma_of(colours: Tensor) -> Tensor:
     return luma(colours[:, :, None, None]).flatten()
 
 
-def smoothstep(x: Tensor, low: float, high: float | Tensor) -> Tensor:
-    """Smoothstep: 0 up to `low`, 1 from `high` on, and a smooth cubic in between."""
-    t = ((x - low) / (high - low)).clamp(0, 1)
-    return t * t * (3 - 2 * t)
-
-
 def brighten(images: Tensor) -> Tensor:
     """Multiplies each picture (B, 3, H, W) in [0, 1] by a gain that raises its mean luma to BRIGHT, and clips to 1.
 

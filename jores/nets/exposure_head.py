@@ -24,8 +24,8 @@ from ..imaging.exposure import (
     luma_of,
     mean_colour,
     shadow_share,
-    smoothstep,
 )
+from ..tiling.windows import smoothstep
 from .blocks import zero_
 
 USUAL_EXPOSURE = 0.44  # mean luma that an untrained head proposes

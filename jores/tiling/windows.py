@@ -50,8 +50,8 @@ class Span:
         """Blending weights (positions,) in [0, 1]. The weights of all spans sum to 1 at every position."""
         positions = self.positions(stride)
         centres = (torch.arange(positions.start, positions.stop, dtype=torch.float32) + 0.5) * stride
-        risen = _ramp(centres, self.rise) if self.rise else torch.ones_like(centres)
-        return risen - _ramp(centres, self.fall) if self.fall else risen
+        risen = smoothstep(centres, *self.rise) if self.rise else torch.ones_like(centres)
+        return risen - smoothstep(centres, *self.fall) if self.fall else risen
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def rounded_up(length: int, multiple: int = ALIGNMENT) -> int:
     return -(-length // multiple) * multiple
 
 
-def _ramp(x: Tensor, between: tuple[float, float]) -> Tensor:
-    """0 before the interval, 1 after it, smoothstep in between."""
-    t = ((x - between[0]) / (between[1] - between[0])).clamp(0, 1)
+def smoothstep(x: Tensor, low: float, high: float | Tensor) -> Tensor:
+    """Smoothstep: 0 up to `low`, 1 from `high` on, and a smooth cubic in between."""
+    t = ((x - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)

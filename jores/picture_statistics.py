@@ -16,7 +16,7 @@ def global_statistics(
     nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
 ) -> GlobalStatistics:
     """Global statistics of full pictures (B, 3 or 4, H, W), on the device of ANet; other arguments as in `adjust`."""
-    small = thumbnail(nets, images)
+    small = anet_thumbnail(nets, images)
     scene = _scene(nets, images, small)
     if exposure is None:
         exposure = brightened(nets.anet.propose_exposure(small, scene), brightness)
@@ -38,7 +38,7 @@ def wanted_exposure(
     """
     check_exposure(exposure, len(images))
     if exposure is None:
-        small = thumbnail(nets, images)
+        small = anet_thumbnail(nets, images)
         return brightened(nets.anet.propose_exposure(small, _scene(nets, images, small)), brightness)
     if not isinstance(exposure, Tensor):
         exposure = torch.full((len(images),), float(exposure))
@@ -56,7 +56,7 @@ def check_exposure(exposure: float | Tensor | None, count: int) -> None:
         raise ValueError(f"exposure must be above 0 and at most 1, not {exposure}")
 
 
-def thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
+def anet_thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
     """ANet's thumbnails, computed on the device of the pictures, so that no big picture is moved."""
     return seen_average(images, nets.anet.thumbnail_size).to(next(nets.anet.parameters()))
 
@@ -64,13 +64,13 @@ def thumbnail(nets: JoReSNets, images: Tensor) -> Tensor:
 def _scene(nets: JoReSNets, images: Tensor, small: Tensor) -> Tensor | None:
     """What full pictures (B, 3 or 4, H, W) show, as `AdjustmentNet.seen`; without transparent borders, such as bars.
 
-    `small`: their `thumbnail`.
+    `small`: their `anet_thumbnail`.
     """
     if nets.anet.scene is None:
         return None
     if is_opaque(images):
         return nets.anet.seen(small)
-    return nets.anet.seen(torch.cat([thumbnail(nets, _without_borders(one)) for one in images.split(1)]))
+    return nets.anet.seen(torch.cat([anet_thumbnail(nets, _without_borders(one)) for one in images.split(1)]))
 
 
 def _without_borders(image: Tensor) -> Tensor:

@@ -26,7 +26,15 @@ from .imaging.exposure import DARKEST, exposure_gain, mean_luma
 from .imaging.fades import fade_at, is_switched
 from .imaging.lookahead import REACH, FrameSummary, Lookahead, summarise
 from .imaging.resize import reduced_size
-from .imaging.temporal import LIGHT_STEP, LOG_FLOOR, SteadyIllumination, TemporalFilter, follow, is_black, thumbnail
+from .imaging.temporal import (
+    LIGHT_STEP,
+    LOG_FLOOR,
+    SteadyIllumination,
+    TemporalFilter,
+    follow,
+    frame_thumbnail,
+    is_black,
+)
 from .nets.segmentation import Segmenter
 from .options import ClipOptions, FinishOptions, SampleOptions
 from .picture_statistics import check_exposure, wanted_exposure
@@ -122,7 +130,7 @@ class _Work:
 
     def wanted_gain(self, low: Tensor) -> Tensor:
         """Gain (1,) from a dark frame to the exposure that it should get."""
-        if is_black(thumbnail(low)):  # a black leader stays black: its noise would flash before the first cut
+        if is_black(frame_thumbnail(low)):  # a black leader stays black: its noise would flash before the first cut
             return torch.ones(1, device=low.device)
         nets, options = self.setup.nets, self.options
         aim = wanted_exposure(nets, as_decomposed(nets, low), options.exposure, options.brightness)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from jores.training.camera import Camera
 from jores.training.convert import to_pixels, to_tensor
-from jores.training.data import Sampler
+from jores.training.data import CropSampler
 from jores.training.pairs import Pair, load_pairs
 
 CAMERA = Camera((0.03, 0.05, 0.04), (1.2, 0.9, 1.05), (0.008, 0.004, 0.006))
@@ -54,7 +54,7 @@ def test_pictures_are_darkened_as_the_pairs_were():
     """With `as_pairs`, photographs and the pairs' own light pictures; the pairs' cameras alone decide how dark."""
     pairs = [pair_of(CAMERA, seed) for seed in range(2)]
     photo = Pair("photo", np.full((240, 320, 3), 200, np.uint8))
-    sampler = Sampler(pairs, [photo], crop=64, batch=24, photo_share=1.0, as_pairs=1.0)
+    sampler = CropSampler(pairs, [photo], crop=64, batch=24, photo_share=1.0, as_pairs=1.0)
     batch = sampler(np.random.default_rng(0))
     grey = (batch["high"] == 200 / 255).all(dim=3).all(dim=2).all(dim=1)
     assert 4 < int(grey.sum()) < 20

@@ -8,7 +8,7 @@ import torch
 
 from jores.imaging.exposure import luma
 from jores.training.cloth import KINDS, PERIODS, Cloth, Planes
-from jores.training.data import Sampler
+from jores.training.data import CropSampler
 from jores.training.pairs import Pair
 
 SIZE = (96, 128)
@@ -50,9 +50,9 @@ def test_settings_are_drawn_within_their_bounds_and_the_same_for_the_same_seed()
 def test_samples_get_it_by_their_share_and_without_it_nothing_changes():
     photo = Pair("plain", np.full((96, 96, 3), 120, np.uint8))
     pairs = [Pair("pair", photo.high, photo.high)]
-    plain, woven = (Sampler(pairs, [photo], crop=64, batch=8, photo_share=1.0, cloth=share) for share in (0.0, 1.0))
+    plain, woven = (CropSampler(pairs, [photo], crop=64, batch=8, photo_share=1.0, cloth=share) for share in (0.0, 1.0))
     first = plain(np.random.default_rng(3))
-    again = Sampler(pairs, [photo], crop=64, batch=8, photo_share=1.0)(np.random.default_rng(3))
+    again = CropSampler(pairs, [photo], crop=64, batch=8, photo_share=1.0)(np.random.default_rng(3))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert first["high"].std() < 1e-6 and (woven(np.random.default_rng(3))["high"].std((1, 2, 3)) > 0.01).sum() >= 6
 

@@ -11,7 +11,7 @@ from jores.imaging.srgb import decode_srgb
 from jores.nets.adjustment import THUMBNAIL
 from jores.training.convert import to_pixels, to_tensor
 from jores.training.darkening import Darkening, Lamp
-from jores.training.data import Crop, Sampler, darkened_thumbnail, fine_thumbnail, thumbnail
+from jores.training.data import Crop, CropSampler, coarse_thumbnail, darkened_thumbnail, fine_thumbnail
 from jores.training.pairs import Pair
 
 GREY = (1.0, 1.0, 1.0)
@@ -86,7 +86,7 @@ def test_a_lamp_stands_where_it_stands_whatever_is_cut_out():
 def test_thumbnails_of_dark_pictures_are_not_rounded_to_levels():
     rng = np.random.default_rng(0)
     dark = rng.integers(0, 6, (400, 600, 3), dtype=np.uint8)
-    seen = thumbnail(dark)
+    seen = coarse_thumbnail(dark)
     assert seen.shape == (3, *THUMBNAIL)
     assert torch.equal(seen, F.adaptive_avg_pool2d(to_tensor(dark)[None], THUMBNAIL)[0])  # as ANet makes its own
     assert (seen * 255 - (seen * 255).round()).abs().max() > 0.3
@@ -101,7 +101,7 @@ def test_the_thumbnail_of_a_darkened_photograph_is_that_of_the_dark_picture():
         Darkening(1 / 30, 0.001, 0.002, (1.2, 1.0, 0.8), jpeg=60, lamp=LAMP),
         Darkening(1 / 2, 0.001, 0.002, GREY, depth=1.0),
     ):
-        true = thumbnail(to_pixels(darken(to_tensor(high), torch.Generator().manual_seed(1))))
+        true = coarse_thumbnail(to_pixels(darken(to_tensor(high), torch.Generator().manual_seed(1))))
         shown = darkened_thumbnail(fine_thumbnail(high), darken, np.random.default_rng(2))
         assert (shown - true).mean().abs() < 0.03 * true.mean()
         assert (shown - true).abs().mean() < 0.25 * true.mean()  # fewer pixels to a cell, hence more grain
@@ -115,7 +115,7 @@ def test_the_sampler_lights_crop_and_thumbnail_alike(monkeypatch, darken):
     monkeypatch.setattr(Darkening, "draw", lambda rng: darken)
     slope = np.linspace(80, 220, 96 * 128).astype(np.uint8) if darken.depth else np.full(96 * 128, 200, np.uint8)
     photo = Pair("grey", slope.reshape(96, 128)[..., None].repeat(3, 2))
-    sampler = Sampler([Pair("pair", photo.high, photo.high)], [photo], crop=64, batch=1, photo_share=1.0)
+    sampler = CropSampler([Pair("pair", photo.high, photo.high)], [photo], crop=64, batch=1, photo_share=1.0)
     for seed in range(12):
         batch = sampler(np.random.default_rng(seed))
         where = F.affine_grid(batch["place"], [1, 3, 64, 64], align_corners=False)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from jores.cli import main
 from jores.imaging.fades import fade_at, is_switched
-from jores.imaging.temporal import is_black, is_other_scene, thumbnail
+from jores.imaging.temporal import frame_thumbnail, is_black, is_other_scene
 from jores.options import SampleOptions
 from jores.video import REACH, enhance_frames
 from tests.films import is_cut
@@ -58,19 +58,19 @@ def test_noise_and_black_are_no_scenes():
     grains = noisy([black + 0.006] * 3, 0.01)
     assert not is_cut(*grains[:2]) and not is_cut(black, grains[0]) and not is_cut(black, black)
     grey = black + 0.3
-    assert is_other_scene(thumbnail(grey), thumbnail(scene("coffee", 0.3)))  # something and nothing
+    assert is_other_scene(frame_thumbnail(grey), frame_thumbnail(scene("coffee", 0.3)))  # something and nothing
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.004, 0.012, 0.02])
 def test_black_frames_are_distinguished_from_dark_ones(noise):
     black = torch.zeros(1, 3, *SIZE)
-    assert all(is_black(thumbnail(frame)) for frame in noisy([black] * 3, noise))
+    assert all(is_black(frame_thumbnail(frame)) for frame in noisy([black] * 3, noise))
     for name in SCENES:
         for frame in noisy([scene(name, 0.013, 3 * i) for i in range(3)], noise):
-            assert not is_black(thumbnail(frame)), name
+            assert not is_black(frame_thumbnail(frame)), name
     lamps = black.clone()
     lamps[..., 10::23, 7::31] = 1  # a town far away
-    assert not any(is_black(thumbnail(frame)) for frame in noisy([lamps] * 3, noise))
+    assert not any(is_black(frame_thumbnail(frame)) for frame in noisy([lamps] * 3, noise))
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from jores.checkpoint import held_parts, load_bundle, read_header
 from jores.cli import main
 from jores.metrics import psnr
 from jores.training import RECIPES
-from jores.training.data import Sampler
+from jores.training.data import CropSampler
 from jores.training.losses import picture_loss
 from jores.training.pairs import Pair, load_pairs, load_photos, validation_pairs
 from jores.training.recipe import load_recipe
@@ -232,12 +232,12 @@ def test_a_set_may_have_no_pairs_to_validate_on_if_another_has(data, tmp_path):
 
 def test_photographs_smaller_than_the_crop_fit_into_a_batch(data):
     photos = [Pair("small", np.full((30, 50, 3), 90, np.uint8)), Pair("large", np.full((90, 80, 3), 90, np.uint8))]
-    sampler = Sampler(load_pairs(data, "train"), photos, crop=48, batch=8, photo_share=0.7)
+    sampler = CropSampler(load_pairs(data, "train"), photos, crop=48, batch=8, photo_share=0.7)
     assert sampler(np.random.default_rng(0))["high"].shape == (8, 3, 48, 48)
 
 
 def test_batches_depend_on_nothing_but_their_generator(data):
-    sampler = Sampler(load_pairs(data, "train"), crop=32, batch=3)
+    sampler = CropSampler(load_pairs(data, "train"), crop=32, batch=3)
     first, again, other = (sampler(np.random.default_rng(seed)) for seed in ((0, 5), (0, 5), (0, 6)))
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert not torch.equal(first["low"], other["low"])
@@ -248,7 +248,7 @@ def test_place_tells_where_the_crop_lies_in_the_thumbnail():
     rows, columns = np.mgrid[0:200, 0:300] / 300
     picture = np.stack([rows, columns, rows * columns], -1) * 255
     pair = Pair("slopes", picture.astype(np.uint8), picture.astype(np.uint8))
-    sampler = Sampler([pair], crop=96, batch=1)
+    sampler = CropSampler([pair], crop=96, batch=1)
     for seed in range(12):  # all flips, and views of all sizes
         batch = sampler(np.random.default_rng(seed))
         where = F.affine_grid(batch["place"], [1, 3, 12, 12], align_corners=False)

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 from jores.checkpoint import load_bundle
 from jores.training import RECIPES, loop, stages
 from jores.training.adjust import Adjust
-from jores.training.data import Sampler
+from jores.training.data import CropSampler
 from jores.training.decompose import Decompose
 from jores.training.diffuse import Diffuse
 from jores.training.expose import Expose
@@ -55,7 +55,7 @@ def stage_of(name, pairs, recipe):
     nets, options = shaken(TINY), recipe[name].get("options")
     if name == "expose":
         return Expose(nets, pairs, None, pairs[:1], {"views": 2, "batch": 4, "lit": 0.25, "photos": 0.0})
-    sampler = Sampler(pairs, crop=32, batch=2)
+    sampler = CropSampler(pairs, crop=32, batch=2)
     if name == "diffuse":
         return Diffuse(nets, sampler, pairs[:1], options, None)
     return {"decompose": Decompose, "adjust": Adjust}[name](nets, sampler, pairs[:1], options)

@@ -12,7 +12,7 @@ from torch import Tensor
 from .alpha import opaque
 from .bars import Inside, inside_in_turn
 from .exposure import mean_luma
-from .temporal import is_black, is_other_scene, thumbnail
+from .temporal import frame_thumbnail, is_black, is_other_scene
 
 REACH = 64
 """Frames before and after the present one that are searched for a fade. Only their thumbnails are held."""
@@ -23,7 +23,7 @@ class FrameSummary:
     """Summary of a frame.
 
     Attributes:
-        thumbnail: see `temporal.thumbnail`, in [0, 1].
+        thumbnail: see `temporal.frame_thumbnail`, in [0, 1].
         level: mean luma, 0..1.
         cut: the frame shows another scene than the frame before, has another size, or is the first one.
         black: the frame is black apart from noise.
@@ -40,7 +40,7 @@ class FrameSummary:
 def summarise(before: FrameSummary | None, frame: Tensor) -> FrameSummary:
     """Summary of a frame (1, 3 or 4, H, W) in [0, 1]; `before` is that of the previous frame, None for the first."""
     inside = inside_in_turn(before and before.inside, frame)
-    small = thumbnail(opaque(frame, [inside])).clamp(0, 1)
+    small = frame_thumbnail(opaque(frame, [inside])).clamp(0, 1)
     cut = before is None or before.inside.size != inside.size or is_other_scene(before.thumbnail, small)
     return FrameSummary(small, float(mean_luma(small)), cut, is_black(small), inside)
 

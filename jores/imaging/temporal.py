@@ -108,7 +108,7 @@ def follow(level: Tensor | None, value: Tensor, pace: float) -> Tensor:
     return value if level is None else level * (value / level) ** pace
 
 
-def thumbnail(frame: Tensor) -> Tensor:
+def frame_thumbnail(frame: Tensor) -> Tensor:
     """(1, 3, H, W) reduced to a longer side of at most THUMBNAIL_SIDE pixels, float32."""
     return reduced(frame.float(), THUMBNAIL_SIDE)
 

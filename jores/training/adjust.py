@@ -17,7 +17,7 @@ from ..nets.adjustment import AdjustmentNet
 from ..nets.decomposition import DecompositionNet
 from ..nets.lifting import brightness_guide, tightened
 from ..pipeline import adjust, decompose
-from .data import Sampler
+from .data import CropSampler
 from .frozen import UsesFrozen
 from .losses import picture_loss, smoothness_loss
 from .pairs import Pair, both_pictures
@@ -67,7 +67,7 @@ class Adjust:
 
     name, best_score = "adjust", "aimed_psnr_raw"
 
-    def __init__(self, nets: JoReSNets, sampler: Sampler, val: list[Pair], options: dict[str, float]) -> None:
+    def __init__(self, nets: JoReSNets, sampler: CropSampler, val: list[Pair], options: dict[str, float]) -> None:
         self.nets, self.batch, self.val = nets, sampler, val
         nets.anet.requires_grad_(True).exposure_head.requires_grad_(False)
         self.objective = AdjustmentObjective(nets.dnet, nets.anet, options)

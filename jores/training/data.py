@@ -37,10 +37,10 @@ def _at_least(photo: Pair, side: int) -> Pair:
 
 
 PLANES = 0.4  # share of the samples with cloth that are plain planes instead
-OVERSAMPLING = 4  # size of `fine_thumbnail` in sizes of `thumbnail`: darkening comes before the last averaging
+OVERSAMPLING = 4  # size of `fine_thumbnail` in sizes of `coarse_thumbnail`: darkening comes before the last averaging
 
 
-def thumbnail(pixels: np.ndarray) -> Tensor:
+def coarse_thumbnail(pixels: np.ndarray) -> Tensor:
     """Area-averaged thumbnail (3, 48, 64) of (H, W, 3) uint8, float32 in [0, 1], as the exposure head gets it.
 
     It is not rounded to 8 bits, which would leave only a few levels in a dark picture.
@@ -49,7 +49,7 @@ def thumbnail(pixels: np.ndarray) -> Tensor:
 
 
 def fine_thumbnail(pixels: np.ndarray) -> Tensor:
-    """As `thumbnail`, but OVERSAMPLING times as large: (3, 192, 256)."""
+    """As `coarse_thumbnail`, but OVERSAMPLING times as large: (3, 192, 256)."""
     return area_average(to_tensor(pixels)[None], (OVERSAMPLING * THUMBNAIL[0], OVERSAMPLING * THUMBNAIL[1]))[0]
 
 
@@ -68,8 +68,8 @@ def seeded(rng: np.random.Generator) -> torch.Generator:
     return torch.Generator().manual_seed(int(rng.integers(2**31)))
 
 
-class Sampler:
-    """Draws training batches.
+class CropSampler:
+    """Draws training batches of crops from pairs and photographs.
 
     Args:
         pairs: drawn in proportion to their `weight`.
@@ -139,7 +139,8 @@ class Sampler:
             darken = darken.fitted(bright)
             low, thumb_low = darken(high, seeded(rng), place), darkened_thumbnail(bright, darken, rng)
         else:
-            low, thumb_low = to_tensor(_flip(pair.dark[crop.slices], crop)), thumbnail(_flip(pair.dark[view], crop))
+            low = to_tensor(_flip(pair.dark[crop.slices], crop))
+            thumb_low = coarse_thumbnail(_flip(pair.dark[view], crop))
             gain = exposure_jitter(rng)
             low, thumb_low = (low * gain).clamp(0, 1), (thumb_low * gain).clamp(0, 1)
         if rng.random() < self.retouch:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..checkpoint import JoReSNets, save_bundle
 from ..metrics import psnr
 from ..nets.decomposition import DecompositionNet
-from .data import Sampler
+from .data import CropSampler
 from .losses import smoothness_loss
 from .pairs import Pair, both_pictures
 from .records import Scores, append_record
@@ -48,7 +48,7 @@ class Decompose:
 
     name, best_score = "decompose", "reflectance_psnr"
 
-    def __init__(self, nets: JoReSNets, sampler: Sampler, val: list[Pair], options: dict[str, float]) -> None:
+    def __init__(self, nets: JoReSNets, sampler: CropSampler, val: list[Pair], options: dict[str, float]) -> None:
         self.nets, self.batch, self.val = nets, sampler, val
         self.objective = DecompositionObjective(nets.dnet.requires_grad_(True), **options)
 

@@ -28,7 +28,7 @@ from ..semantics import load_segmenter
 from ..tiling.windows import size_of
 from .adjust import AdjustmentObjective, statistics_of
 from .convert import to_tensor
-from .data import Sampler
+from .data import CropSampler
 from .flow import FlowObjective
 from .frozen import UsesFrozen
 from .losses import picture_loss
@@ -142,7 +142,7 @@ class Diffuse:
     name = "diffuse"
 
     def __init__(
-        self, nets: JoReSNets, sampler: Sampler, val: list[Pair], options: dict[str, float], segmenter: str | None
+        self, nets: JoReSNets, sampler: CropSampler, val: list[Pair], options: dict[str, float], segmenter: str | None
     ) -> None:
         self.nets, self.batch, self.val = nets, sampler, val
         flows = bool(nets.config.denoiser.detail_std)
@@ -158,7 +158,7 @@ class Diffuse:
         nets.rnet.requires_grad_(True)
         distance = FeatureDistance(net) if flows and options.get("perceptual") else None
         self.objective = FlowObjective(nets, options, distance) if flows else DiffusionObjective(nets, options)
-        self.held = Sampler(val, crop=sampler.crop, batch=HELD_CROPS) if flows else None
+        self.held = CropSampler(val, crop=sampler.crop, batch=HELD_CROPS) if flows else None
 
     def validate(self, objective: DiffusionObjective | FlowObjective) -> tuple[dict[str, float], list[Tensor]]:
         """Scores of the pipeline at 4 steps and the true exposure, and of R' * L' (prefix "retinex_")."""

@@ -21,7 +21,7 @@ from ..nets.scene import SceneNet
 from ..precision import fast_in_bfloat16
 from ..semantics import load_segmenter
 from .convert import to_tensor
-from .data import fine_thumbnail, shadows_of, thumbnail
+from .data import coarse_thumbnail, fine_thumbnail, shadows_of
 from .pairs import Pair
 from .records import Scores, append_record, means_of_kinds
 from .views import FOR_ALL, Pool, of_pair, of_paper, of_photo, unchanged
@@ -164,7 +164,7 @@ class Expose:
     def _errors(self, head: LightHead | LightMixture, pair: Pair) -> dict[str, Tensor]:
         device = next(head.parameters()).device
         true = mean_luma(to_tensor(pair.high)[None]).to(device)
-        thumbnails = [thumbnail(pair.dark), thumbnail(pair.high)]
+        thumbnails = [coarse_thumbnail(pair.dark), coarse_thumbnail(pair.high)]
         views = torch.stack(thumbnails).to(device)
         scene = self.nets.anet.seen(torch.stack([fine_thumbnail(pair.dark), fine_thumbnail(pair.high)]))
         dark, lit = head(views, scene).log() - true.log()

@@ -14,7 +14,7 @@ from ..checkpoint import JoReSNets, build_part, held_parts, load_bundle
 from ..config import PRESETS, JoReSConfig
 from ..files.targets import refuse_inputs
 from . import checkpoints
-from .data import Sampler
+from .data import CropSampler
 from .loop import SHEET, LoopConfig, Stage, train
 from .pairs import MAX_SHIFT, half_by_scene, load_photos, load_sets, validation_pairs
 from .recipe import read_recipe
@@ -61,7 +61,7 @@ def build_stage(args: argparse.Namespace, recipe: dict[str, Any]) -> Stage:
         from .expose import Expose
 
         return Expose(nets, train_pairs, photos, val_pairs, data)
-    sampler = Sampler(train_pairs, photos, **data)
+    sampler = CropSampler(train_pairs, photos, **data)
     if args.stage == "decompose":
         from .decompose import Decompose
 

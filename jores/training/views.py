@@ -19,12 +19,12 @@ from .darkening import Darkening
 from .data import (
     OVERSAMPLING,
     brightness_power,
+    coarse_thumbnail,
     darkened_thumbnail,
     exposure_jitter,
     fine_thumbnail,
     random_view,
     shadows_of,
-    thumbnail,
     view_of,
 )
 from .pairs import Pair
@@ -55,7 +55,9 @@ def of_pair(pair: Pair, rng: np.random.Generator, cut: bool, expert: int) -> dic
     """The dark picture of a pair, or, if `cut` is set, a random view of it, at times at another brightness."""
     view = random_view(pair.high.shape, rng) if cut else (slice(None), slice(None))
     gain = exposure_jitter(rng) if cut else 1.0
-    return _sample((fine_thumbnail(pair.dark[view]) * gain).clamp(0, 1), thumbnail(pair.high[view]), rng, cut, expert)
+    return _sample(
+        (fine_thumbnail(pair.dark[view]) * gain).clamp(0, 1), coarse_thumbnail(pair.high[view]), rng, cut, expert
+    )
 
 
 def of_photo(photo: Pair, rng: np.random.Generator, cut: bool) -> dict[str, Tensor]:
@@ -87,11 +89,11 @@ def _darkened(bright: Tensor, rng: np.random.Generator, retouch: bool, expert: i
 
 def unchanged(pair: Pair, rng: np.random.Generator, expert: int) -> dict[str, Tensor]:
     """The well-lit picture of a pair, or a photograph, whose own brightness is the target."""
-    return _sample(fine_thumbnail(pair.high), thumbnail(pair.high), rng, False, expert)
+    return _sample(fine_thumbnail(pair.high), coarse_thumbnail(pair.high), rng, False, expert)
 
 
 def _sample(fine: Tensor, bright: Tensor, rng: np.random.Generator, retouch: bool, expert: int) -> dict[str, Tensor]:
-    """Of the `fine_thumbnail` of a dark picture and the `thumbnail` of the well-lit one."""
+    """Of the `fine_thumbnail` of a dark picture and the `coarse_thumbnail` of the well-lit one."""
     dark = F.avg_pool2d(fine, OVERSAMPLING)
     requested = bright.pow(brightness_power(rng)) if retouch and rng.random() < RETOUCHED else bright
     mean, exposure = mean_luma(torch.stack([requested, bright])).clamp_min(1e-3)

@@ -87,7 +87,8 @@ class ScheduleConfig:
     """Noise schedule. `zero_terminal_snr` rescales it so that the last step is pure noise (needs prediction "v").
 
     `detail_std` above 0 replaces the betas: the time steps are then evenly spaced in the time of a flow from noise to
-    detail of this standard deviation (see `diffusion.schedule`). It must equal the `detail_std` of the UNet.
+    detail of this standard deviation (see `diffusion.schedule`). It must equal the `detail_std` of the UNet. Both hold
+    it, because the UNet and the schedule are each made from their own part of a bundle's header alone.
 
     Raises:
         ValueError: the fields contradict each other.

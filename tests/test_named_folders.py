@@ -170,3 +170,15 @@ def test_an_output_that_cannot_be_written_is_told_by_its_option(tmp_path, photos
     captured = capsys.readouterr()
     assert f"--output {folder}: cannot be written to: " in captured.err and "nothing was done" in captured.err
     assert ".tmp" not in captured.err and not captured.out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no folder there is closed to everybody")
+@pytest.mark.parametrize("place", ["there", "to be made", "below a file"])
+def test_a_run_folder_that_cannot_be_written_is_told_before_the_data_is_read(tmp_path, photos, capsys, place):
+    closed = photos / "a.png" if place == "below a file" else unwritable(tmp_path / "closed")
+    folder = closed if place == "there" else closed / "new"
+    missing = tmp_path / "no data"
+    assert main(["train", "--stage", "decompose", "--data", str(missing), "--out", str(folder)]) == 1
+    told = capsys.readouterr().err
+    assert f"--out {folder}: cannot be written to: " in told and "nothing was done" in told
+    assert str(missing) not in told and ".tmp" not in told

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import JoReSNets, build_part, held_parts, load_bundle
 from ..config import PRESETS, JoReSConfig
-from ..files.targets import refuse_inputs
+from ..files.targets import make_folder, refuse_inputs
 from . import checkpoints
 from .data import CropSampler
 from .loop import SHEET, LoopConfig, Stage, train
@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> Path:
         refuse_inputs(args.out / f"{args.stage}.safetensors", [args.init], "--out")
     result = args.stage if args.stage == "segmenter" else f"{args.stage}.safetensors"  # a folder; a bundle
     checkpoints.refuse_foreign(args.out, (result, SHEET))
+    make_folder(args.out, "--out")  # loading the data may take minutes
     overrides = {k: v for k in ("steps", "minutes") if (v := getattr(args, k)) is not None}
     loop = replace(LoopConfig(**recipe["loop"]), **overrides)
     set_seed(loop.seed)  # for the initial weights; the loop gives each process a seed of its own

@@ -11,7 +11,7 @@ import pytest
 
 from jores.files.clips import rewrite_video
 from tests.films import LENGTH, QUIET, frames_of, join, packets_of, write_film
-from tests.test_film_tracks import FILMS
+from tests.rich_films import FILMS
 
 AAC = ("aac", {"language": "eng"}, 1)
 

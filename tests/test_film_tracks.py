@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -11,25 +10,13 @@ from pathlib import Path
 
 import av
 import pytest
-from PIL import Image
 
 from jores.cli import main
 from jores.commands.signals import exit_on_signal
 from jores.files.clips import VideoFileError, rewrite_video
 from jores.files.tracks import user_metadata
 from tests.films import packets_of, write_film
-
-ENG, DEU = ("aac", {"language": "eng", "title": "Commentary"}, 8), ("aac", {"language": "deu"}, 1)
-FIRST, SECOND = ("aac", {"language": "eng"}, 0), ("aac", {"language": "fra"}, 1)
-OPUS = [("libopus", {"language": "eng"}, 0), ("libopus", {"language": "fra"}, 1)]
-SPOKEN = [("subrip", {"language": "eng", "title": "Signs"}, 64), ("subrip", {"language": "deu"}, 1)]
-FONT = ("font.ttf", "font/ttf", b"glyphs" * 20)
-
-
-def drawn(kind: str) -> bytes:
-    data = io.BytesIO()
-    Image.new("RGB", (16, 16), (200, 30, 30)).save(data, kind)
-    return data.getvalue()
+from tests.rich_films import FILMS, FONT, SECOND, drawn
 
 
 def told(path: Path) -> dict:
@@ -38,26 +25,6 @@ def told(path: Path) -> dict:
         tracks = [(s.type, int(s.disposition), user_metadata(s.metadata)) for s in file.streams if s.type != "data"]
         chapters = [(c["metadata"]["title"], float(c["start"] * c["time_base"])) for c in file.chapters()]
         return {"tracks": tracks, "chapters": chapters, "words": user_metadata(file.metadata)}
-
-
-FILMS = {
-    "mkv": {"audio": [ENG, DEU], "subtitles": SPOKEN, "chapters": True, "flags": 0,
-            "words": {"title": "night", "DIRECTOR": "me"},
-            "video_words": {"title": "Camera", "language": "jpn"},
-            "attachments": [FONT, ("cover.jpg", "image/jpeg", drawn("JPEG"))]},
-    "mp4": {"audio": [FIRST, SECOND], "chapters": True, "cover": ("mjpeg", drawn("JPEG")),
-            "subtitles": [("mov_text", {"language": "eng"}, 0)], "words": {"title": "night", "artist": "me"},
-            "video_words": {"timecode": "01:00:00:00"}},
-    "mov": {"audio": [FIRST, SECOND], "chapters": True,
-            "words": {"title": "night", "com.apple.quicktime.make": "Apple"},
-            "muxer": {"movflags": "use_metadata_tags"}, "video_words": {"timecode": "01:00:00:00"}},
-    "m4v": {"audio": [SECOND], "cover": ("png", drawn("PNG")), "words": {"title": "night"}},
-    "webm": {"encoder": "libvpx-vp9", "audio": OPUS, "chapters": True, "words": {"title": "night"},
-            "subtitles": [("webvtt", {"language": "eng"}, 0)]},
-    "ts": {"audio": [FIRST, ("aac", {"language": "fra"}, 128)]},
-    "avi": {"encoder": "mpeg4", "audio": [("libmp3lame", {"title": "One"}, 0), ("pcm_s16le", {}, 0)], "flags": 0,
-            "words": {"title": "night"}},
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", FILMS)

@@ -13,7 +13,8 @@ from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
 from jores.nets.deeplab import LabelledDeepLab
 from jores.out_of_memory import is_out_of_memory
 from jores.semantics import load_segmenter
-from tests.test_segmentation import NAMES, write_model
+from tests.segformers import write_model
+from tests.tiny import NAMES
 
 
 def too_much(*_given, **_named):

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from skimage import data
 from torch.nn import functional as F
-from transformers import SegformerConfig, SegformerForImageClassification, SegformerForSemanticSegmentation
+from transformers import SegformerForImageClassification, SegformerForSemanticSegmentation
 
 from jores import pipeline, retinex
 from jores.checkpoint import FORMER_SEGMENTER, SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
@@ -26,14 +26,12 @@ from jores.options import SampleOptions
 from jores.pipeline import adjust, decompose, enhance, lit_for_segmenter, segment
 from jores.semantics import EVERYDAY, class_mask, everyday_names, find_classes, load_segmenter
 from jores.training.pretrained import main as convert
+from tests.segformers import write_model
 from tests.tiny import NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-SMALL = {
-    "depths": [1] * 4, "hidden_sizes": [8, 8, 16, 16], "num_attention_heads": [1, 1, 2, 2], "decoder_hidden_size": 16,
-}  # fmt: skip
 TO_BREAK = [
     (lambda f: (f / "model.safetensors").unlink(), "model.safetensors"),
     (lambda f: (f / "model.safetensors").write_bytes(b"not a model at all"), "cannot be loaded"),
@@ -47,14 +45,6 @@ SETTINGS = ("]", "[]", "0.5", "null", *(
     for value in ("null", "0.5", "[0.5]", "[1, 1, 1, 1]", '["a", "b", "c"]', "[1, 1, NaN]", "[1, 1, Infinity]",
                   "[1, 1, 1e300]", "[[1], 1, 1]", "[1, null, 1]", '"rgb"', "{}", "1" + "0" * 400)
 ), *(f'{{"image_std": {value}}}' for value in ("[0, 0, 0]", "[1, 1, 0]", "[1, -1, 1]", "[1, 1, 1e-50]")))  # fmt: skip
-
-
-def write_model(folder: Path, names: tuple[str, ...], kind: type = SegformerForSemanticSegmentation) -> Path:
-    torch.manual_seed(0)
-    labels = dict(enumerate(names))
-    config = SegformerConfig(id2label=labels, label2id={v: k for k, v in labels.items()}, **SMALL)
-    kind(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

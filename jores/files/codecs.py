@@ -47,7 +47,7 @@ def encode_png_16(levels: np.ndarray, exif: bytes = b"", profile: bytes = b"") -
     if profile:
         extra.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(profile)))
     if exif:
-        extra.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
+        extra.append((b"eXIf", exif.removeprefix(exif_blocks.PREFIX)))
     data = _grey_with_alpha(levels) if levels.shape[2] == 2 else _by_ffmpeg(levels)
     return data[:33] + png.encoded(extra) + data[33:]  # directly after the signature and IHDR
 

@@ -118,9 +118,13 @@ def precision_input() -> io.Combo.Input:
 
 
 def tile_input() -> io.Int.Input:
-    """Side of the tiles; 0 is automatic. Optional, so that older graphs still run."""
+    """Side of the tiles; 0 is automatic. Optional, so that older graphs still run.
+
+    The front end rounds what is written to multiples of the step, so nothing between 0 and MIN_TILE can be chosen. It
+    leaves other multiples of 16 in older graphs as they are, and they work.
+    """
     return io.Int.Input(
-        "tile", default=0, min=0, max=8192, step=16, optional=True,
+        "tile", default=0, min=0, max=8192, step=MIN_TILE, optional=True,
         tooltip=f"Side in pixels of the overlapping tiles for big pictures, at least {MIN_TILE}. 0 = automatic: no "
         "tiles if the picture fits into the memory, otherwise tiles that fit.",
         **ADVANCED,

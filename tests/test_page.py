@@ -94,6 +94,21 @@ def test_a_saved_exposure_and_seed_stay(editor: Editor):
     assert editor.click_at(node["id"], "exposure") == pytest.approx(0.43)
 
 
+def test_a_tile_can_be_chosen_only_if_it_works(editor: Editor, node: int):
+    """0, or 64 and more: the tiles below that are refused."""
+    for text, kept in (("16", 0), ("48", 64), ("64", 64), ("512", 512), ("0", 0)):
+        assert editor.write(node, "tile", text) == kept
+
+
+def test_a_saved_tile_between_the_steps_stays(editor: Editor, node: int):
+    editor.set_widgets(node, {"tile": 400})
+    saved = editor.page.evaluate("() => app.graph.serialize()")
+    editor.load(EMPTY)
+    editor.load(saved)
+    assert editor.values(node)["tile"] == 400
+    assert editor.prompt()[str(node)]["inputs"]["tile"] == 400
+
+
 @pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_blueprint_has_the_dials_of_the_light(editor: Editor, kind: str, path: Path):

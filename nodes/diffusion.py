@@ -14,7 +14,8 @@ from ..jores.options import SampleOptions
 from ..jores.tiling.windows import size_of
 from .host.checks import check_counts, check_latent_pictures, expect, latent_samples
 from .host.fingerprints import among_pictures, known_pictures, same_pictures
-from .host.model import CONDITION_KEY, SEMANTIC_KEY, jores_model
+from .host.joined import CONDITION_KEY, numbered
+from .host.model import SEMANTIC_KEY, jores_model
 from .host.model_sampling import sampling_sigmas
 from .host.patchers import Adjusted, NetPatchers, check_same_model, memory_advice, warn_of_mixing
 from .host.pictures import shown_size
@@ -81,11 +82,10 @@ class JoReSCondition(io.ComfyNode):
             expect(semantic, SemanticPrior, node, "semantic", "connect 'Segment Semantic Prior'")
             check_same_picture(condition, semantic)
             positive[SEMANTIC_KEY] = semantic
-        # A tensor in place of a text encoder's output, so that stock conditioning nodes work.
-        placeholder = torch.zeros(1, 1, 1)
+        placeholder, number = numbered()
         known = known_pictures(condition.source, condition.low, len(condition.low))
         latent = {"samples": torch.zeros_like(condition.low), **known}
-        return io.NodeOutput([[placeholder, positive]], [[placeholder, negative]], latent)
+        return io.NodeOutput([[placeholder, {**positive, **number}]], [[placeholder, {**negative, **number}]], latent)
 
 
 class JoReSApplyRefinement(io.ComfyNode):

@@ -32,6 +32,7 @@ from .border import plain_errors
 from .checks import check_counts, check_finite, check_inner_patches, check_pixels, check_schedule, expect
 from .conds import CoarseMap, CoarseMaps
 from .flow_sampling import sample_from_the_mean
+from .joined import CONDITION_KEY, check_number, refuse_what_does_not_join
 from .latents import PixelSpace
 from .model_sampling import model_sampling
 from .patchers import Adjusted, as_precise, check_same_model, warn_of_mixing
@@ -39,7 +40,7 @@ from .pictures import shown_size
 from .shared import SharedByKey, SharedByMaps
 from .windows import CUT_KEY, MEAN_KEY, TILE_KEY, TILED_KEY, tiler_of, window_pixels
 
-CONDITION_KEY, SEMANTIC_KEY = "jores_condition", "jores_semantic"  # keys in the conditioning's dictionary
+SEMANTIC_KEY = "jores_semantic"  # key in the conditioning's dictionary, as CONDITION_KEY
 FOREIGN_KEYS = ("control", "gligen")  # keys of other models in the same dictionary
 OWN_LATENT = "connect the latent of 'Condition JoReS Diffusion'"
 ForRNet = tuple[RetinexCondition, tuple[Modulation, Modulation]]
@@ -238,6 +239,7 @@ class JoReSDiffusion(comfy.model_base.BaseModel):
         for name in FOREIGN_KEYS:
             if options.get(name) is not None:
                 raise ValueError(f"{node} cannot use {name} of other models (ControlNet, GLIGEN): take that node out")
+        check_number(options, node)
         check_same_model(self.jores.denoiser.feature_widths, adjusted, node)
         self.mixed_with = warn_of_mixing(self.bundle, adjusted.nets, node, self.mixed_with)
         check_counts(len(adjusted.low), len(noise), node)
@@ -268,6 +270,7 @@ def load_native(
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else LoadedPatcher
     patcher = patcher_class(model, load_device=load, offload_device=offload)
     patcher.cached_patcher_init = (load_native, (path, precision))
+    refuse_what_does_not_join(patcher)  # the first of the wrappers: before any work
     if nets.config.denoiser.detail_std:
         sample_from_the_mean(patcher)
     patcher.add_callback(CallbacksMP.ON_CLEANUP, lambda patcher: patcher.model.diffusion_model.begin())

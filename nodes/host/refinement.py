@@ -15,7 +15,8 @@ from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window, size_of
 from .checks import check_counts
 from .fingerprints import same_pictures
-from .model import CONDITION_KEY, ForRNet, JoReSDiffusion
+from .joined import CONDITION_KEY
+from .model import ForRNet, JoReSDiffusion
 from .model_sampling import SAME_SIGMA
 from .patchers import Adjusted
 from .pictures import shown_size
@@ -25,6 +26,7 @@ from .windows import tiler_of
 
 ROUNDING = 1e-6
 NODE = "Apply RNet Refinement"
+SAME_LIGHT = 0.5 / 255
 SAME_CONDITION = "use the condition that 'Condition JoReS Diffusion' got"
 
 
@@ -48,7 +50,7 @@ class Refinement:
         return Refinement(self.rnet, self.config, self.adjusted.frame(index), self.start, self.end)
 
     def check(self, conds: list[dict[str, Any]], count: int) -> None:
-        """Raises ValueError if RNet's condition was not made from the `count` pictures that are sampled."""
+        """Raises ValueError if RNet's condition is not that of the `count` pictures that are sampled."""
         own = self.adjusted
         check_counts(len(own.low), count, NODE)
         for cond in conds:
@@ -60,6 +62,11 @@ class Refinement:
             if not same_pictures(own.source, sampled.source):
                 raise ValueError(
                     f"{NODE}: condition was made from another picture than the one that is sampled: {SAME_CONDITION}"
+                )
+            if not same_light(own.condition, sampled.condition):
+                raise ValueError(
+                    f"{NODE}: condition has another light (exposure, brightness, denoise or illumination) than the one "
+                    f"that is sampled: {SAME_CONDITION}, or bypass this node where regions have lights of their own"
                 )
 
     def refine(
@@ -124,6 +131,13 @@ class Refinement:
         refined = self.refine(x0, level, shared, tiler=self.kept_tiler(base, x0))
         sigmas = args["model_options"].get("transformer_options", {}).get("sample_sigmas")
         return refined if sigmas is None else torch.lerp(x0, refined, _share(base, float(args["sigma"].max()), sigmas))
+
+
+def same_light(a: RetinexCondition, b: RetinexCondition) -> bool:
+    """Whether R' x L' of two conditions of one picture are the same, to half a level of 8 bits in the mean."""
+    if a.illumination.data_ptr() == b.illumination.data_ptr():  # of one node, or the same frame of its batch
+        return True
+    return float((a.picture.float() - b.picture.to(a.picture.device).float()).abs().mean()) < SAME_LIGHT
 
 
 def _share(base: JoReSDiffusion, sigma: float, sigmas: Tensor) -> float:

@@ -233,6 +233,8 @@ class JoReSEnhance(io.ComfyNode):
                 result[i : i + 1] = to_image(frame)
         chosen = torch.cat([e.cpu() for e in exposures]).mean().item()
         text = exposure_text(chosen, exposure, brightness, len(pixels) if smooth_frames else 1)
+        if not image[..., :3].any():
+            text = "nothing to light: all of it is black"
         return io.NodeOutput(result, chosen, ui=exposure_card(image, result, text))
 
     @classmethod

@@ -56,16 +56,16 @@ class JoReSLoadFolder(io.ComfyNode):
     def execute(cls, folder: str, first: int, count: int) -> io.NodeOutput:
         from ..jores.files.pictures import read_image  # imported late, because Pillow slows down the host's start
 
-        images, names, damaged = [], [], []
+        images, names, damaged = [], [], {}
         taken, total = chosen(folder, first, count)
         for name, path in taken:
             try:
                 images.append(read_image(path).pixels[None].movedim(1, -1).contiguous())
                 names.append(f"JoReS/{name}")
             except (OSError, ValueError) as error:  # as on the command line, the others are still processed
-                damaged.append(str(error))
+                damaged[path.name] = str(error).removeprefix(f"{path}: ")
         if not images:
-            raise ValueError(f"{NODE}: none of {len(damaged)} photograph(s) can be read: {damaged[0]}")
+            raise ValueError(f"{NODE}: none of {len(damaged)} photograph(s) can be read: {_reasons(damaged)}")
         message = left_out(first, len(taken), total, damaged)
         if not message:
             return io.NodeOutput(images, names)
@@ -94,12 +94,23 @@ def chosen(folder: str, first: int, count: int) -> tuple[list[tuple[str, Path]],
     return paths[first - 1 : first - 1 + count], len(paths)
 
 
-def left_out(first: int, taken: int, total: int, damaged: list[str]) -> str:
-    """What a user must know of photographs that are not among the outputs; "" if all are."""
+def left_out(first: int, taken: int, total: int, damaged: dict[str, str]) -> str:
+    """What a user must know of photographs that are not among the outputs; "" if all are.
+
+    `damaged`: names of files, and why each cannot be read.
+    """
     said = []
-    if damaged:
-        named = "; ".join(damaged[:SHOWN]) + ("; ..." if len(damaged) > SHOWN else "")
-        said.append(f"{len(damaged)} photograph(s) left out, which cannot be read: {named}")
     if (last := first - 1 + taken) < total:
         said.append(f"these are {first} to {last} of {total} photographs: to go on, set first to {last + 1}")
+    if damaged:
+        said.append(f"{len(damaged)} photograph(s) left out, which cannot be read: {_reasons(damaged)}")
     return "\n".join(said)
+
+
+def _reasons(damaged: dict[str, str]) -> str:
+    """Names and reasons of `left_out`; a reason is said once, and of more than SHOWN files the first."""
+    names: dict[str, list[str]] = {}
+    for name, reason in list(damaged.items())[:SHOWN]:
+        names.setdefault(reason, []).append(name)
+    named = "; ".join(f"{', '.join(files)}: {reason}" for reason, files in names.items())
+    return named + ("; ..." if len(damaged) > SHOWN else "")

@@ -15,7 +15,7 @@ from .host.folders import EXAMPLES, example_path, file_stamp
 from .host.pictures import from_image, to_image
 from .schema import SHOWS_FROM_CACHE, node_schema
 
-GAP = 8  # pixels between two pictures
+GAP = 8  # pixels between two pictures, at least
 SHOWN = 1600  # pixels, longer side of the preview under the node
 
 
@@ -104,8 +104,15 @@ class JoReSCompare(io.ComfyNode):
         count, size = max(len(left), len(right)), size_of(right)
         left, right = resized(left, size).expand(count, -1, -1, -1), right.expand(count, -1, -1, -1)
         made = to_image(split(left, right, position) if mode == "split" else side_by_side(left, right))
-        shown = made[:1, :: max(1, -(-max(made.shape[1:3]) // SHOWN)), :: max(1, -(-max(made.shape[1:3]) // SHOWN))]
-        return io.NodeOutput(made, ui=ui.PreviewImage(shown))
+        return io.NodeOutput(made, ui=ui.PreviewImage(preview(made[:1])))
+
+
+def preview(image: Tensor) -> Tensor:
+    """An IMAGE (1, H, W, 3) with at most SHOWN pixels on its longer side, averaged, so that grain looks as it would."""
+    height, width = image.shape[1:3]
+    scale = min(1.0, SHOWN / max(height, width))
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    return image if scale == 1 else to_image(resized(image.movedim(-1, 1), size).clamp(0, 1))
 
 
 def resized(pictures: Tensor, size: tuple[int, int]) -> Tensor:
@@ -114,8 +121,9 @@ def resized(pictures: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def side_by_side(left: Tensor, right: Tensor) -> Tensor:
-    """Joins two (B, 3, H, W) to (B, 3, H, 2 W + GAP), with a white gap."""
-    return torch.cat([left, left.new_ones((*left.shape[:-1], GAP)), right], -1)
+    """Joins two (B, 3, H, W) side by side, with a white gap that is seen in the preview, too."""
+    gap = max(GAP, left.shape[-1] // 100)
+    return torch.cat([left, left.new_ones((*left.shape[:-1], gap)), right], -1)
 
 
 def split(left: Tensor, right: Tensor, position: float) -> Tensor:

@@ -271,18 +271,20 @@ def test_a_folder_says_what_it_left_out(pack):
     folder.mkdir(parents=True)
     for name in "acde":
         Image.new("L", (8, 8), 40).save(folder / f"{name}.png")
-    (folder / "b.jpg").write_bytes(b"no picture at all")
-    done = pack.nodes["JoReSLoadFolder"].execute(folder="mixed", first=1, count=3)
+    for name in ("b.jpg", "b2.jpg"):
+        (folder / name).write_bytes(b"no picture at all")
+    done = pack.nodes["JoReSLoadFolder"].execute(folder="mixed", first=1, count=4)
     assert done.result[1] == ["JoReS/mixed/a", "JoReS/mixed/c"]
-    damaged, rest = done.ui["text"][0].split("\n")
-    assert "1 photograph(s) left out" in damaged and str(folder / "b.jpg") in damaged
-    assert rest == "these are 1 to 3 of 5 photographs: to go on, set first to 4"
-    node, stamp = pack.nodes["JoReSLoadFolder"], {"folder": "mixed", "first": 1, "count": 3}
+    rest, damaged = done.ui["text"][0].split("\n")
+    assert rest == "these are 1 to 4 of 6 photographs: to go on, set first to 5"
+    assert damaged.startswith("2 photograph(s) left out, which cannot be read: b.jpg, b2.jpg: ")
+    assert str(folder) not in damaged
+    node, stamp = pack.nodes["JoReSLoadFolder"], {"folder": "mixed", "first": 1, "count": 4}
     before = node.fingerprint_inputs(**stamp)
     Image.new("L", (8, 8), 40).save(folder / "f.png")
     assert node.fingerprint_inputs(**stamp) != before  # what it says of the rest is no longer true
     assert not node.define_schema().is_output_node  # it must not run where nothing is connected to it
-    assert pack.nodes["JoReSLoadFolder"].execute(folder="mixed", first=4, count=9).ui is None
+    assert pack.nodes["JoReSLoadFolder"].execute(folder="mixed", first=5, count=9).ui is None
     with pytest.raises(ValueError, match="Load Folder of Photographs: none of 1 photograph.s. can be read: .*b.jpg"):
         run(pack, "JoReSLoadFolder", folder="mixed", first=2, count=1)
 

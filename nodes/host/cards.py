@@ -13,7 +13,7 @@ from torch import Tensor
 from ...jores.imaging.exposure import luma
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFont
 
 SIZE = (480, 176)
 BINS = 60
@@ -33,12 +33,26 @@ def text_card(text: str) -> dict[str, tuple]:
     from PIL import Image, ImageDraw, ImageFont  # imported late, because Pillow slows down the host's start
 
     font = ImageFont.load_default(17)
-    widest = int((SIZE[0] - 24) / font.getlength("M"))
-    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, widest)]
+    lines = [part for line in text.splitlines() for part in wrapped(line, font, SIZE[0] - 24)]
     card = Image.new("RGB", (SIZE[0], 22 * len(lines) + 16), GROUND)
     for i, line in enumerate(lines):
         ImageDraw.Draw(card).text((12, 6 + 22 * i), line, AFTER, font)
     return {**_preview(card), "text": (text,)}
+
+
+def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
+    """A line of text in lines of at most `width` pixels, broken between words, and inside of those that are longer."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    surely = max(1, int(width / font.getlength("M")))  # letters of any word that fit
+    return [
+        part for line in lines for part in ([line] if font.getlength(line) <= width else textwrap.wrap(line, surely))
+    ]
 
 
 def _preview(card: Image.Image) -> dict[str, tuple]:

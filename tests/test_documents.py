@@ -77,7 +77,7 @@ def test_the_readme_adds_up_the_cards_minutes() -> None:
 
 
 def test_the_readme_says_which_anet_its_figures_are_by() -> None:
-    """The card's table of the diffusion and the README's figures from it are renewed together."""
+    """Where the card says that the blind look is by an earlier ANet, so does the README."""
     good = README[README.index("## How good it is") :].split("\n## ")[0]
     assert ("by ANet as it was before" in " ".join(CARD.split())) == ("with an earlier ANet" in " ".join(good.split()))
 

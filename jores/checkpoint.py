@@ -237,6 +237,11 @@ def _check_schedule(schedule: ScheduleConfig) -> None:
 
 def _check_weights(path: Path, config: JoReSConfig, name: str, tensors: dict[str, torch.Tensor]) -> None:
     """Compares weights with a net on the meta device, so that memory is only allocated for a net that fits the file."""
+    if not tensors:
+        raise CheckpointError(
+            f"{path}: holds no {name} net: it is the bundle of an earlier stage of training. Train the stages after it "
+            "(jores/training/README.md), or choose another bundle."
+        )
     try:
         expected = build_part(config, name, device="meta").state_dict()
     except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:

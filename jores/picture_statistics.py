@@ -11,7 +11,7 @@ from .imaging.alpha import is_opaque, seen_average
 from .imaging.exposure import brightened, mean_colour
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def global_statistics(
     nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
 ) -> GlobalStatistics:
@@ -25,7 +25,7 @@ def global_statistics(
     return nets.anet.statistics(small, exposure, mean_colour(images), scene=scene)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def wanted_exposure(
     nets: JoReSNets, images: Tensor, exposure: float | Tensor | None, brightness: float = 0.0
 ) -> Tensor:

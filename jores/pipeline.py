@@ -44,7 +44,7 @@ from .tiling.windows import Window, size_of
 __all__ = ["adjust", "checked", "decompose", "enhance", "finish", "sample", "segment"]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def enhance(
     images: Tensor,
     nets: JoReSNets,
@@ -76,7 +76,7 @@ def enhance(
     return enhance_by(Setup(nets, segmenter, callback, keeper), images, options, finishing, mask)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def enhance_by(
     setup: Setup,
     images: Tensor,
@@ -176,14 +176,14 @@ class _Run:
         return self.tiler.covers(size_of(self.low))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def segment(segmenter: Segmenter, images: Tensor, nets: JoReSNets | None = None) -> SemanticPrior:
     """Semantic prior c_seg (METHOD.md, 8) of pictures (B, 3 or 4, H, W).
 
     `nets`: DNet and ANet, which brighten and denoise the input of the segmenter. The paper segments the dark input, but
     models trained on well-lit pictures recognise much less there. None: the input is brightened by a global gain.
     """
-    images = opaque(images)
+    images = opaque(checked(images))
     return segmenter(images) if nets is None else _segmented(segmenter, images, nets)
 
 
@@ -199,7 +199,7 @@ def _segmented(
     return replace(segmenter(lit), size=size_of(images), seen=lit)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample(
     nets: JoReSNets,
     condition: RetinexCondition | ConditionOnDemand,
@@ -222,7 +222,11 @@ def sample(
 
     Returns:
         x0 (B, 3, H, W) in [-1, 1], float32.
+
+    Raises:
+        ValueError: `checked` refuses the pictures, or the condition is of others.
     """
+    _check_same_pictures(condition, checked(low))
     weight, schedule = weight_of(nets.unet), NoiseSchedule(nets.config.schedule)
     tiler = tiler or choose_tiler(options.tile, nets.config, low, weight.device)
 
@@ -236,6 +240,18 @@ def sample(
     noise = start_noise((1, *low.shape[1:]), options.seed, torch.empty(0, device=home.device))
     noise = noise.expand_as(low).contiguous()  # one copy per picture, because sampling works in place
     return ddim_in_tiles(tiler, noise, schedule, options, stage, like=weight, callback=callback)
+
+
+def _check_same_pictures(condition: RetinexCondition | ConditionOnDemand, low: Tensor) -> None:
+    """Raises ValueError if a condition is of another size or number than the dark pictures."""
+    if not isinstance(condition, RetinexCondition):  # made for windows of these pictures
+        return
+    count = len(condition.reflectance)
+    if condition.size != size_of(low) or count not in (1, len(low)):
+        raise ValueError(
+            f"the condition is of {count} picture(s) of {condition.size}, low of {len(low)} of {size_of(low)} (H, W): "
+            "give both of the same pictures"
+        )
 
 
 class _Loop:

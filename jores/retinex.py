@@ -19,8 +19,10 @@ from .conditions import (
     RetinexMaps,
 )
 from .imaging.alpha import filled, joined
+from .imaging.checks import check_range, checked, is_finite
 from .imaging.deband import debanded
 from .imaging.resize import area_average
+from .limits import MOST_STOPS
 from .nets.segmentation import working_size
 from .options import SampleOptions
 from .picture_statistics import global_statistics
@@ -36,18 +38,18 @@ The segmenter reduces it further, but masks follow the edges of this picture.
 SMOOTHED = 4_000_000  # pixels; statistics of bigger pictures average so many that smoothed shadows change nothing
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def decompose(nets: JoReSNets, images: Tensor, *, tiler: Tiler | None = None) -> RetinexMaps:
     """R and L of (B, 3 or 4, H, W) pictures, by DNet (METHOD.md, 4), and the weight of their pixels.
 
-    `tiler`: None for windows that fit into the memory.
+    `tiler`: None for windows that fit into the memory. Raises ValueError for pictures that `checked` refuses.
     """
-    colours, alpha = filled(images)
+    colours, alpha = filled(checked(images))
     maps = decomposed(nets, colours, tiler=tiler)
     return maps if alpha is None else replace(maps, alpha=alpha.to(maps.illumination.device))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def decomposed(nets: JoReSNets, images: Tensor, *, tiler: Tiler | None = None) -> RetinexMaps:
     """As `decompose`, for (B, 3, H, W) pictures that are `filled` already: what is black in them is no bar."""
     weight, size = weight_of(nets.dnet), size_of(images)
@@ -61,7 +63,7 @@ def decomposed(nets: JoReSNets, images: Tensor, *, tiler: Tiler | None = None) -
     return RetinexMaps(*tiler.run(size, work, (1, 1)))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def adjust(
     nets: JoReSNets,
     maps: RetinexMaps,
@@ -83,8 +85,9 @@ def adjust(
         tiler: None for windows that fit into the memory.
 
     Raises:
-        ValueError: the exposure is out of range, or the illumination has another size.
+        ValueError: a number is out of range, or the illumination has another size, or NaN or levels 0..255.
     """
+    _check_dials(denoise, brightness, illumination)
     weight, picture = weight_of(nets.anet), maps.picture
     tiler = tiler or choose_tiler(None, nets.config, picture, weight.device)
     statistics = global_statistics(nets, joined(picture, maps.alpha), exposure, brightness)
@@ -99,6 +102,18 @@ def adjust(
     if light.shape[-2:] != maps.illumination.shape[-2:]:
         raise ValueError(f"illumination is {tuple(light.shape[-2:])}, the picture {maps.size}: give it the same size")
     return RetinexCondition(reflectance, light.expand_as(maps.illumination), tuple(features), statistics.exposure)
+
+
+def _check_dials(denoise: float, brightness: float, illumination: Tensor | None) -> None:
+    """Raises ValueError for a dial of `adjust` that is out of its range, or NaN."""
+    if not 0 <= denoise <= 1:
+        raise ValueError(f"denoise must be between 0 and 1, not {denoise}")
+    if not abs(brightness) <= MOST_STOPS:
+        raise ValueError(f"brightness must be between -{MOST_STOPS} and {MOST_STOPS} EV, not {brightness}")
+    if illumination is not None:
+        if not is_finite(illumination):
+            raise ValueError("illumination holds NaN or infinite values: find the step before that made them")
+        check_range(illumination, "illumination")
 
 
 def as_decomposed(nets: JoReSNets, low: Tensor) -> Tensor:
@@ -132,7 +147,7 @@ def condition_on_demand(
     return ConditionOnDemand(make, low.device, room, layout=layout, exposure=statistics.exposure)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def lit_for_segmenter(
     nets: JoReSNets,
     images: Tensor,

@@ -66,7 +66,7 @@ class Frame:
     picture: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def enhance_frames(
     frames: Iterable[Tensor],
     nets: JoReSNets,

@@ -33,7 +33,7 @@ _FEW = 0.01  # share of dark pixels from which on their brightness in the result
 BAND = 256  # rows per step, to limit memory
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def finish(
     x0: Tensor,
     original: Tensor,

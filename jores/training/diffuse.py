@@ -41,7 +41,7 @@ HELD_CROPS, HELD_BATCHES, HELD_SEED = 8, 12, 5  # crops per batch, batches and s
 
 
 class DiffusionObjective(UsesFrozen):
-    """L1(v or eps) + L1(x0', x0) with x0_hat detached, so that no gradient of RNet reaches the UNet.
+    """A loss on v or eps, and one on x0' with x0_hat detached: no gradient of RNet reaches the UNet (METHOD.md, 17).
 
     As in PyDiff, noise levels are drawn continuously between the time steps. Options of the recipe:
 

@@ -156,7 +156,10 @@ def kind_of(table: Path, row: dict[str, str]) -> str:
 
 
 def half_by_scene(pairs: list[Pair], which: int) -> list[Pair]:
-    """Every second scene: half 0 selects the best weights during training, half 1 is for reported scores."""
+    """Every second scene: half 0 selects the best weights during training, half 1 is for reported scores.
+
+    The scenes of all sets are counted together, so one set alone is halved otherwise than beside others.
+    """
     scenes = sorted({pair.scene or pair.name for pair in pairs})
     return [pair for pair in pairs if scenes.index(pair.scene or pair.name) % 2 == which]
 

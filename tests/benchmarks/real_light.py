@@ -4,9 +4,10 @@
         [--lpips FILE] [--half 0|1] [--steps 4] [--rows ROW ...] [--every N] [--sheet PNG]
 
 One table for each row and a line for each kind of light, with 95 % intervals of the means (bootstrap over scenes).
-"input" is the picture as it is. Half 0 of the scenes is what weights are chosen by, half 1 what is reported. Brightness
-and colourfulness are medians of result / truth; "shadows" is the same where the input is below a luma of 0.1;
-"clipped" is the mean of the share of pixels at white less the truth's, in points. LPIPS is after GT-mean.
+"input" is the picture as it is. Half 0 of the scenes is what weights are chosen by, half 1 what is reported; the scenes
+of all tables named are counted together, so name those of the model card for its halves. Brightness and colourfulness
+are medians of result / truth; "shadows" is the same where the input is below a luma of 0.1; "clipped" is the mean of
+the share of pixels at white less the truth's, in points. LPIPS is after GT-mean.
 """
 
 from __future__ import annotations

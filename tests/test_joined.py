@@ -46,13 +46,19 @@ def test_rnet_with_another_light_is_refused(host, graph, one, sampler):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_regions_with_lights_of_their_own_go_without_rnet(host, graph, one, sampler):
+def test_regions_with_lights_of_their_own_go_without_rnet(host, graph, one, sampler, caplog):
     area, lights = host.stock.ConditioningSetAreaPercentage(), []
     for place, exposure in enumerate((0.3, 0.7)):
         lights += area.append(lit(host, graph, exposure)[1], 0.5, 1.0, place / 2, 0, 1.0)[0]
     left, right = sampled(host, sampler, one, graph.plain, positive=lights).chunk(2, 3)
     assert left[..., :-8].mean() < right[..., 8:].mean() - 0.2
-    with pytest.raises(ValueError, match="bypass this node where regions have lights of their own"):
+    condition, positive = lit(host, graph, 0.3)
+    model = refine(host, graph.plain, graph.nets, condition)
+    sampled(host, sampler, one, model, positive=positive)
+    assert "lights of their own" not in caplog.text
+    sampled(host, sampler, one, model, positive=lights)
+    assert caplog.text.count("bypass this node where regions have lights of their own") == 1
+    with pytest.raises(ValueError, match="condition has another light"):
         sampled(host, sampler, one, one.model, positive=lights)
 
 

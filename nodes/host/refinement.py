@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import comfy.utils
@@ -24,6 +25,8 @@ from .shared import SharedByKey
 from .texture import HostOptions
 from .windows import tiler_of
 
+log = logging.getLogger(__name__)
+
 ROUNDING = 1e-6
 NODE = "Apply RNet Refinement"
 SAME_LIGHT = 0.5 / 255
@@ -39,6 +42,7 @@ class Refinement:
 
     def __init__(self, rnet: ModelPatcher, config: JoReSConfig, adjusted: Adjusted, start: float, end: float) -> None:
         self.rnet, self.config, self.adjusted, self.start, self.end = rnet, config, adjusted, start, end
+        self.warned = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Refinement:
         return self
@@ -49,11 +53,11 @@ class Refinement:
             check_counts(len(self.adjusted.low), index + 1, NODE)
         return Refinement(self.rnet, self.config, self.adjusted.frame(index), self.start, self.end)
 
-    def check(self, conds: list[dict[str, Any]], count: int) -> None:
+    def check(self, positive: list[HostOptions], others: list[HostOptions], count: int) -> None:
         """Raises ValueError if RNet's condition is not that of the `count` pictures that are sampled."""
         own = self.adjusted
         check_counts(len(own.low), count, NODE)
-        for cond in conds:
+        for cond in [*positive, *others]:
             sampled = cond.get(CONDITION_KEY)
             if sampled is None:
                 continue
@@ -63,11 +67,23 @@ class Refinement:
                 raise ValueError(
                     f"{NODE}: condition was made from another picture than the one that is sampled: {SAME_CONDITION}"
                 )
-            if not same_light(own.condition, sampled.condition):
-                raise ValueError(
-                    f"{NODE}: condition has another light (exposure, brightness, denoise or illumination) than the one "
-                    f"that is sampled: {SAME_CONDITION}, or bypass this node where regions have lights of their own"
-                )
+        self._check_light([cond[CONDITION_KEY].condition for cond in positive if CONDITION_KEY in cond])
+
+    def _check_light(self, sampled: list[RetinexCondition]) -> None:
+        """Raises ValueError if none of these conditions has RNet's light; a warning if some have another."""
+        same = [same_light(self.adjusted.condition, condition) for condition in sampled]
+        if same and not any(same):
+            raise ValueError(
+                f"{NODE}: condition has another light (exposure, brightness, denoise or illumination) than the one that "
+                f"is sampled: {SAME_CONDITION}"
+            )
+        if not all(same) and not self.warned:
+            self.warned = True
+            log.warning(
+                "%s: only a part of the picture, or of the steps, has the light of condition. RNet knows that one alone, "
+                "so the rest comes out worse: bypass this node where regions have lights of their own",
+                NODE,
+            )
 
     def refine(
         self,
@@ -126,7 +142,7 @@ class Refinement:
 
     def __call__(self, args: HostOptions) -> Tensor:
         x0, base = args["denoised"], args["model"]
-        self.check([*(args.get("cond") or []), *(args.get("uncond") or [])], len(x0))
+        self.check(args.get("cond") or [], args.get("uncond") or [], len(x0))
         level, shared = base.noise_level(args["sigma"]), base.diffusion_model.for_rnet
         refined = self.refine(x0, level, shared, tiler=self.kept_tiler(base, x0))
         sigmas = args["model_options"].get("transformer_options", {}).get("sample_sigmas")

@@ -100,9 +100,10 @@ class _HostNets:
         ours = [hook for hook in hooks if isinstance(hook, Refinement)]
         if frame is not None:
             ours = [hook.of_frame(frame) for hook in ours]
-        conds = [cond for conds in self.guider.conds.values() for cond in conds or []]
+        conds = {name: conds or [] for name, conds in self.guider.conds.items()}
+        others = [cond for name, conds in conds.items() if name != "positive" for cond in conds]
         for hook in ours:
-            hook.check(conds, len(self.x))
+            hook.check(conds.get("positive", []), others, len(self.x))
         return ours
 
     def stage(self, window: Window) -> tuple[Denoise, Refine, Mean | None]:

@@ -9,7 +9,5 @@ if not __package__:  # run as a folder: the one above, where `jores` is found, m
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from jores.cli import main  # noqa: E402  (found through the line above)
-from jores.commands.heap import keep_freed_memory  # noqa: E402
 
-keep_freed_memory()
 sys.exit(main())

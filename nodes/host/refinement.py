@@ -74,14 +74,14 @@ class Refinement:
         same = [same_light(self.adjusted.condition, condition) for condition in sampled]
         if same and not any(same):
             raise ValueError(
-                f"{NODE}: condition has another light (exposure, brightness, denoise or illumination) than the one that "
-                f"is sampled: {SAME_CONDITION}"
+                f"{NODE}: condition has another light (exposure, brightness, denoise or illumination) than the one "
+                f"that is sampled: {SAME_CONDITION}"
             )
         if not all(same) and not self.warned:
             self.warned = True
             log.warning(
-                "%s: only a part of the picture, or of the steps, has the light of condition. RNet knows that one alone, "
-                "so the rest comes out worse: bypass this node where regions have lights of their own",
+                "%s: only a part of the picture, or of the steps, has the light of condition. RNet knows that one "
+                "alone, so the rest comes out worse: bypass this node where regions have lights of their own",
                 NODE,
             )
 

@@ -30,7 +30,6 @@ from torch.nn import functional as F
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, JoReSNets, build, load_bundle
-from jores.commands.heap import keep_freed_memory
 from jores.config import PRESETS
 from jores.files.pictures import read_image
 from jores.limits import PRECISIONS
@@ -79,7 +78,6 @@ def tiny_nets() -> JoReSNets:
 
 def measure(row: dict, results: multiprocessing.Queue) -> None:
     torch.set_num_threads(row["threads"])
-    keep_freed_memory()  # as the command line does
     nets = load_bundle(row["weights"]) if row["nets"] == "released" else tiny_nets()
     reduce_precision(nets, row["precision"])
     segmenter = load_segmenter(SHIPPED_SEGMENTER)

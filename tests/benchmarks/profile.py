@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.profile [--size 600x400 --steps 4 --threads 2 --weights BUNDLE --precision bfloat16]
 
-Seconds are those of the fastest of `--repeat` runs; freed memory is kept, as on the command line. "rest" is what runs
-outside of layers: attention's products, padding, folding, interpolation, element-wise operations of the nets, the
-sampler. "MiB written" counts the outputs of the layers once each.
+Seconds are those of the fastest of `--repeat` runs. "rest" is what runs outside of layers: attention's products,
+padding, folding, interpolation, element-wise operations of the nets, the sampler. "MiB written" counts the outputs of
+the layers once each.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
-from jores.commands.heap import keep_freed_memory
 from jores.limits import PRECISIONS
 from jores.precision import reduce_precision
 from jores.semantics import load_segmenter
@@ -94,7 +93,6 @@ def main() -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    keep_freed_memory()
     width, height = (int(n) for n in args.size.split("x"))
     low = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)) * 0.1
     nets, segmenter = load_bundle(args.weights), load_segmenter(SHIPPED_SEGMENTER)

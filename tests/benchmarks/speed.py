@@ -2,9 +2,8 @@
 
     python -m tests.benchmarks.speed [--size 600x400 --threads 2 --weights BUNDLE --precision bfloat16]
 
-Seconds are medians; "light" is what the segmenter sees: of bigger pictures DNet and ANet once more, reduced. Freed
-memory is kept, as on the command line. Absolute figures depend on the machine; the shares of the stages and the ratio
-to one copy of the picture do less.
+Seconds are medians; "light" is what the segmenter sees: of bigger pictures DNet and ANet once more, reduced. Absolute
+figures depend on the machine; the shares of the stages and the ratio to one copy of the picture do less.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ import torch
 
 from jores import pipeline
 from jores.checkpoint import SHIPPED_SEGMENTER, SHIPPED_WEIGHTS, load_bundle
-from jores.commands.heap import keep_freed_memory
 from jores.limits import PRECISIONS
 from jores.precision import reduce_precision
 from jores.semantics import load_segmenter
@@ -41,7 +39,6 @@ def main() -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    keep_freed_memory()
     width, height = (int(n) for n in args.size.split("x"))
     low = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)) * 0.1
     start = time.perf_counter()

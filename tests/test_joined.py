@@ -124,9 +124,44 @@ def test_nodes_that_join_texts_are_refused(host, graph, one, sampler):
         assert torch.equal(sampled(host, sampler, one, one.model, positive=harmless), right)
 
 
-@pytest.mark.parametrize("place", ["positive", "negative at cfg 2"])
+@pytest.mark.parametrize("place", ["positive", "negative at cfg 2", "negative of a sampler that uses it at cfg 1"])
 def test_conditionings_of_two_pictures_are_refused_without_rnet_too(host, graph, one, place):
     other = conditioned(host, graph.plain, graph.nets, scene(1))
     joined = {"positive": one.positive + other.positive} if place == "positive" else {"negative": other.negative}
-    with pytest.raises(ValueError, match="conditionings of different pictures"):
-        ksample(host, graph.plain, SimpleNamespace(**{**vars(one), **joined}), cfg=2.0)
+    how = {"cfg": 1.0, "sampler_name": "euler_cfg_pp"} if "sampler" in place else {"cfg": 2.0}
+    with pytest.raises(ValueError, match="conditionings of different pictures for one place"):
+        ksample(host, graph.plain, SimpleNamespace(**{**vars(one), **joined}), **how)
+    unused = SimpleNamespace(**{**vars(one), "negative": other.negative})
+    assert torch.equal(ksample(host, graph.plain, unused)["samples"], ksample(host, graph.plain, one)["samples"])
+
+
+def test_two_pictures_that_do_not_meet(host, graph, one):
+    """Half of one and half of the other, as of a bracket of exposures."""
+    other, masks = conditioned(host, graph.plain, graph.nets, scene(1)), host.stock.ConditioningSetMask()
+    left = torch.zeros(1, *SIZE)
+    left[..., : SIZE[1] // 2] = 1
+    both = [
+        *masks.append(one.positive, left, "default", 1.0)[0], *masks.append(other.positive, 1 - left, "default", 1.0)[0]
+    ]  # fmt: skip
+    made = ksample(host, graph.plain, SimpleNamespace(**{**vars(one), "positive": both}))["samples"]
+    singles = [ksample(host, graph.plain, given)["samples"] for given in (one, other)]
+    assert (made - torch.where(left[:, None] > 0, *singles)).abs().mean() < 0.03  # they see each other at the seam
+
+
+def test_halves_that_the_host_rounds_apart(host, graph):
+    """Of 45 rows, which it gives 22 and 22: the last one is nobody's."""
+    odd = conditioned(host, graph.plain, graph.nets, scene(0)[:, :45, :])
+    area = host.stock.ConditioningSetAreaPercentage()
+    halves = [part for top in (0, 0.5) for part in area.append(odd.positive, 1.0, 0.5, 0, top, 1.0)[0]]
+    for sampler in SAMPLERS:
+        assert torch.isfinite(sampled(host, sampler, odd, odd.model, positive=halves)).all()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_default_counts_where_it_is_in_force(host, one, sampler):
+    part, rest = parts(host, one.positive, "a mask")
+    default = [[text, {**options, "default": True}] for text, options in one.positive]
+    sampled(host, sampler, one, one.model, positive=part + default)
+    early = host.stock.ConditioningSetTimestepRange().set_range(default, 0.0, 0.3)[0]
+    with pytest.raises(ValueError, match="positive says nothing of a part of the picture"):
+        sampled(host, sampler, one, one.model, positive=part + early)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -17,6 +16,7 @@ from ...jores.diffusion.schedule import NoiseSchedule
 from ...jores.options import SampleOptions
 from ...jores.tiling.tiler import Tiler
 from ...jores.tiling.windows import Window, size_of
+from .joined import uses_negative
 from .model import JoReSDiffusion
 from .model_sampling import SAME_SIGMA, sampling_sigmas
 from .refinement import Refinement
@@ -32,8 +32,7 @@ def _plain(options: HostOptions, guider: comfy.samplers.CFGGuider) -> HostOption
 
     At cfg 1 it is not, and the host gives these functions zeros in its place.
     """
-    special = type(guider).predict_noise is not comfy.samplers.CFGGuider.predict_noise  # with two scales, for example
-    if special or not math.isclose(guider.cfg, 1.0) or options.get("disable_cfg1_optimization"):
+    if uses_negative(guider, options):
         return options
     return {name: value for name, value in options.items() if name not in GUIDANCE}
 
@@ -101,7 +100,10 @@ class _HostNets:
         if frame is not None:
             ours = [hook.of_frame(frame) for hook in ours]
         conds = {name: conds or [] for name, conds in self.guider.conds.items()}
-        others = [cond for name, conds in conds.items() if name != "positive" for cond in conds]
+        unused = (
+            ["positive"] if uses_negative(self.guider, self.extra_args["model_options"]) else ["positive", "negative"]
+        )
+        others = [cond for name, joined in conds.items() if name not in unused for cond in joined]
         for hook in ours:
             hook.check(conds.get("positive", []), others, len(self.x))
         return ours

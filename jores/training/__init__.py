@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 STAGES = ("segmenter", "decompose", "expose", "adjust", "diffuse")
@@ -28,16 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="run folder; an existing run there is resumed")
     parser.add_argument("--split", default="train", help="split of pairs.tsv to train on; 'all' for every pair")
-    parser.add_argument("--steps", type=int, help="overrides the recipe")
+    parser.add_argument("--steps", type=_whole(1), help="overrides the recipe")
     parser.add_argument(
-        "--minutes", type=float, help="stop after this many minutes; the cosine of the learning rate ends then"
+        "--minutes",
+        type=_minutes,
+        help="stop after this many minutes (0: no limit); the cosine of the learning rate ends then",
     )
     parser.add_argument(
-        "--stop-after", type=int, help="stop at this step with a checkpoint; the same command continues"
+        "--stop-after", type=_whole(1), help="stop at this step with a checkpoint; the same command continues"
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=_whole(0),
         default=0,
         help="processes that draw the batches (default 0: the training process itself)",
     )
@@ -48,6 +52,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="auto (default): bf16 where the device computes it faster than float32, no elsewhere",
     )
     parser.add_argument("--cpu", action="store_true", help="train on the processor even if there is an accelerator")
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} on")
+        return value
+
+    return whole_number
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of minutes from 0 on")
+    return value
 
 
 def main(args: argparse.Namespace) -> int:

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> Path:
     loop = replace(LoopConfig(**recipe["loop"]), **overrides)
     set_seed(loop.seed)  # for the initial weights; the loop gives each process a seed of its own
     stage = build_segmenter(args, recipe) if args.stage == "segmenter" else build_stage(args, recipe)
-    last = args.stop_after or loop.steps
+    last = loop.steps if args.stop_after is None else args.stop_after
     how = {"mixed_precision": args.mixed_precision, "cpu": args.cpu, "workers": args.workers}
     return train(stage, loop, args.out, stop_after=last, **how)
 

@@ -172,7 +172,7 @@ def test_a_validation_that_gives_no_number_ends_the_run_with_a_word(tmp_path, pa
     AcceleratorState._reset_state()
     with pytest.raises(ValueError, match="step 1: the validation gives no number"):
         loop.train(stage, loop.LoopConfig(steps=1), tmp_path, stop_after=1, mixed_precision="no", cpu=True)
-    assert (tmp_path / "checkpoint").exists() and not (tmp_path / "decompose.safetensors").exists()
+    assert not (tmp_path / "checkpoint").exists() and not (tmp_path / "decompose.safetensors").exists()
     AcceleratorState._reset_state()
 
 

@@ -1,10 +1,17 @@
-"""What training refuses, by name and before the work: options, settings of a recipe, tables, and weights that are ruined."""
+"""What training refuses by name: options, settings of a recipe, cells of a table, and weights that burst."""
 
 from __future__ import annotations
 
+import signal
+
+import numpy as np
 import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file, save_file
 
 from jores.cli import main
+from jores.training import loop
 
 
 @pytest.mark.parametrize(
@@ -18,3 +25,104 @@ def test_an_option_that_would_train_nothing_is_a_wrong_command_line(option, valu
         main(command)
     assert ended.value.code == 2 and f"argument {option}: {value} is not a" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+class Toy:
+    """A stage of two weights. Its gradients never end, so that a large rate bursts them; those of a `square` loss do
+    before the weights. `at_step` is called with each batch."""
+
+    name, best_score = "toy", "score"
+
+    def __init__(self, at_step=lambda _: None, square=False):
+        self.objective, self.at_step, self.drawn = torch.nn.Linear(1, 1), at_step, 0
+        forward = self.objective.forward
+        self.objective.forward = lambda batch: {"loss": forward(batch["x"]).pow(2 if square else 1).sum()}
+
+    def batch(self, rng: np.random.Generator, /):
+        self.drawn += 1
+        self.at_step(self.drawn)
+        return {"x": torch.ones(2, 1)}
+
+    def validate(self, objective):
+        return {"score": -float(sum(p.square().sum() for p in objective.parameters()))}, []
+
+    def export(self, objective, path, record):
+        path.write_text("exported", encoding="utf-8")
+
+
+def train(out, steps, rate, stage=None, **settings):
+    AcceleratorState._reset_state(True)
+    config = loop.LoopConfig(steps=steps, warmup=0, learning_rate=rate, clip=1e30, **settings)
+    try:
+        return loop.train(stage or Toy(), config, out, stop_after=steps, mixed_precision="no", cpu=True)
+    finally:
+        AcceleratorState._reset_state(True)
+
+
+def kept(out):
+    state = torch.load(out / "checkpoint/custom_checkpoint_1.pkl", weights_only=False)
+    return state["step"], {p.name: p.read_bytes() for p in (out / "checkpoint").iterdir()}
+
+
+def test_burst_weights_leave_the_checkpoint_and_a_smaller_rate_goes_on_from_it(tmp_path):
+    train(tmp_path, 3, 0.01)
+    before = kept(tmp_path)
+    with pytest.raises(ValueError, match=r"step 9: the validation gives no number\. .*checkpoint stays as it was"):
+        train(tmp_path, 9, 1e37)
+    assert kept(tmp_path) == before
+    train(tmp_path, 9, 0.01)
+    assert kept(tmp_path)[0] == 9
+
+
+def test_without_a_checkpoint_the_error_promises_none(tmp_path):
+    with pytest.raises(ValueError, match="gives no number, and no checkpoint was written: begin again with a smaller"):
+        train(tmp_path, 9, 1e37)
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_a_run_whose_steps_give_no_number_ends_soon(tmp_path):
+    stage = Toy(square=True)
+    with pytest.raises(ValueError, match=f"the last {loop.MOST_SKIPPED} steps gave no number"):
+        train(tmp_path, 1000, 1e37, stage)
+    assert stage.drawn < 2 * loop.MOST_SKIPPED
+
+
+def test_a_run_that_is_stopped_does_not_keep_burst_weights(tmp_path):
+    train(tmp_path, 3, 0.01)
+    before, stage = kept(tmp_path), Toy(lambda drawn: signal.raise_signal(signal.SIGTERM) if drawn == 9 else None)
+    with pytest.raises(ValueError, match="the weights are no numbers.* stays as it was"):
+        train(tmp_path, 30, 1e37, stage)
+    assert kept(tmp_path) == before
+
+
+def test_a_checkpoint_of_burst_weights_is_named_when_it_is_resumed(tmp_path):
+    train(tmp_path, 3, 0.01)
+    weights = load_file(tmp_path / "checkpoint/model.safetensors")
+    save_file(
+        {name: weight * float("nan") for name, weight in weights.items()}, tmp_path / "checkpoint/model.safetensors"
+    )
+    with pytest.raises(ValueError, match="checkpoint holds weights that are no numbers"):
+        train(tmp_path, 12, 0.01)
+
+
+@pytest.mark.parametrize(("first", "then"), [("muon", "adamw"), ("adamw", "muon")])
+def test_another_optimizer_than_the_checkpoints_is_named(first, then, tmp_path):
+    train(tmp_path, 2, 0.01, optimizer=first)
+    before = kept(tmp_path)
+    with pytest.raises(ValueError, match=rf"checkpoint holds .*loop: optimizer.*it is '{first}', not '{then}'"):
+        train(tmp_path, 4, 0.01, optimizer=then)
+    assert kept(tmp_path) == before
+
+
+def test_an_older_checkpoint_does_not_say_its_optimizer_but_its_groups_do(tmp_path, monkeypatch):
+    def hidden():
+        stage, net = Toy(), torch.nn.Sequential(*(torch.nn.Conv2d(48, 48, 3, padding=1) for _ in range(3)))
+        stage.objective, forward = net, net.forward
+        net.forward = lambda batch: {"loss": forward(torch.ones(1, 48, 4, 4)).square().mean()}
+        return stage
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Progress, "state_dict", lambda self: {"step": self.step, "seconds": 0.0, "best": self.best})
+        train(tmp_path, 2, 0.01, hidden(), optimizer="muon")
+    with pytest.raises(ValueError, match="checkpoint holds a run with another optimizer"):
+        train(tmp_path, 4, 0.01, hidden(), optimizer="adamw")

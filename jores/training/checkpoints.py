@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
+from torch import nn
 
 from ..files.saving import former, swap_folder
 from ..out_of_memory import is_out_of_memory
@@ -29,7 +31,7 @@ def find(out: Path) -> Path | None:
 
 
 def load(accelerator: Accelerator, path: Path) -> None:
-    """Takes over the states of a checkpoint. Raises ValueError for one of other nets."""
+    """Takes over the states of a checkpoint. Raises ValueError for one of other nets, or of another optimizer."""
     try:
         accelerator.load_state(str(path))
     except RuntimeError as error:  # names or shapes of the weights differ
@@ -39,6 +41,40 @@ def load(accelerator: Accelerator, path: Path) -> None:
             f"{path} holds a run of other nets (another preset, or another version of this program): give another "
             f"--out, or go on with the version that began it. {error}"
         ) from error
+    except ValueError as error:  # of the loop's progress, or groups of parameters that differ
+        raise ValueError(
+            f"{path} holds a run with another optimizer than the recipe names (loop: optimizer): write the one that "
+            f"began the run, or give another --out ({error})"
+        ) from error
+
+
+def refuse_lost(objective: nn.Module, path: Path) -> None:
+    """Raises ValueError if weights that were loaded from this checkpoint are no numbers."""
+    if not _finite(objective):
+        raise ValueError(
+            f"{path} holds weights that are no numbers, and no learning_rate brings them back: give another --out, and "
+            "as --init the last weights that are good"
+        )
+
+
+def refuse_ruined(objective: nn.Module, when: str, out: Path) -> None:
+    """Raises `ruined` if a weight is no number, so that the checkpoint in `out` is not replaced by it."""
+    if not _finite(objective):
+        raise ruined(f"{when}: the weights are no numbers", out)
+
+
+def ruined(what: str, out: Path) -> ValueError:
+    """The error for a run whose weights have burst. It says what there is to go on with."""
+    if (path := find(out)) is None:
+        return ValueError(f"{what}, and no checkpoint was written: begin again with a smaller learning_rate")
+    return ValueError(
+        f"{what}. {path} stays as it was before: the same command goes on from there; give the recipe a smaller "
+        "learning_rate first"
+    )
+
+
+def _finite(objective: nn.Module) -> bool:
+    return all(bool(torch.isfinite(weight).all()) for weight in objective.parameters())
 
 
 def refuse_foreign(out: Path, results: Iterable[str]) -> None:

@@ -37,6 +37,7 @@ from .shutdown import stop_signal
 log = logging.getLogger(__name__)
 Tensors = tuple[Tensor, ...] | list[Tensor]
 SHEET = "contact_sheet.png"
+MOST_SKIPPED = 50  # steps in a row without a gradient; a scaler of "fp16" skips a dozen until it has found its scale
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
 
@@ -112,7 +113,7 @@ def train(
         The path of the best exported weights.
 
     Raises:
-        ValueError: a validation gives NaN.
+        ValueError: a validation gives NaN, or MOST_SKIPPED steps do, one after the other. The former checkpoint stays.
     """
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # all batches have the same size
         return _Run(stage, config, Path(out), mixed_precision, cpu, workers).run(stop_after)
@@ -134,7 +135,7 @@ class _Run:
         objective = in_layout(stage.objective, torch.channels_last)
         parameters = [p for p in objective.parameters() if p.requires_grad]
         optimizer = OPTIMIZERS[config.optimizer](parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-        self.progress = _Progress()
+        self.progress, self.skipped = _Progress(config.optimizer), 0
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         self.ema = AveragedModel(objective, multi_avg_fn=_warming_ema(config.ema))
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
@@ -174,6 +175,7 @@ class _Run:
                 bar.set_postfix({k: f"{v:.4g}" for k, v in logs.items()})
             if ending:
                 bar.close()
+                checkpoints.refuse_ruined(self.objective, f"step {p.step}", self.out)
                 checkpoints.save(self.accelerator, self.out)
                 log.info("stopped at step %d; run the same command again to continue", p.step)
                 return self.out / f"{self.stage.name}.safetensors"
@@ -202,8 +204,12 @@ class _Run:
         terms = self.objective(batch)
         self.accelerator.backward(terms["loss"])
         norm = torch.as_tensor(self.accelerator.clip_grad_norm_(self.objective.parameters(), self.config.clip))
-        if torch.isfinite(norm) or self.accelerator.scaler is not None:  # a scaler must see the steps that it skips
+        finite = bool(torch.isfinite(norm))
+        if finite or self.accelerator.scaler is not None:  # a scaler must see the steps that it skips
             self.optimizer.step()
+        self.skipped = 0 if finite else self.skipped + 1
+        if self.skipped >= MOST_SKIPPED:
+            raise checkpoints.ruined(f"step {p.step}: the last {self.skipped} steps gave no number", self.out)
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update_parameters(self.accelerator.unwrap_model(self.objective))
         seconds = time.monotonic() - start
@@ -216,15 +222,21 @@ class _Run:
         return {**logs, "grad_norm": float(norm), "rate": rate, "seconds": seconds, "data_share": share}
 
     def _validate_and_save(self) -> None:
+        """A validation that fails costs no step; one without a number leaves the former checkpoint as it is."""
         self.accelerator.wait_for_everyone()
+        number = True
         try:
             if self.accelerator.is_main_process:
-                self._validate()
-        finally:  # a validation that fails must not cost the steps before it
-            self.accelerator.wait_for_everyone()
-            checkpoints.save(self.accelerator, self.out)
+                number = self._validate()
+        finally:
+            (number,) = self._agreed(number)
+            if number:
+                checkpoints.save(self.accelerator, self.out)
+        if not number:
+            raise checkpoints.ruined(f"step {self.progress.step}: the validation gives no number", self.out)
 
-    def _validate(self) -> None:
+    def _validate(self) -> bool:
+        """Exports the weights if they are the best so far. False if their score is NaN, or endlessly bad."""
         p, averaged = self.progress, self.ema.module.eval()
         with torch.inference_mode():
             scores, pictures = self.stage.validate(averaged)
@@ -240,16 +252,16 @@ class _Run:
             "processes": self.accelerator.num_processes, "val": scores,
         }  # fmt: skip
         reached = scores[self.stage.best_score]
-        if math.isnan(reached):
-            raise ValueError(f"step {p.step}: the validation gives no number: try a smaller learning_rate")
         if reached > p.best:
             p.best = reached
             self.stage.export(averaged, self.out / f"{self.stage.name}.safetensors", record)
         log.info("validation %s", json.dumps(without_nan(record)))
+        return reached > -math.inf
 
     def _resume(self) -> None:
         if (path := checkpoints.find(self.out)) is not None:
             checkpoints.load(self.accelerator, path)
+            checkpoints.refuse_lost(self.objective, path)
             self._follow_recipe()
             log.info("resumed %s at step %d", self.out, self.progress.step)
 
@@ -262,15 +274,17 @@ class _Run:
 
 
 class _Progress:
-    """Steps, seconds and best score so far, with the interface that accelerate needs to save them."""
+    """Steps, seconds, best score so far and optimizer, with the interface that accelerate needs to save them."""
 
-    def __init__(self) -> None:
-        self.step, self.seconds, self.best = 0, 0.0, -math.inf
+    def __init__(self, optimizer: str) -> None:
+        self.step, self.seconds, self.best, self.optimizer = 0, 0.0, -math.inf, optimizer
 
     def state_dict(self) -> dict[str, Any]:
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if (began := state.get("optimizer", self.optimizer)) != self.optimizer:  # older checkpoints do not say it
+            raise ValueError(f"it is {began!r}, not {self.optimizer!r}")
         vars(self).update(state)
 
 

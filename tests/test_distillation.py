@@ -81,19 +81,23 @@ def agreement(out):
 def test_a_student_learns_from_the_teacher_and_goes_on_from_its_folder(data, recipe, teacher, photos, tmp_path):
     extra = ("--teacher", teacher, "--photos", photos, "--mixed-precision", "no")
     fresh, trained, again = tmp_path / "fresh", tmp_path / "trained", tmp_path / "again"
-    run_here(data, recipe, fresh, "segmenter", *extra, "--steps", 0)
+    still = tmp_path / "still.yaml"  # a step without a rate: the weights stay as they are
+    settings = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    settings["segmenter"]["loop"] |= {"steps": 1, "learning_rate": 0.0}
+    still.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    run_here(data, still, fresh, "segmenter", *extra)
     run_here(data, recipe, trained, "segmenter", *extra)
     assert agreement(trained) > agreement(fresh) + 0.1
     assert set(load_file(trained / "teacher-more-photos-72.safetensors")) == {"3"}  # not the one that is scored
-    run_here(data, recipe, again, "segmenter", *extra, "--steps", 0, "--init", trained / "segmenter")
+    run_here(data, still, again, "segmenter", *extra, "--init", trained / "segmenter")
     a, b = (load_file(p / "segmenter/model.safetensors") for p in (trained, again))
-    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a if "batch_norm" not in k)
     assert load_segmenter(trained / "segmenter")(torch.rand(1, 3, 40, 60)).labels == NAMES
 
 
 def test_other_pictures_of_the_same_names_are_seen_anew(data, recipe, teacher, tmp_path):  # noqa: F811
     def cached(out):
-        run_here(other, recipe, out, "segmenter", "--teacher", sees, "--steps", 0)
+        run_here(other, recipe, out, "segmenter", "--teacher", sees, "--steps", 1)
         scores = json.loads((out / "teacher-lol-72-dark.json").read_text(encoding="utf-8"))
         return scores, *(load_file(out / f"teacher-{key}-72.safetensors") for key in ("pairs", "val-lol"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 import numpy as np
@@ -11,7 +12,9 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from jores.cli import main
-from jores.training import loop
+from jores.training import RECIPES, STAGES, loop
+from jores.training.recipe import read_recipe
+from jores.training.settings import check_complete
 
 
 @pytest.mark.parametrize(
@@ -126,3 +129,61 @@ def test_an_older_checkpoint_does_not_say_its_optimizer_but_its_groups_do(tmp_pa
         train(tmp_path, 2, 0.01, hidden(), optimizer="muon")
     with pytest.raises(ValueError, match="checkpoint holds a run with another optimizer"):
         train(tmp_path, 4, 0.01, hidden(), optimizer="adamw")
+
+
+@pytest.mark.parametrize(
+    ("stage", "text", "said"),
+    [
+        ("decompose", "data: {crop: 0}", "data: crop is 0; it must be a whole number from 16 on"),
+        ("decompose", "data: {crop: [64, 64]}", r"data: crop is \[64, 64\]; it must be a whole number from 16 on"),
+        ("decompose", "data: {batch: 0}", "data: batch is 0; it must be a whole number from 1 on"),
+        ("decompose", "data: {batch: 2.5}", "data: batch is 2.5; it must be a whole number from 1 on"),
+        ("decompose", "data: {photo_share: 2}", "data: photo_share is 2; it must be a number from 0 to 1"),
+        ("adjust", "data: {cloth: -0.1}", "data: cloth is -0.1; it must be a number from 0 to 1"),
+        (
+            "adjust",
+            "data: {set_shares: [0, 0, 0]}",
+            "set_shares is .*must be a list with a number from 0 on for each set",
+        ),
+        ("adjust", "data: {set_shares: 0.5}", "set_shares is 0.5; it must be a list"),
+        ("expose", "data: {experts: [0, -1, 1]}", "experts is .*must be a list with a whole number from 0 on"),
+        ("expose", "data: {lit: 0.9}", "expose: data: lit, photos, own, paper are shares of a batch; .* 1.28, above 1"),
+        ("decompose", "loop: {ema: 2}", "loop: ema is 2; it must be a number from 0 to 1"),
+        ("decompose", "loop: {steps: 0}", "loop: steps is 0; it must be a whole number from 1 on"),
+        ("decompose", "loop: {steps: true}", "loop: steps is True; it must be a whole number"),
+        ("decompose", "loop: {learning_rate: .nan}", "loop: learning_rate is nan; it must be a number from 0 on"),
+        ("decompose", "loop: {clip: 0}", "loop: clip is 0; it must be a number above 0"),
+        ("decompose", "validate_every: 0", "decompose: validate_every is 0; it must be a whole number from 1 on"),
+        (
+            "decompose",
+            "options: {reflectance: null}",
+            "decompose: needs a value for options: reflectance, which is missing or null",
+        ),
+        ("decompose", "options: null", "decompose: needs a value for options: reflectance"),
+        ("decompose", "loop: null", "decompose: needs a value for loop"),
+        ("adjust", "data: {crop: null}", "adjust: needs a value for data: crop"),
+        ("diffuse", "options: {own: 0.5}", "diffuse: needs a value for options: own_error"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_named_before_anything_is_loaded(stage, text, said, tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"base: {RECIPES / 'texture.yaml'}\n{stage}: {{{text}}}\n", encoding="utf-8")
+    command = ["train", "--stage", stage, "--data", tmp_path, "--config", path, "--out", tmp_path / "out"]
+    assert main([str(word) for word in command]) == 1
+    told = capsys.readouterr().err
+    assert re.search(said, told) and told.startswith(f"jores: {path}: ") and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_our_own_recipes_lack_nothing(path, stage):
+    check_complete(path, stage, read_recipe(path, stage))
+
+
+def test_null_leaves_a_setting_out_without_a_base_too(tmp_path):
+    text = (
+        "preset: compact\nexpose: {loop: {steps: 3, ema: null}, data: {views: 1, batch: 2, lit: 0.1, experts: null}}\n"
+    )
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    recipe = read_recipe(tmp_path / "mine.yaml", "expose")
+    assert recipe["loop"] == {"steps": 3} and "experts" not in recipe["data"]

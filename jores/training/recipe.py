@@ -30,9 +30,14 @@ def load_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ValueError(f"{path}: this recipe is its own base; leave out one 'base' of the round")
     recipe = _read(path)
     if "base" not in recipe:
-        return recipe
+        return _without_null(recipe)
     base = load_recipe(path.parent / str(recipe.pop("base")), (*seen, path.resolve()))
-    return merged(base, recipe)
+    return _without_null(merged(base, recipe))
+
+
+def _without_null(tree: dict) -> dict:
+    """None leaves an entry out also where no base has it."""
+    return {k: _without_null(v) if isinstance(v, dict) else v for k, v in tree.items() if v is not None}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..config import PRESETS
 from .loop import LoopConfig
+from .ranges import missing, wrong_value
 
 LOOP = {field.name for field in dataclasses.fields(LoopConfig)}
 SETS = {"set_shares", "max_shift"}
@@ -44,19 +45,32 @@ TEXTS = {"optimizer"}  # settings whose value is a text
 
 
 def check_recipe(path: Path, recipe: Mapping[str, object]) -> None:
-    """Raises ValueError that names the file and the setting: an unknown name, a text in place of a number, or a loss
-    that the preset's UNet does not have."""
+    """Raises ValueError that names the file and the setting: an unknown name, a text in place of a number, a number out
+    of its range, or a loss that the preset's UNet does not have."""
     for stage, parts in recipe.items():
         if stage in ("preset", "header"):
             continue
         _check_name(path, "", stage, {*SETTINGS, "preset", "header", "base"})
         for part, values in (parts if isinstance(parts, dict) else {}).items():
             _check_name(path, stage, part, {*SETTINGS[stage], *BESIDE})
+            _check_value(path, stage, part, values)
             if part in SETTINGS[stage]:
                 if values is not None and not isinstance(values, dict):
                     raise ValueError(f"{path}: {stage}: {part} must hold settings by name, not {values!r}")
                 _check_values(path, f"{stage}: {part}", values or {}, SETTINGS[stage][part])
     _check_idle(path, recipe)
+
+
+def check_complete(path: Path, stage: str, part: Mapping[str, object]) -> None:
+    """Raises ValueError if a stage's part of a recipe (see `read_recipe`) lacks settings, or has too large shares."""
+    if lacks := list(missing(stage, str(part["preset"]), part)):
+        raise ValueError(f"{path}: {stage}: needs a value for {lacks[0]}, which is missing or null")
+    data = part["data"] if stage == "expose" else None
+    names = ("lit", "photos", "own", "paper")
+    if isinstance(data, dict) and (total := sum(data.get(name) or 0 for name in names)) > 1:
+        raise ValueError(
+            f"{path}: expose: data: {', '.join(names)} are shares of a batch; their sum is {total:g}, above 1"
+        )
 
 
 def _check_idle(path: Path, recipe: Mapping[str, object]) -> None:
@@ -79,6 +93,12 @@ def _check_values(path: Path, where: str, values: Mapping[str, object], known: s
             _check_values(path, f"{where}: {name}", value, JOINT)
         elif isinstance(value, str | dict) and name not in TEXTS:
             raise ValueError(f"{path}: {where}: {name} is {value!r}, not a number; in YAML 1e-3 is 1.0e-3")
+        _check_value(path, where, name, value)
+
+
+def _check_value(path: Path, where: str, name: str, value: object) -> None:
+    if (must := wrong_value(name, value)) is not None:
+        raise ValueError(f"{path}: {where}: {name} is {value!r}; it must be {must}")
 
 
 def _check_name(path: Path, where: str, name: str, known: set[str]) -> None:

@@ -18,6 +18,7 @@ from .data import CropSampler
 from .loop import SHEET, LoopConfig, Stage, train
 from .pairs import MAX_SHIFT, half_by_scene, load_photos, load_sets, validation_pairs
 from .recipe import read_recipe
+from .settings import check_complete
 
 NEEDS = {
     "decompose": (), "expose": ("decomposition",), "adjust": ("decomposition",),
@@ -32,6 +33,7 @@ TRAINS = {
 def run(args: argparse.Namespace) -> Path:
     """Trains one stage; returns the path of its exported weights. Raises ValueError for wrong arguments or recipes."""
     recipe = read_recipe(args.config, args.stage)
+    check_complete(args.config, args.stage, recipe)
     if args.init:
         refuse_inputs(args.out / f"{args.stage}.safetensors", [args.init], "--out")
     result = args.stage if args.stage == "segmenter" else f"{args.stage}.safetensors"  # a folder; a bundle

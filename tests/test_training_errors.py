@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from jores.cli import main
 from jores.training import RECIPES, STAGES, loop
+from jores.training.pairs import load_sets
 from jores.training.recipe import read_recipe
 from jores.training.settings import check_complete
 
@@ -187,3 +189,28 @@ def test_null_leaves_a_setting_out_without_a_base_too(tmp_path):
     (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
     recipe = read_recipe(tmp_path / "mine.yaml", "expose")
     assert recipe["loop"] == {"steps": 3} and "experts" not in recipe["data"]
+
+
+def table_with(column, cells, data, tmp_path):
+    """A table of the set `data` with a further column, beside its pictures."""
+    head, *rows = (data / "pairs.tsv").read_text(encoding="utf-8").splitlines()
+    for folder in ("low", "high"):
+        shutil.copytree(data / folder, tmp_path / folder)
+    lines = [f"{head}\t{column}", *(f"{row}\t{cell}" for row, cell in zip(rows, cells, strict=True))]
+    (tmp_path / "pairs.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("column", ["shift_dx", "shift_dy", "lit_share"])
+@pytest.mark.parametrize("cell", ["n/a", "nan"])
+def test_a_cell_that_is_no_number_is_named_with_its_row_and_column(column, cell, data, tmp_path):
+    table_with(column, ["0", cell, *["0"] * 6], data, tmp_path)
+    with pytest.raises(ValueError, match=rf"pairs.tsv: the row of '1' has '{cell}' in {column}, which is no number"):
+        load_sets([tmp_path], "train")
+
+
+def test_a_set_that_is_left_out_as_a_whole_is_named_also_beside_another(data, tmp_path):
+    table_with("shift_dx", ["0.5"] * 8, data, tmp_path)
+    assert len(load_sets([data, tmp_path], "train", max_shift=0.5)) == 12
+    with pytest.raises(ValueError, match=r"pairs.tsv: all 6 of 6 pairs are off by more than max_shift, 0.3 pixels"):
+        load_sets([data, tmp_path], "train", [0.3, 0.7], 0.3)

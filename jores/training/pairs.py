@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -74,8 +75,8 @@ def load_pairs(source: Path, split: str, max_shift: float = MAX_SHIFT) -> list[P
     table, or a folder with a `pairs.tsv`.
 
     Raises:
-        ValueError: there is no table, it cannot be used (see `rows_of_table`), a picture cannot be read, or the two of
-            a pair differ in size.
+        ValueError: there is no table, it cannot be used (see `rows_of_table`), a picture cannot be read, the two of a
+            pair differ in size, or all pairs are left out.
         OSError: the table cannot be read.
     """
     source = Path(source)
@@ -84,7 +85,7 @@ def load_pairs(source: Path, split: str, max_shift: float = MAX_SHIFT) -> list[P
         raise ValueError(f"{table} not found: --data must name tables, or folders with pairs.tsv, low/ and high/")
     rows = rows_of_table(table, split)
     if split != "val":
-        rows = [r for r in rows if _shift(r) <= max_shift]
+        rows = _aligned(table, rows, max_shift)
     paths = {key: sorted({row[key] for row in rows}) for key in ("low", "high")}
     read = {
         key: dict(zip(names, in_threads(read_rgb, [table.parent / name for name in names]), strict=True))
@@ -152,7 +153,7 @@ def kind_of(table: Path, row: dict[str, str]) -> str:
         return f"{name} {table.stem}"
     if not row.get("lit_share"):
         return name
-    return f"{name} {'lit in part' if float(row['lit_share']) > LIT_IN_PART else 'dark'}"
+    return f"{name} {'lit in part' if _number(table, row, 'lit_share') > LIT_IN_PART else 'dark'}"
 
 
 def half_by_scene(pairs: list[Pair], which: int) -> list[Pair]:
@@ -164,9 +165,31 @@ def half_by_scene(pairs: list[Pair], which: int) -> list[Pair]:
     return [pair for pair in pairs if scenes.index(pair.scene or pair.name) % 2 == which]
 
 
-def _shift(row: dict[str, str]) -> float:
+def _aligned(table: Path, rows: list[dict[str, str]], max_shift: float) -> list[dict[str, str]]:
+    """The rows whose pictures are off each other by no more than `max_shift`. Raises ValueError if that is none."""
+    kept = [row for row in rows if _shift(table, row) <= max_shift]
+    if not kept:
+        raise ValueError(
+            f"{table}: all {len(rows)} of {len(rows)} pairs are off by more than max_shift, {max_shift:g} pixels, and "
+            "left out: leave this set out of --data, or write a larger max_shift into the recipe's data"
+        )
+    return kept
+
+
+def _shift(table: Path, row: dict[str, str]) -> float:
     """Misalignment of the two pictures in pixels; 0 if the table does not have it."""
-    return max(abs(float(row.get(key) or 0)) for key in ("shift_dx", "shift_dy"))
+    return max(abs(_number(table, row, key)) for key in ("shift_dx", "shift_dy"))
+
+
+def _number(table: Path, row: dict[str, str], column: str) -> float:
+    """The number in a cell; 0 for an empty one. Raises ValueError that names table, row and column."""
+    try:
+        value = float(row.get(column) or 0)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{table}: the row of {row['id']!r} has {row[column]!r} in {column}, which is no number")
+    return value
 
 
 def load_photos(folder: Path) -> list[Pair]:

@@ -51,7 +51,9 @@ class Refinement:
         """The refinement of picture `index` of the batch alone. Raises ValueError if its condition has too few."""
         if index >= len(self.adjusted.low):
             check_counts(len(self.adjusted.low), index + 1, NODE)
-        return Refinement(self.rnet, self.config, self.adjusted.frame(index), self.start, self.end)
+        part = Refinement(self.rnet, self.config, self.adjusted.frame(index), self.start, self.end)
+        part.warned = self.warned or index > 0  # once for a batch
+        return part
 
     def check(self, positive: list[HostOptions], others: list[HostOptions], count: int) -> None:
         """Raises ValueError if RNet's condition is not that of the `count` pictures that are sampled."""

@@ -59,12 +59,17 @@ class SampleOptions:
             raise ValueError(f"exposure must be above 0 and at most 1, not {self.exposure}")
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta must be between 0 and 1, not {self.eta}")
-        if not abs(self.brightness) <= MOST_STOPS:
-            raise ValueError(f"brightness must be between -{MOST_STOPS} and {MOST_STOPS} EV, not {self.brightness}")
+        check_brightness(self.brightness)
         if not 0 <= self.texture <= 1:
             raise ValueError(f"texture must be between 0 and 1, not {self.texture}")
         if self.working_size < 0:
             raise ValueError(f"working_size must be 0 (full size) or a number of pixels, not {self.working_size}")
+
+
+def check_brightness(brightness: float) -> None:
+    """Raises ValueError for EV that are out of range, or NaN."""
+    if not abs(brightness) <= MOST_STOPS:
+        raise ValueError(f"brightness must be between -{MOST_STOPS} and {MOST_STOPS} EV, not {brightness}")
 
 
 def at_quality(options: SampleOptions, quality: str) -> SampleOptions:

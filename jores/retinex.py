@@ -22,9 +22,8 @@ from .imaging.alpha import filled, joined
 from .imaging.checks import check_range, checked, is_finite
 from .imaging.deband import debanded
 from .imaging.resize import area_average
-from .limits import MOST_STOPS
 from .nets.segmentation import working_size
-from .options import SampleOptions
+from .options import SampleOptions, check_brightness
 from .picture_statistics import global_statistics
 from .tiling.memory import free_memory
 from .tiling.tiler import Tiler
@@ -108,8 +107,7 @@ def _check_dials(denoise: float, brightness: float, illumination: Tensor | None)
     """Raises ValueError for a dial of `adjust` that is out of its range, or NaN."""
     if not 0 <= denoise <= 1:
         raise ValueError(f"denoise must be between 0 and 1, not {denoise}")
-    if not abs(brightness) <= MOST_STOPS:
-        raise ValueError(f"brightness must be between -{MOST_STOPS} and {MOST_STOPS} EV, not {brightness}")
+    check_brightness(brightness)
     if illumination is not None:
         if not is_finite(illumination):
             raise ValueError("illumination holds NaN or infinite values: find the step before that made them")

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..jores.imaging.metal import detour
+from ..jores.imaging.resize import reduced_size
 from ..jores.tiling.windows import size_of
 from .host.folders import EXAMPLES, example_path, file_stamp
 from .host.pictures import from_image, to_image
@@ -109,10 +110,8 @@ class JoReSCompare(io.ComfyNode):
 
 def preview(image: Tensor) -> Tensor:
     """An IMAGE (1, H, W, 3) with at most SHOWN pixels on its longer side, averaged, so that grain looks as it would."""
-    height, width = image.shape[1:3]
-    scale = min(1.0, SHOWN / max(height, width))
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    return image if scale == 1 else to_image(resized(image.movedim(-1, 1), size).clamp(0, 1))
+    pictures = image.movedim(-1, 1)
+    return to_image(resized(pictures, reduced_size(size_of(pictures), SHOWN)))
 
 
 def resized(pictures: Tensor, size: tuple[int, int]) -> Tensor:
